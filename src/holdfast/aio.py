@@ -1,0 +1,331 @@
+"""The same store for asyncio: each operation is one hop to a thread, and appends meet in the batcher without one each.
+
+The meaning is that of `Store` and `Session`, which do the work. A cancelled wait does not undo a write that is under way:
+repeat the call with the same key to learn what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+from holdfast.check import CheckReport
+from holdfast.codec import LARGE
+from holdfast.info import SessionInfo, now
+from holdfast.model import Event, Large, Message, to_micros
+from holdfast.plan import Refused
+from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
+from holdfast.store import Change, Page, SearchHit, Store, Watcher, default_url
+
+T = TypeVar("T")
+P = ParamSpec("P")
+THREADS = 8
+"""Reads that run at the same time."""
+
+
+async def aopen(url: str | None = None) -> AsyncStore:
+    """Open a store for asyncio; see `holdfast.open`. Use it as `async with await aopen(url) as store:`."""
+    return await AsyncStore.open(url)
+
+
+class AsyncStore:
+    """An open store for asyncio; see `Store` for what each method does and raises."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="holdfast")
+
+    @classmethod
+    async def open(cls, url: str | None = None) -> AsyncStore:
+        """Open a store."""
+        return cls(await asyncio.to_thread(Store, url or default_url()))
+
+    @property
+    def url(self) -> str:
+        """What it was opened with."""
+        return self._store.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One hop: a call in a thread of this store. The call goes on to its end even if the wait is cancelled."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*args, **kwargs))
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self.run(self._store.close)
+        self._threads.shutdown(wait=False)
+
+    async def session(
+        self,
+        id: str | None = None,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        title: str | None = None,
+        agent: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+        state: str = "idle",
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        created_at: datetime | int | None = None,
+    ) -> AsyncSession:
+        """See `Store.session`."""
+        session = await self.run(
+            self._store.session, id, user=user, name=name, title=title, agent=agent, parent=parent, project=project,
+            state=state, labels=labels, metadata=metadata, config=config, created_at=created_at,
+        )  # fmt: skip
+        return AsyncSession(self, session)
+
+    async def create(
+        self,
+        id: str | None = None,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        title: str | None = None,
+        agent: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+        state: str = "idle",
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        created_at: datetime | int | None = None,
+    ) -> AsyncSession:
+        """See `Store.create`."""
+        session = await self.run(
+            self._store.create, id, user=user, name=name, title=title, agent=agent, parent=parent, project=project,
+            state=state, labels=labels, metadata=metadata, config=config, created_at=created_at,
+        )  # fmt: skip
+        return AsyncSession(self, session)
+
+    async def get(self, id: str) -> AsyncSession | None:
+        """See `Store.get`."""
+        session = await self.run(self._store.get, id)
+        return None if session is None else AsyncSession(self, session)
+
+    async def exists(self, id: str) -> bool:
+        """See `Store.exists`."""
+        return await self.run(self._store.exists, id)
+
+    async def resolve(self, reference: str) -> AsyncSession:
+        """See `Store.resolve`."""
+        return AsyncSession(self, await self.run(self._store.resolve, reference))
+
+    async def sessions(
+        self,
+        *,
+        user: str | None = None,
+        state: str | None = None,
+        label: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+        parent: str | None = None,
+        name: str | None = None,
+        text: str | None = None,
+        since: datetime | int | str | None = None,
+        until: datetime | int | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[SessionInfo]:
+        """See `Store.sessions`."""
+        return await self.run(
+            self._store.sessions, user=user, state=state, label=label, agent=agent, model=model, project=project,
+            parent=parent, name=name, text=text, since=since, until=until, limit=limit, cursor=cursor,
+        )  # fmt: skip
+
+    async def search(
+        self,
+        query: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        state: str | None = None,
+        label: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+        newest: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+        width: int = 160,
+    ) -> Page[SearchHit]:
+        """See `Store.search`."""
+        return await self.run(
+            self._store.search, query, session=session, user=user, state=state, label=label, agent=agent, model=model,
+            project=project, newest=newest, limit=limit, cursor=cursor, width=width,
+        )  # fmt: skip
+
+    async def index(self) -> int:
+        """See `Store.index`."""
+        return await self.run(self._store.index)
+
+    async def delete(self, id: str) -> None:
+        """See `Store.delete`."""
+        await self.run(self._store.delete, id)
+
+    async def watch(
+        self, *, since: datetime | int | None = None, stop: asyncio.Event | None = None
+    ) -> AsyncIterator[Change]:
+        """See `Store.watch`. No thread waits: a change wakes the event loop."""
+        watcher = await self.run(Watcher, self._store, now() if since is None else to_micros(since))
+        async with _woken(self._store) as wait:
+            while stop is None or not stop.is_set():
+                for change in await self.run(watcher.changes):
+                    yield change
+                await wait()
+
+    async def check(self, *, session: str | None = None) -> CheckReport:
+        """See `Store.check`."""
+        return await self.run(self._store.check, session=session)
+
+    @property
+    def sync(self) -> Store:
+        """The store underneath, for use in threads."""
+        return self._store
+
+
+class AsyncSession:
+    """One session for asyncio; see `Session` for what each method does and raises."""
+
+    def __init__(self, store: AsyncStore, session: Session) -> None:
+        self._store = store
+        self._session = session
+        self.id = session.id
+
+    def __repr__(self) -> str:
+        return f"<AsyncSession {self.id} at {self._session.last}>"
+
+    @property
+    def last(self) -> int:
+        """See `Session.last`."""
+        return self._session.last
+
+    async def info(self) -> SessionInfo:
+        """See `Session.info`."""
+        return await self._store.run(self._session.info)
+
+    async def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
+        """See `Session.append`. What is appended in one turn of the event loop shares one transaction."""
+        session = self._session
+        if any(_may_be_large(event) for event in events):
+            return await self._store.run(session.append, *events, key=key, expect=expect)
+        commit = session.prepare(events, key, expect)
+        result = await self._store.sync.batcher.commit_async(commit)
+        if isinstance(result, Refused):
+            return await self._store.run(session.receipt, commit, result, key)
+        return session.receipt(commit, result, key)
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        last: int | None = None,
+        types: Collection[str] | str | None = None,
+        reverse: bool = False,
+        hidden: bool = False,
+        damaged: OnDamage = "raise",
+    ) -> AsyncIterator[Event]:
+        """See `Session.events`. One hop for each page."""
+        found = await self._store.run(
+            self._session.events, after=after, before=before, last=last, types=types, reverse=reverse, hidden=hidden,
+            damaged=damaged,
+        )  # fmt: skip
+        while page := await self._store.run(_page, found):
+            for event in page:
+                yield event
+
+    async def messages(self, *, last: int | None = None) -> list[Message]:
+        """See `Session.messages`."""
+        return await self._store.run(self._session.messages, last=last)
+
+    async def tail(
+        self, *, after: int | None = None, last: int = 10, follow: bool = True, stop: asyncio.Event | None = None
+    ) -> AsyncIterator[Event]:
+        """See `Session.tail`. No thread waits: a change wakes the event loop."""
+        position = after if after is not None else max((await self.info()).last - last, 0)
+        async with _woken(self._store.sync) as wait:
+            while True:
+                new = self._session.tail(after=position, follow=False)
+                while page := await self._store.run(_page, new):
+                    for event in page:
+                        position = event.seq
+                        yield event
+                if not follow or (stop is not None and stop.is_set()):
+                    return
+                await wait()
+
+    async def update(
+        self,
+        *,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        **fields: str | None,
+    ) -> SessionInfo:
+        """See `Session.update`."""
+        return await self._store.run(self._session.update, labels=labels, metadata=metadata, config=config, **fields)
+
+    async def remove_last(self) -> Event | None:
+        """See `Session.remove_last`."""
+        return await self._store.run(self._session.remove_last)
+
+    async def delete(self) -> None:
+        """See `Session.delete`."""
+        await self._store.run(self._session.delete)
+
+
+def _page(found: Iterator[Event]) -> list[Event]:
+    return list(islice(found, PAGE))
+
+
+def _may_be_large(event: Appendable) -> bool:
+    """Whether storing the event may write blobs, which must not be done on the event loop."""
+    if isinstance(event, Event):
+        return bool(event.raw) or _may_be_large(event.payload)
+    owners = [event, *event.parts] if isinstance(event, Message) else [event]
+    values = (getattr(owner, field) for owner in owners for field in getattr(owner, "LARGE_FIELDS", ()))
+    return any(_may_exceed(value) for value in values) or getattr(event, "source", None) is not None
+
+
+def _may_exceed(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) * 4 > LARGE
+    # How long a JSON value gets is only known once it is encoded; the usual small ones are let through.
+    return isinstance(value, Large) or (isinstance(value, dict | list) and len(repr(cast("Any", value))) * 2 > LARGE)
+
+
+@contextlib.asynccontextmanager
+async def _woken(store: Store) -> AsyncIterator[Callable[[], Any]]:
+    """Waiting for the next commit, without a thread: the backend's wake reaches the event loop."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    stop = store.backend.listen(lambda: loop.call_soon_threadsafe(event.set))
+
+    async def wait() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), POLL)
+        event.clear()
+
+    try:
+        yield wait
+    finally:
+        stop()

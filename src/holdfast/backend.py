@@ -1,0 +1,218 @@
+"""The seam: what an engine must do to keep a store, and how a URL finds one.
+
+Few verbs over bytes. A backend that passes `holdfast.testing.contract` is a backend; nothing above this line knows
+which one it is. What is built once above the seam (counters, idempotent retries, tails, search syntax, large values)
+must not be built again below it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from holdfast.errors import Invalid
+from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.search import Node
+
+CHUNK = 1024 * 1024
+"""Bytes of a blob at the most; a larger value is cut into several."""
+
+TextOf = Callable[[bytes], str]
+"""What search looks at in a body, normalised. A backend that keeps an index is given one when it is opened, and calls
+it when it indexes, so that the words of an event cost nothing on the append path."""
+
+
+class Hit(NamedTuple):
+    """An entry that a search found. A higher `score` is a better hit; scores compare within one search only."""
+
+    ref: Ref
+    entry: Entry
+    score: float
+
+
+class Problem(NamedTuple):
+    """Something `verify` found wrong. `ref` and `seq` say where, as far as that can be told."""
+
+    ref: Ref | None
+    seq: int | None
+    what: str
+
+
+class Blobs(Protocol):
+    """Bytes under their SHA-256 (lower-case hex), at most `CHUNK` each, stored once."""
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes, durably; a digest that is there already is left alone."""
+        ...
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None. Raises `Corrupt` if they do not match their digest."""
+        ...
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes; False if they were not there."""
+        ...
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """The digests that are there, in order, from the first above `after`."""
+        ...
+
+
+class Backend(Protocol):
+    """One engine's store. All methods may be called from any thread at once."""
+
+    blobs: Blobs
+
+    def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in order, each on its own, as `plan` says; all are durable on return.
+
+        Raises:
+            Unavailable: nothing of the whole batch was stored.
+            Uncertain: it can't be told.
+        """
+        ...
+
+    def get(self, refs: Sequence[Ref]) -> list[Head | None]:
+        """The heads, tombstones included; None where there never was one.
+
+        Raises:
+            Corrupt: a head is there but can't be trusted.
+        """
+        ...
+
+    def read(
+        self,
+        ref: Ref,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        voided: bool = False,
+    ) -> list[Entry]:
+        """Entries with `after < seq <= upto`, in order of seq (or reversed), voided ones only when asked for.
+
+        With `ids`, only those that carry one of them. An entry that can't be trusted comes with its `fault` said.
+        One call sees one state: never half a commit.
+        """
+        ...
+
+    def find(
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[Head]:
+        """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` descending, below `after`."""
+        ...
+
+    def search(
+        self,
+        kind: str,
+        query: Node,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        newest: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Hit]:
+        """Entries not voided that match, best first, or newest written first; of one head when `id` is given.
+
+        Every entry that was committed before the call is considered.
+        """
+        ...
+
+    def index(self) -> int:
+        """Bring the search index up to date now; the number of entries that were added to it."""
+        ...
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` soon after any commit, of any process; late, lost or needless calls are allowed. Returns the stop."""
+        ...
+
+    def verify(self) -> list[Problem]:
+        """Read everything the engine keeps and say what is damaged."""
+        ...
+
+    def info(self) -> Mapping[str, str]:
+        """Facts for a person: engine, versions, durability, sizes."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; a second call does nothing."""
+        ...
+
+
+class Location(NamedTuple):
+    """A parsed store URL."""
+
+    scheme: str
+    path: str
+    params: Mapping[str, str]
+    url: str
+
+
+PARAMS: Mapping[str, frozenset[str]] = {
+    "memory": frozenset(),
+    "file": frozenset({"durability"}),
+    "sqlite": frozenset({"durability", "engine", "timeout"}),
+}
+DURABILITIES = ("disk", "process")
+
+
+def parse_url(url: str) -> Location:
+    """Cut a store URL into its parts.
+
+    `sqlite:///abs/file.db` and `file:///abs/dir` are absolute, `sqlite:file.db` and `file:dir` relative to the
+    current directory, `~` is the home; a path that ends in `.db` or `.sqlite` is SQLite's without a scheme.
+
+    Raises:
+        Invalid: an unknown scheme or parameter; the message names the known ones.
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon or len(scheme) < 2 or not scheme.isalpha():
+        if url.endswith((".db", ".sqlite")):
+            return Location("sqlite", os.path.expanduser(url), {}, f"sqlite:{url}")
+        raise Invalid(f"{url!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://", url=url)
+    if scheme not in PARAMS:
+        known = ", ".join(f"{name}:" for name in PARAMS)
+        raise Invalid(f"no backend for {scheme!r} in {url!r}; there are {known}", url=url, scheme=scheme)
+    parts = urlsplit(url)
+    if parts.netloc:
+        hint = f"{scheme}:///{parts.netloc}{parts.path} (absolute) or {scheme}:{parts.netloc}{parts.path} (relative)"
+        raise Invalid(f"{url!r} names a host; write {hint}", url=url)
+    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in params:
+        if name not in PARAMS[scheme]:
+            known = ", ".join(sorted(PARAMS[scheme])) or "none"
+            raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
+    if params.get("durability", "disk") not in DURABILITIES:
+        raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of disk, process", url=url)
+    path = unquote(parts.path)
+    if path.startswith("/~"):
+        path = path[1:]
+    if scheme != "memory" and not path.strip("/"):
+        raise Invalid(f"{url!r} lacks a path; write {scheme}:///path", url=url)
+    return Location(scheme, os.path.expanduser(path), params, url)
+
+
+def open_backend(url: str, text_of: TextOf) -> Backend:
+    """The backend that a URL names; only its module is imported.
+
+    Raises:
+        Invalid: the URL is wrong.
+        Unavailable: the engine can't open it.
+    """
+    where = parse_url(url)
+    if where.scheme == "memory":
+        from holdfast.backends.memory import MemoryBackend
+
+        return MemoryBackend(text_of)
+    if where.scheme == "file":
+        from holdfast.backends.files import FilesBackend
+
+        return FilesBackend(where, text_of)
+    from holdfast.backends.sqlite import SQLiteBackend
+
+    return SQLiteBackend(where, text_of)

@@ -1,0 +1,107 @@
+"""Blobs as files in a folder, named by their digest, compressed with zstd where that makes them smaller.
+
+A blob is written beside its place, synced, and moved there, so that a name always means whole bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+
+import zstandard
+
+from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
+from holdfast.errors import Corrupt, Invalid
+
+_RAW = b"\x00"
+_ZSTD = b"\x01"
+_HEX = frozenset("0123456789abcdef")
+
+
+class DirectoryBlobs:
+    """A folder of blobs, `ab/cdef…` for the digest `abcdef…`. `durable` syncs each before `put` returns."""
+
+    def __init__(self, path: str, *, durable: bool = True) -> None:
+        self._path = path
+        self._durable = durable
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes.
+
+        Raises:
+            Unavailable: the disk refuses; nothing is left behind.
+        """
+        place = self._place(digest)
+        if os.path.exists(place):
+            return
+        packed = zstandard.ZstdCompressor(level=3).compress(data)
+        content = _ZSTD + packed if len(packed) < len(data) else _RAW + data
+        beside = f"{place}.{os.getpid()}.{threading.get_ident()}.tmp"
+        try:
+            make_dir(os.path.dirname(place), self._durable)
+            self._write(beside, content)
+            os.replace(beside, place)
+            if self._durable:
+                sync_dir(os.path.dirname(place))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise unavailable(error, f"blob {digest} was not stored") from error
+
+    def _write(self, path: str, content: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+        try:
+            write_all(fd, content)
+            if self._durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None.
+
+        Raises:
+            Corrupt: the file is damaged.
+        """
+        try:
+            with open(self._place(digest), "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return None
+        try:
+            data = zstandard.decompress(content[1:]) if content[:1] == _ZSTD else content[1:]
+        except zstandard.ZstdError as error:
+            raise Corrupt(f"blob {digest} can't be unpacked: {error}", digest=digest) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
+        return data
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        place = self._place(digest)
+        try:
+            os.unlink(place)
+        except FileNotFoundError:
+            return False
+        if self._durable:
+            sync_dir(os.path.dirname(place))
+        return True
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`, in order."""
+        found: list[str] = []
+        if not os.path.isdir(self._path):
+            return found
+        for folder in sorted(f for f in os.listdir(self._path) if len(f) == 2 and f >= after[:2]):
+            names = os.listdir(os.path.join(self._path, folder))
+            found += sorted(d for n in names if len(n) == 62 and (d := folder + n) > after)
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def _place(self, digest: str) -> str:
+        if len(digest) != 64 or not _HEX.issuperset(digest):
+            raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
+        return os.path.join(self._path, digest[:2], digest[2:])

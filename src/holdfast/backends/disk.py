@@ -1,0 +1,126 @@
+"""What durable files need, in one place: private modes, synced folders, a lock between processes.
+
+A created, renamed or removed name is only durable once its folder was synced; ext4 hides that mistake, POSIX does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+from holdfast.errors import HoldfastError, Unavailable
+
+FILE_MODE = 0o600
+DIR_MODE = 0o700
+
+
+def unavailable(error: OSError, what: str) -> HoldfastError:
+    """An error of the operating system as one of ours, with what to do."""
+    hints = {
+        errno.ENOSPC: "the disk is full; make room and try again",
+        errno.EDQUOT: "the quota is used up; make room and try again",
+        errno.EFBIG: "the file may not grow further (ulimit -f)",
+        errno.EACCES: "permission denied; check the owner and the mode of the store's folder",
+        errno.EPERM: "permission denied; check the owner and the mode of the store's folder",
+        errno.EROFS: "the file system is read-only",
+        errno.EIO: "the device reported an error; look at the system's log before you go on",
+    }
+    hint = hints.get(error.errno or 0, error.strerror or str(error))
+    return Unavailable(f"{what}: {hint}", errno=error.errno, path=error.filename)
+
+
+def make_dir(path: str, durable: bool = True) -> None:
+    """Create a folder and its parents, private, each synced into the one above it."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    make_dir(parent, durable)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, DIR_MODE)
+        if durable:
+            sync_dir(parent)
+
+
+def sync_dir(path: str) -> None:
+    """Make the names in a folder durable."""
+    if sys.platform == "win32":
+        return  # a folder can't be opened there, and NTFS logs its names
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes, however few the system takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def try_lock(fd: int) -> bool:
+    """Take the exclusive lock of an open file, if no other holder has it. It goes with the descriptor."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            os.lseek(fd, 0, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(fd, 0, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+        return
+    import fcntl
+
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def lock(fd: int, timeout: float, what: str) -> None:
+    """Wait for the exclusive lock of an open file, `timeout` seconds at most.
+
+    Asking again and again costs little and, unlike a blocking wait, ends when the holder was stopped for good.
+
+    Raises:
+        Unavailable: somebody held it all the time.
+    """
+    if try_lock(fd):
+        return
+    deadline = time.monotonic() + timeout
+    pause = 0.00005
+    while not try_lock(fd):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{what} was locked by another process for {timeout:g} s; is one stopped? Try again")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.002)
+
+
+@contextlib.contextmanager
+def locked(path: str, timeout: float) -> Iterator[int]:
+    """Hold the lock of a lock file, which stays where it is."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+    try:
+        lock(fd, timeout, path)
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,175 @@
+"""The reference: a store in this process's memory, the shortest that is right.
+
+Every other backend is held against it. One lock, two dictionaries; nothing survives the process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from holdfast import search
+from holdfast.backend import Hit, Problem, TextOf
+from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
+
+
+class MemoryBlobs:
+    """Blobs in a dictionary."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes."""
+        self._data.setdefault(digest, bytes(data))
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None."""
+        return self._data.get(digest)
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        return self._data.pop(digest, None) is not None
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`."""
+        return sorted(d for d in list(self._data) if d > after)[:limit]
+
+
+class MemoryBackend:
+    """Heads and logs in dictionaries. See `Backend` for what the methods promise."""
+
+    def __init__(self, text_of: TextOf) -> None:
+        self.blobs = MemoryBlobs()
+        self._text_of = text_of
+        self._lock = threading.RLock()
+        self._heads: dict[Ref, Head] = {}
+        self._logs: dict[Ref, list[Entry]] = {}
+        self._ids: dict[Ref, set[str]] = {}
+        self._wakes: list[Callable[[], None]] = []
+
+    def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in order."""
+        with self._lock:
+            results = [self._commit(commit) for commit in batch]
+            wakes = list(self._wakes)
+        for wake in wakes:
+            wake()
+        return results
+
+    def _commit(self, commit: Commit) -> Head | Refused:
+        ref = commit.ref
+        ids = self._ids.get(ref, set())
+        planned = plan(self._heads.get(ref), {e.id for e in commit.append if e.id in ids}, commit)
+        if isinstance(planned, Refused):
+            return planned
+        head = self._heads[ref] = planned.head
+        if head.dead:
+            self._logs.pop(ref, None)
+            self._ids.pop(ref, None)
+            return head
+        log = [*self._logs.get(ref, ()), *planned.entries]
+        for r in commit.void:
+            log = [msgspec.structs.replace(e, void=r.hide) if r.first <= e.seq <= r.last else e for e in log]
+        self._logs[ref] = [e for e in log if e.seq > head.trim]
+        self._ids[ref] = {e.id for e in self._logs[ref] if e.id}
+        return head
+
+    def get(self, refs: Sequence[Ref]) -> list[Head | None]:
+        """The heads."""
+        with self._lock:
+            return [self._heads.get(ref) for ref in refs]
+
+    def read(
+        self,
+        ref: Ref,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        voided: bool = False,
+    ) -> list[Entry]:
+        """Entries of one log."""
+        with self._lock:
+            log = self._logs.get(ref, [])
+        found = [
+            e
+            for e in log
+            if e.seq > after
+            and (upto is None or e.seq <= upto)
+            and (ids is None or (e.id and e.id in ids))
+            and (voided or not e.void)
+        ]
+        if reverse:
+            found.reverse()
+        return found[:limit]
+
+    def find(
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[Head]:
+        """Living heads, newest first."""
+        with self._lock:
+            heads = list(self._heads.values())
+        found = [h for h in heads if h.ref.kind == kind and not h.dead and _carries(h, tags)]
+        found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
+        return [h for h in found if after is None or (h.at, h.ref.id) < after][:limit]
+
+    def search(
+        self,
+        kind: str,
+        query: search.Node,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        newest: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Hit]:
+        """Entries that match, by reading them all."""
+        with self._lock:
+            logs = [(h, self._logs.get(h.ref, [])) for h in self._heads.values()]
+        hits: list[Hit] = []
+        for head, log in logs:
+            if head.ref.kind != kind or (id is not None and head.ref.id != id) or not _carries(head, tags or {}):
+                continue
+            for entry in log:
+                text = "" if entry.void else self._text_of(entry.body)
+                if text and search.matches(query, text):
+                    hits.append(Hit(head.ref, entry, search.score(query, text)))
+        hits.sort(key=lambda h: (h.entry.at, h.entry.seq) if newest else (h.score, h.entry.at), reverse=True)
+        return hits[offset : offset + limit]
+
+    def index(self) -> int:
+        """There is no index to bring up to date."""
+        return 0
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after each commit."""
+        with self._lock:
+            self._wakes.append(wake)
+
+        def stop() -> None:
+            with self._lock:
+                if wake in self._wakes:
+                    self._wakes.remove(wake)
+
+        return stop
+
+    def verify(self) -> list[Problem]:
+        """Memory does not rot."""
+        return []
+
+    def info(self) -> Mapping[str, str]:
+        """Facts for a person."""
+        return {"engine": "memory", "durability": "memory", "sessions": str(len(self._heads))}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _carries(head: Head, tags: Mapping[str, str | None]) -> bool:
+    return all(head.tags.get(name) == value for name, value in tags.items())

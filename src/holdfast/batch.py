@@ -1,0 +1,170 @@
+"""Group commit: writers that come at the same time share one transaction and one fsync.
+
+There is no writer thread to hand over to. A caller queues its commit and then waits for the lock; whoever gets the lock
+first writes all that is queued, so the others find theirs done. Alone, a caller pays for a lock and nothing more.
+A caller on an event loop queues too, and one thread drains the queue for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from holdfast.backend import Backend
+from holdfast.errors import Uncertain
+from holdfast.plan import Commit, Head, Refused, validate
+
+MAX_COMMITS = 1024
+"""Commits that share one transaction at the most, so that nobody waits long for the others."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of bodies that share one transaction at the most."""
+
+Result = Head | Refused
+
+
+class _Slot:
+    """One waiting commit and, in the end, its result or error."""
+
+    __slots__ = ("commit", "error", "future", "result")
+
+    def __init__(self, commit: Commit, future: asyncio.Future[Result] | None = None) -> None:
+        self.commit = commit
+        self.future = future
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+
+class Batcher:
+    """The one way into `Backend.commit` for all threads and event loops of a store."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._queue: deque[_Slot] = deque()
+        self._lock = threading.Lock()
+        self._draining = False
+        self._drain_lock = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def commit(self, commit: Commit) -> Result:
+        """Make one commit; durable on return.
+
+        Raises:
+            Invalid, TooLarge: the commit can't be stored; see `plan.validate`.
+            Unavailable, Uncertain: as the backend says.
+        """
+        validate(commit)
+        if self._pid != os.getpid():
+            self._reset()  # a forked child: the parent's queue and locks are not ours
+        slot = _Slot(commit)
+        self._queue.append(slot)
+        with self._lock:
+            while slot.result is None and slot.error is None:
+                self._flush()
+        if slot.error is not None:
+            raise slot.error
+        return slot.result  # pyright: ignore[reportReturnType]  # the loop above ends with one of the two
+
+    async def commit_async(self, commit: Commit) -> Result:
+        """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
+        validate(commit)
+        if self._pid != os.getpid():
+            self._reset()
+        loop = asyncio.get_running_loop()
+        slot = _Slot(commit, loop.create_future())
+        self._queue.append(slot)
+        if not self._draining:
+            self._start_drain()
+        return await slot.future  # pyright: ignore[reportGeneralTypeIssues]  # it was just set
+
+    def _start_drain(self) -> None:
+        with self._drain_lock:
+            if self._draining:
+                return
+            self._draining = True
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
+        self._thread.submit(self._drain)
+
+    def _drain(self) -> None:
+        while True:
+            while self._queue:
+                with self._lock:
+                    self._flush()
+            with self._drain_lock:
+                if not self._queue:
+                    self._draining = False
+                    return
+
+    def _flush(self) -> None:
+        """Write what is queued, as far as one transaction goes. Only the holder of the lock calls it."""
+        slots: list[_Slot] = []
+        size = 0
+        while self._queue and len(slots) < MAX_COMMITS and size < MAX_BYTES:
+            slot = self._queue.popleft()
+            slots.append(slot)
+            size += sum(len(entry.body) for entry in slot.commit.append)
+        if slots:
+            self._write(slots)
+            _wake(slots)
+
+    def _write(self, slots: Sequence[_Slot]) -> None:
+        try:
+            results = self._backend.commit([slot.commit for slot in slots])
+        except Uncertain as error:
+            for slot in slots:
+                slot.error = error
+        except Exception as error:
+            # Nothing was stored. One commit that the engine can't take must not fail its neighbours.
+            if len(slots) == 1:
+                slots[0].error = error
+                return
+            for slot in slots:
+                self._write([slot])
+        except BaseException as error:
+            for slot in slots:
+                slot.error = error
+            raise
+        else:
+            for slot, result in zip(slots, results, strict=True):
+                slot.result = result
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        if self._pid != os.getpid():
+            return
+        thread = self._thread
+        if thread is not None:
+            thread.shutdown(wait=True)
+        with self._lock:
+            while self._queue:
+                self._flush()
+
+
+def _wake(slots: Sequence[_Slot]) -> None:
+    """Tell the event loops, each once for all of its commits."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Slot]] = {}
+    for slot in slots:
+        if slot.future is not None:
+            loops.setdefault(slot.future.get_loop(), []).append(slot)
+    for loop, done in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, done)
+
+
+def _resolve(slots: Sequence[_Slot]) -> None:
+    for slot in slots:
+        future = slot.future
+        if future is None or future.done():
+            continue
+        if slot.error is not None:
+            future.set_exception(slot.error)
+        elif slot.result is not None:
+            future.set_result(slot.result)

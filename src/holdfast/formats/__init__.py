@@ -1,0 +1,1 @@
+"""Other programs' files: read them, and write them where asked."""

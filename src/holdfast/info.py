@@ -1,0 +1,205 @@
+"""A session's head as a person sees it, and what an append adds to it.
+
+The head's tags and counters are all that lists, filters and totals need, so no list ever opens a log; its body holds
+what only the owner reads (metadata, config).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast.codec import decode_json, encode_json
+from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
+from holdfast.plan import Head, Ref
+
+SESSION = "session"
+"""The kind of head that a session is."""
+TITLE = 60
+"""Characters of a title that is taken from the first user message."""
+STATES = ("unknown", "idle", "running", "paused", "completed", "error")
+"""What a session can be doing; `unknown` is for imported data."""
+
+_LABEL = "label:"
+_MODEL = "model:"
+_TEXT_TAGS = ("user", "name", "title", "state", "parent", "agent", "project")
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Totals over a session's events. `cost` is in micro-dollars, as recorded."""
+
+    messages: int = 0
+    steps: int = 0
+    tool_calls: int = 0
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a session without opening its log. Times are microseconds since 1970 UTC.
+
+    `last` is the seq of its newest event, `rev` counts its changes.
+    """
+
+    id: str
+    user: str | None = None
+    name: str | None = None
+    title: str | None = None
+    state: str = "idle"
+    parent: str | None = None
+    agent: str | None = None
+    project: str | None = None
+    labels: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    counts: Counts = Counts()
+    metadata: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    created_at: int = 0
+    updated_at: int = 0
+    last: int = 0
+    rev: int = 0
+
+
+def info_of(head: Head) -> SessionInfo:
+    """A session's head, read."""
+    tags = head.tags
+    body = body_of(head)
+    return SessionInfo(
+        id=head.ref.id,
+        user=tags.get("user"),
+        name=tags.get("name"),
+        title=tags.get("title"),
+        state=tags.get("state", "unknown"),
+        parent=tags.get("parent"),
+        agent=tags.get("agent"),
+        project=tags.get("project"),
+        labels=tuple(sorted(t[len(_LABEL) :] for t in tags if t.startswith(_LABEL))),
+        models=tuple(sorted(t[len(_MODEL) :] for t in tags if t.startswith(_MODEL))),
+        counts=msgspec.convert(head.counts, Counts),
+        metadata=body.get("metadata", {}),
+        config=body.get("config", {}),
+        created_at=created_at(head),
+        updated_at=head.at,
+        last=head.last,
+        rev=head.rev,
+    )
+
+
+def created_at(head: Head) -> int:
+    """When the session was created, in microseconds UTC."""
+    return int(head.tags.get("created", "0"))
+
+
+def body_of(head: Head) -> dict[str, Any]:
+    """The decoded body of a head; {} if it has none."""
+    return decode_json(head.body) if head.body else {}
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """The bytes of a head's body, with the format version."""
+    return encode_json({"v": FORMAT, **body})
+
+
+def session_ref(id: str) -> Ref:
+    """The name of a session's head."""
+    return Ref(SESSION, id)
+
+
+def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | None) -> dict[str, str | None]:
+    """Tags for a session's fields. As a mapping, labels are added (True) and removed (False)."""
+    tags: dict[str, str | None] = {name: texts[name] or None for name in _TEXT_TAGS if name in texts}
+    chosen = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, True)
+    for label, present in chosen.items():
+        tags[_LABEL + label] = "1" if present else None
+    return tags
+
+
+def filter_tags(*, label: str | None = None, model: str | None = None, **texts: str | None) -> dict[str, str | None]:
+    """The tags that a list's filters ask for; a filter that is None asks for nothing."""
+    tags: dict[str, str | None] = {name: value for name, value in texts.items() if value is not None}
+    if label is not None:
+        tags[_LABEL + label] = "1"
+    if model is not None:
+        tags[_MODEL + model] = "1"
+    return tags
+
+
+class Tally:
+    """What a batch of payloads adds to its session's head: counters, models, and a title where there is none."""
+
+    __slots__ = ("add", "defaults", "tags")
+
+    def __init__(self, payloads: Iterable[AnyPayload]) -> None:
+        self.add: dict[str, int] = {}
+        self.tags: dict[str, str | None] | None = None
+        self.defaults: dict[str, str] | None = None
+        for payload in payloads:
+            self._take(payload)
+
+    def _take(self, payload: AnyPayload) -> None:
+        if isinstance(payload, Message):
+            self._count("messages", 1)
+            if payload.role == "user" and self.defaults is None and (title := title_of(payload)):
+                self.defaults = {"title": title}
+            for part in payload.parts:
+                if isinstance(part, ToolCall):
+                    self._count("tool_calls", 1)
+                elif isinstance(part, ToolResult) and part.is_error:
+                    self._count("errors", 1)
+        elif isinstance(payload, Step):
+            self._count("steps", 1)
+            if payload.is_error:
+                self._count("errors", 1)
+        elif isinstance(payload, Usage):
+            self._count("input_tokens", payload.input_tokens)
+            self._count("output_tokens", payload.output_tokens)
+            self._count("cost", payload.cost or 0)
+            if payload.model:
+                self.tags = {**(self.tags or {}), _MODEL + payload.model: "1"}
+
+    def _count(self, name: str, more: int) -> None:
+        self.add[name] = self.add.get(name, 0) + more
+
+
+def title_of(message: Message) -> str:
+    """The first line that is not empty, cut to 60 characters with an ellipsis."""
+    for part in message.parts:
+        if isinstance(part, Text):
+            head = part.content[:4096] if isinstance(part.content, str) else part.content.preview
+            for line in head.splitlines():
+                if line := " ".join(clean(line).split()):
+                    return line if len(line) <= TITLE else line[: TITLE - 1] + "…"
+    return ""
+
+
+def clean(text: str) -> str:
+    """Text that every engine can hold in a tag: lone surrogates and NUL become the replacement character."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+_last_id = 0
+_id_lock = threading.Lock()
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): in order of time, and within this process strictly rising."""
+    global _last_id  # noqa: PLW0603  # the one clock of this process's ids
+    with _id_lock:
+        _last_id = stamp = max(_last_id + 1, time.time_ns() * 4096 // 1_000_000)  # milliseconds and 12 bits below
+    millis, fraction = divmod(stamp, 4096)
+    tail = int.from_bytes(os.urandom(8)) & (2**62 - 1)
+    value = (millis & (2**48 - 1)) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | tail
+    return str(uuid.UUID(int=value))
+
+
+def now() -> int:
+    """The clock: microseconds since 1970 UTC."""
+    return time.time_ns() // 1000

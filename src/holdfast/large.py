@@ -1,0 +1,122 @@
+"""Values too large for an event: cut into chunks, kept once each in the blob store, and read back as a stream.
+
+A value up to one chunk is one blob under its own digest. A longer one is a blob for each chunk and one more, the
+manifest, that lists them; so no more than a chunk is ever held in memory. Everything is stored before the event that
+refers to it is committed: a crash in between leaves a blob that nobody needs, never an event without its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from typing import BinaryIO
+
+import msgspec
+
+from holdfast.backend import CHUNK, Blobs
+from holdfast.errors import Corrupt
+from holdfast.model import LargeRef
+
+_Manifest = list[str]
+
+
+class LargeValues:
+    """The large values of one store, over its blobs."""
+
+    def __init__(self) -> None:
+        self.blobs: Blobs | None = None
+
+    def put(self, stream: BinaryIO | bytes, form: str) -> LargeRef:
+        """Store all bytes of `stream`, chunk by chunk."""
+        source = io.BytesIO(stream) if isinstance(stream, bytes) else stream
+        blobs = self._blobs()
+        whole = hashlib.sha256()
+        digests: _Manifest = []
+        size = 0
+        while chunk := _read_full(source, CHUNK):
+            whole.update(chunk)
+            size += len(chunk)
+            digests.append(hashlib.sha256(chunk).hexdigest())
+            blobs.put(digests[-1], chunk)
+        if not digests:
+            digests.append(whole.hexdigest())
+            blobs.put(digests[0], b"")
+        if len(digests) == 1:
+            return LargeRef(sha256=digests[0], size=size, form=form)
+        listed = io.BytesIO(msgspec.json.encode(digests))
+        # A manifest may itself be longer than a chunk (beyond 16 GB): then it is a large value like any other.
+        manifest = self.put(listed.getvalue(), "json")
+        return LargeRef(sha256=whole.hexdigest(), size=size, form=form, manifest=_encode_ref(manifest))
+
+    def opener(self, ref: LargeRef) -> Callable[[], BinaryIO]:
+        """What opens a buffered stream over the stored bytes."""
+        return lambda: io.BufferedReader(_Chunks(self._blobs(), self._digests(ref), ref), CHUNK)
+
+    def digests(self, ref: LargeRef) -> list[str]:
+        """Every blob that a large value needs: its chunks and what lists them."""
+        if ref.manifest is None:
+            return [ref.sha256]
+        return [*self.digests(_decode_ref(ref.manifest)), *self._digests(ref)]
+
+    def _digests(self, ref: LargeRef) -> _Manifest:
+        if ref.manifest is None:
+            return [ref.sha256]
+        with self.opener(_decode_ref(ref.manifest))() as stream:
+            return msgspec.json.decode(stream.read(), type=_Manifest)
+
+    def _blobs(self) -> Blobs:
+        if self.blobs is None:
+            raise RuntimeError("the store is not open yet")
+        return self.blobs
+
+
+def _encode_ref(ref: LargeRef) -> str:
+    return ref.sha256 if ref.manifest is None else f"{ref.sha256}:{ref.size}:{ref.manifest}"
+
+
+def _decode_ref(text: str) -> LargeRef:
+    sha256, _, rest = text.partition(":")
+    size, _, manifest = rest.partition(":")
+    return LargeRef(sha256=sha256, size=int(size or 0), form="json", manifest=manifest or None)
+
+
+def _read_full(stream: BinaryIO, size: int) -> bytes:
+    """Exactly `size` bytes, or what is left: a pipe may give less than asked for."""
+    data = stream.read(size)
+    while 0 < len(data) < size:
+        more = stream.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+class _Chunks(io.RawIOBase):
+    """A readable stream over chunks, one in memory at a time."""
+
+    def __init__(self, blobs: Blobs, digests: _Manifest, ref: LargeRef) -> None:
+        self._blobs = blobs
+        self._digests = digests
+        self._ref = ref
+        self._next = 0
+        self._chunk = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no slicing
+        while not self._chunk and self._next < len(self._digests):
+            digest = self._digests[self._next]
+            data = self._blobs.get(digest)
+            if data is None:
+                raise Corrupt(
+                    f"blob {digest} is missing: bytes from {self._next * CHUNK:,} on of a value of {self._ref.size:,}",
+                    digest=digest,
+                )
+            self._chunk = memoryview(data)
+            self._next += 1
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        return size

@@ -1,0 +1,530 @@
+"""The nouns of a session as values: messages and their parts, steps, usage, notes, and the event that numbers them.
+
+A payload is what a caller appends; the store numbers it and hands it back inside an `Event`. Messages follow the
+parts schema of OpenTelemetry's GenAI conventions (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
+Values are frozen. What this version does not know (types, roles, parts, fields) is never lost: an `Event` keeps the
+stored bytes, and those, not the decoded view, are what copy, export and a second append hand on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, BinaryIO, ClassVar, TypeAlias
+
+import msgspec
+
+from holdfast.errors import Invalid
+
+FORMAT = 1
+"""Version of the stored record format; every record carries it as `v`."""
+
+
+class LargeRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the whole of a value that moved to the blob store is: kept beside its preview, under `large`.
+
+    `sha256` names all its bytes; `form` tells how they make the value (text, json or bytes). Up to one chunk the blob
+    has that digest itself; above, `manifest` names the value that lists the chunks' digests.
+    """
+
+    sha256: str
+    size: int
+    form: str = "text"
+    manifest: str | None = None
+
+
+class Large(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """A value of more than 64 KiB: `str(x)` or `x.value()` loads it, `x.open()` streams its bytes.
+
+    Stands wherever a part or payload may hold a string or JSON value. Make one from a stream with
+    `Large.from_stream(file)` to append an output of any size in bounded memory. `size` is in bytes, -1 when not yet
+    known; `preview` is how a text begins.
+    """
+
+    opener: Any
+    form: str = "text"
+    size: int = -1
+    preview: str = ""
+    ref: LargeRef | None = None
+
+    @classmethod
+    def from_stream(cls, stream: BinaryIO, *, form: str = "text") -> Large:
+        """Wrap an open binary stream (text must be UTF-8). It is read once, at append, chunk by chunk."""
+        return cls(opener=lambda: stream, form=form)
+
+    def open(self) -> BinaryIO:
+        """A binary stream over the whole value; close it when done."""
+        return self.opener()
+
+    def value(self) -> Any:
+        """The whole value in memory: str, decoded JSON or bytes, as it was given.
+
+        Raises:
+            Corrupt: the stored bytes are damaged or missing.
+        """
+        with self.open() as stream:
+            data = stream.read()
+        if self.form == "bytes":
+            return data
+        if self.form == "json":
+            return json.loads(data)
+        return data.decode("utf-8", "surrogatepass")
+
+    def __str__(self) -> str:
+        value = self.value()
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        return json.dumps(value, ensure_ascii=False)
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
+    """One piece of a message."""
+
+    large: dict[str, LargeRef] | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("content",)
+
+
+class Text(Part, frozen=True, tag="text"):
+    """Words."""
+
+    content: str | Large
+
+
+class Reasoning(Part, frozen=True, tag="reasoning"):
+    """What the model thought before it spoke; `signature` is the provider's seal over it."""
+
+    content: str | Large
+    signature: str | None = None
+
+
+class ToolCall(Part, frozen=True, tag="tool_call"):
+    """The model asks for a tool; `id` pairs it with its response."""
+
+    id: str | None = None
+    name: str = ""
+    arguments: Any = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("arguments",)
+
+
+class ToolResult(Part, frozen=True, tag="tool_call_response"):
+    """What the tool answered. `duration` is in microseconds, where it is known."""
+
+    id: str | None = None
+    response: Any = None
+    name: str | None = None
+    is_error: bool = False
+    duration: int | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("response",)
+
+
+class Blob(Part, frozen=True, tag="blob"):
+    """Bytes inside the message, base64 in `content`."""
+
+    content: str | Large = ""
+    mime_type: str | None = None
+    modality: str | None = None
+
+
+class File(Part, frozen=True, tag="file"):
+    """A file the provider holds under `file_id`."""
+
+    file_id: str = ""
+    mime_type: str | None = None
+    modality: str | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
+
+
+class Uri(Part, frozen=True, tag="uri"):
+    """Something that lives at a URI."""
+
+    uri: str = ""
+    mime_type: str | None = None
+    modality: str | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
+
+
+class OtherPart(msgspec.Struct, frozen=True, tag_field="type", tag="~"):
+    """A part of a type this version does not know, with all its fields. (`~` is no part's type: it never is stored.)"""
+
+    data: dict[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The part's own name for its type."""
+        return str(self.data.get("type", ""))
+
+
+KnownPart: TypeAlias = Text | Reasoning | ToolCall | ToolResult | Blob | File | Uri
+AnyPart: TypeAlias = KnownPart | OtherPart
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The line of another program's file that an event was imported from, byte for byte in `raw`.
+
+    `line` counts from 1. A line that is not UTF-8 stands in base64, and `encoding` says so.
+    """
+
+    file: str | None = None
+    line: int = 0
+    raw: str | Large = ""
+    encoding: str | None = None
+    large: dict[str, LargeRef] | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("raw",)
+
+
+class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
+    """What an event says. `metadata` is the caller's own; `source` tells where an imported one came from."""
+
+    metadata: dict[str, Any] | None = None
+    source: Source | None = None
+    large: dict[str, LargeRef] | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def type(self) -> str:
+        """The event's type, as stored."""
+        return str(self.__struct_config__.tag)
+
+
+class Message(Payload, frozen=True, tag="message"):
+    """Something said: `role` is system, user, assistant, tool or a word of the caller's own."""
+
+    role: str
+    parts: tuple[AnyPart, ...] = ()
+    name: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The words of its text parts, joined by newlines; a large one is loaded."""
+        return "\n".join(str(p.content) for p in self.parts if isinstance(p, Text))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools it asks for."""
+        return tuple(p for p in self.parts if isinstance(p, ToolCall))
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        """The answers of tools it carries."""
+        return tuple(p for p in self.parts if isinstance(p, ToolResult))
+
+
+class Step(Payload, frozen=True, tag="step"):
+    """One execution of a tool or program, as it happened. `duration` is in microseconds."""
+
+    name: str
+    call_id: str | None = None
+    arguments: Any = None
+    output: str | Large | None = None
+    duration: int | None = None
+    is_error: bool = False
+    error: str | None = None
+    exit_code: int | None = None
+    artifacts: tuple[str, ...] = ()
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("arguments", "output")
+
+
+class Usage(Payload, frozen=True, tag="usage"):
+    """What one model call took. Money is in micro-dollars: `cost` as recorded, `cost_computed` from a price list.
+
+    `input_tokens` counts all input, cached or not; the cache fields say how much of it was read or written there.
+    """
+
+    model: str = ""
+    provider: str | None = None
+    response_id: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: int | None = None
+    cost_computed: int | None = None
+
+
+class Report(Payload, frozen=True, tag="report"):
+    """A verification: its checks and what they came to."""
+
+    subject: str = ""
+    status: str = ""
+    checks: tuple[dict[str, Any], ...] = ()
+    residual_risks: tuple[str, ...] = ()
+
+
+class Tasks(Payload, frozen=True, tag="tasks"):
+    """The list of tasks as it stands now."""
+
+    tasks: tuple[dict[str, Any], ...] = ()
+
+
+class State(Payload, frozen=True, tag="state"):
+    """The session changed its state."""
+
+    state: str = ""
+    turn: str | None = None
+    reason: str | None = None
+
+
+class Summary(Payload, frozen=True, tag="summary"):
+    """A summary that stands for the events from `start` up to `end`, which stay in the log."""
+
+    content: str | Large = ""
+    start: int = 0
+    end: int = 0
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("content",)
+
+
+class Artifact(Payload, frozen=True, tag="artifact"):
+    """Named bytes were kept; they live in the blob store under `sha256`. Sizes are in bytes."""
+
+    name: str = ""
+    sha256: str = ""
+    size: int = 0
+    media_type: str | None = None
+    tool: str | None = None
+    uri: str | None = None
+    shown: int | None = None
+
+
+class Note(Payload, frozen=True, tag="note"):
+    """A remark about the session, not part of the conversation."""
+
+    text: str | Large = ""
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("text",)
+
+
+class Custom(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An event of the caller's own: its type is `x.<name>`, and `data` is any JSON value."""
+
+    type: str
+    data: Any = None
+    metadata: dict[str, Any] | None = None
+    source: Source | None = None
+    large: dict[str, LargeRef] | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("data",)
+
+
+class Other(msgspec.Struct, frozen=True):
+    """An event of a type, or of a shape, that this version does not know, with all its fields."""
+
+    data: dict[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The event's own name for its type."""
+        return str(self.data.get("type", ""))
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """An event whose stored bytes can't be trusted or decoded: what is wrong, and the bytes as they are."""
+
+    reason: str
+    data: bytes
+
+    @property
+    def type(self) -> str:
+        """Always "damaged": what it was can't be told."""
+        return "damaged"
+
+
+KnownPayload: TypeAlias = (
+    Message | Step | Usage | Report | Tasks | State | Summary | Artifact | Note
+)
+AnyPayload: TypeAlias = KnownPayload | Custom | Other | Damaged
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a session's log.
+
+    `seq` is its number, from 1, without gaps; `at` its time in microseconds since 1970 UTC; `id` the idempotency key
+    its writer gave, or None; `hidden` says that it was taken back. `raw` are the stored bytes, which carry what this
+    version does not know. To append with a time or an id of one's own, pass `Event(payload=…, at=…, id=…)`.
+    """
+
+    payload: AnyPayload
+    seq: int = 0
+    at: int = 0
+    id: str | None = None
+    hidden: bool = False
+    raw: bytes = b""
+
+    @property
+    def type(self) -> str:
+        """The payload's type: message, step, usage, … or x.<name>."""
+        return self.payload.type
+
+    @property
+    def time(self) -> datetime:
+        """`at` as a datetime in UTC."""
+        return from_micros(self.at)
+
+
+def to_micros(when: datetime | int | str) -> int:
+    """A time as integer microseconds since 1970 UTC, from a datetime with a zone, RFC 3339 text, or itself.
+
+    Raises:
+        Invalid: the datetime or text has no zone, or is no time.
+    """
+    if isinstance(when, int) and not isinstance(when, bool):
+        return when
+    if isinstance(when, str):
+        try:
+            when = datetime.fromisoformat(when)
+        except ValueError:
+            raise Invalid(f"{when!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z", value=when) from None
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise Invalid(f"{when!r} has no time zone; use datetime.now(timezone.utc)", value=when)
+    delta = when - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def from_micros(at: int) -> datetime:
+    """Microseconds since 1970 UTC as a datetime in UTC."""
+    seconds, micros = divmod(at, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+
+
+def rfc3339(at: int) -> str:
+    """Microseconds since 1970 UTC as RFC 3339 text with `Z` and six digits."""
+    return from_micros(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def usd(amount: str | Decimal | float) -> int:
+    """Dollars as integer micro-dollars, rounded half to even: `usd("0.0123")` is 12300."""
+    return int((Decimal(str(amount)) * 1_000_000).to_integral_value())
+
+
+Said: TypeAlias = str | Large | AnyPart
+
+
+def _parts(said: Sequence[Said]) -> tuple[AnyPart, ...]:
+    return tuple(Text(content=x) if isinstance(x, str | Large) else x for x in said)
+
+
+def message(role: str, *said: Said, name: str | None = None, metadata: dict[str, Any] | None = None) -> Message:
+    """A message of any role; strings become text parts."""
+    return Message(role=role, parts=_parts(said), name=name, metadata=metadata)
+
+
+def user(*said: Said, name: str | None = None, metadata: dict[str, Any] | None = None) -> Message:
+    """What the user said."""
+    return message("user", *said, name=name, metadata=metadata)
+
+
+def system(*said: Said, metadata: dict[str, Any] | None = None) -> Message:
+    """What the model was told to be."""
+    return message("system", *said, metadata=metadata)
+
+
+def assistant(*said: Said, name: str | None = None, metadata: dict[str, Any] | None = None) -> Message:
+    """What the model said: words, reasoning and tool calls."""
+    return message("assistant", *said, name=name, metadata=metadata)
+
+
+def text(content: str | Large) -> Text:
+    """A text part."""
+    return Text(content=content)
+
+
+def reasoning(content: str | Large) -> Reasoning:
+    """A reasoning part."""
+    return Reasoning(content=content)
+
+
+def tool_call(id: str, name: str, arguments: Any = None) -> ToolCall:
+    """A part that asks for a tool: `assistant("Let me look", tool_call("c1", "lookup", {"order": 7}))`."""
+    return ToolCall(id=id, name=name, arguments=arguments)
+
+
+def tool_result(
+    id: str,
+    response: Any = None,
+    *,
+    is_error: bool = False,
+    duration: int | None = None,
+    name: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Message:
+    """A tool's answer as a message of role `tool`. `duration` is in microseconds."""
+    part = ToolResult(id=id, response=response, is_error=is_error, duration=duration, name=name)
+    return Message(role="tool", parts=(part,), metadata=metadata)
+
+
+def step(
+    name: str,
+    arguments: Any = None,
+    output: str | Large | None = None,
+    *,
+    call_id: str | None = None,
+    duration: int | None = None,
+    is_error: bool = False,
+    error: str | None = None,
+    exit_code: int | None = None,
+    artifacts: Sequence[str] = (),
+    metadata: dict[str, Any] | None = None,
+) -> Step:
+    """One execution of a tool or program. `duration` is in microseconds."""
+    return Step(
+        name=name,
+        arguments=arguments,
+        output=output,
+        call_id=call_id,
+        duration=duration,
+        is_error=is_error,
+        error=error,
+        exit_code=exit_code,
+        artifacts=tuple(artifacts),
+        metadata=metadata,
+    )
+
+
+def usage(
+    model: str,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    *,
+    provider: str | None = None,
+    response_id: str | None = None,
+    cache_read_tokens: int = 0,
+    cache_write_tokens: int = 0,
+    reasoning_tokens: int = 0,
+    cost: int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Usage:
+    """What one model call took. `cost` is in micro-dollars; see `usd`."""
+    return Usage(
+        model=model,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        provider=provider,
+        response_id=response_id,
+        cache_read_tokens=cache_read_tokens,
+        cache_write_tokens=cache_write_tokens,
+        reasoning_tokens=reasoning_tokens,
+        cost=cost,
+        metadata=metadata,
+    )
+
+
+def note(text: str | Large, *, metadata: dict[str, Any] | None = None) -> Note:
+    """A remark that is not part of the conversation."""
+    return Note(text=text, metadata=metadata)
+
+
+def custom(type: str, data: Any = None, *, metadata: Mapping[str, Any] | None = None) -> Custom:
+    """An event of one's own, such as `custom("x.deploy", {"sha": "…"})`.
+
+    Raises:
+        Invalid: the type does not start with `x.` and a name.
+    """
+    if not type.startswith("x.") or len(type) < 3:
+        raise Invalid(f"the type of a custom event is x.<name>, not {type!r}", type=type)
+    return Custom(type=type, data=data, metadata=None if metadata is None else dict(metadata))

@@ -1,0 +1,302 @@
+"""The meaning of a commit, as one pure function.
+
+Everything stored is a `Head` that may own a log of `Entry`s, and a commit changes exactly one head and its log. A
+backend takes its lock, loads the head and asks which entry ids it knows, calls `plan`, and writes what comes back. It
+supplies atomicity and durability, never semantics; so all backends mean the same.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from holdfast.errors import Invalid, TooLarge
+
+MAX_ID = 512
+"""Bytes of UTF-8 that an id, a tag's name or value may take (a tag's value: four times that)."""
+MAX_ENTRY = 8 * 1024 * 1024
+"""Bytes of one entry's or head's body."""
+MAX_ENTRIES = 10_000
+"""Entries in one commit."""
+MAX_BATCH = 64 * 1024 * 1024
+"""Bytes of all bodies in one commit."""
+MAX_TAGS = 256
+"""Tags on one head."""
+MAX_COUNT = 2**63 - 1
+"""Largest absolute value of a counter, a sequence number or a time."""
+
+
+class Ref(NamedTuple):
+    """The name of a head: its kind (`session`, `doc`) and an id, exact to the code point."""
+
+    kind: str
+    id: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of a log. `id` is the idempotency key its writer gave, "" for none; `at` is in microseconds UTC.
+
+    `void` hides it from the common view. `fault` says why its bytes can't be trusted, "" when they can.
+    """
+
+    id: str
+    at: int
+    body: bytes
+    seq: int = 0
+    void: bool = False
+    fault: str = ""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The small changing part: `rev` counts its changes, `last` is the seq of its newest entry, `base` where its own
+    log starts (entries are numbered from `base + 1`), `trim` up to where the log was forgotten, `at` its last activity.
+    `dead` marks a tombstone: it was deleted, and refuses late writers.
+    """
+
+    ref: Ref
+    rev: int = 0
+    last: int = 0
+    base: int = 0
+    trim: int = 0
+    at: int = 0
+    tags: Mapping[str, str] = {}
+    counts: Mapping[str, int] = {}
+    body: bytes = b""
+    dead: bool = False
+
+
+class Range(NamedTuple):
+    """Entries from `first` up to and with `last`, to hide (or, with `hide=False`, to show again)."""
+
+    first: int
+    last: int
+    hide: bool = True
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One atomic change of one head and its log.
+
+    Preconditions: `if_rev` (0: must not be there), `if_last`, `if_tags` (None: the tag must be absent).
+    Changes: `tags` (None removes one), `defaults` (set only where absent), `add` (to counters), `body`, `append`,
+    `void`, `trim` (forget entries up to), `base` (only when creating: where the log starts), `delete`.
+    `at` moves the last activity forward, never back; 0 leaves it.
+    """
+
+    ref: Ref
+    at: int = 0
+    if_rev: int | None = None
+    if_last: int | None = None
+    if_tags: Mapping[str, str | None] | None = None
+    tags: Mapping[str, str | None] | None = None
+    defaults: Mapping[str, str] | None = None
+    add: Mapping[str, int] | None = None
+    body: bytes | None = None
+    append: Sequence[Entry] = ()
+    void: Sequence[Range] = ()
+    trim: int | None = None
+    base: int = 0
+    delete: bool = False
+
+
+Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range"]
+
+
+class Refused(NamedTuple):
+    """Why a commit was not made: nothing was written. `head` is the current one.
+
+    missing: no such head; deleted: a tombstone; rev, last, tags: that precondition failed; known: an appended id is
+    in the log already; range: `void`, `trim` or `base` speak of entries that are not there.
+    """
+
+    why: Why
+    head: Head | None
+
+
+class Planned(NamedTuple):
+    """What to write: the new head, and the new entries with their numbers."""
+
+    head: Head
+    entries: Sequence[Entry]
+
+
+def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned | Refused:
+    """What a commit comes to on a head.
+
+    Args:
+        head: The current head, a tombstone included; None if there never was one.
+        known: Those ids of `commit.append` (that are not "") which the log holds already.
+        commit: The change, which `validate` let pass.
+    """
+    if head is None:
+        if commit.if_rev != 0:
+            return Refused("missing", None)
+        head = Head(ref=commit.ref, base=commit.base, last=commit.base)
+    elif head.dead:
+        # A tombstone gives way only to someone who has seen it; numbers go on, so that none is used twice.
+        if commit.if_rev != head.rev or commit.delete or commit.base:
+            return Refused("deleted", head)
+        head = Head(ref=head.ref, rev=head.rev, last=head.last, base=head.last, at=0)
+    elif known:
+        return Refused("known", head)
+    elif why := _failed(head, commit):
+        return Refused(why, head)
+    else:
+        return _applied(head, commit)
+    # Created: its log is empty, so there is nothing to hide or forget.
+    if commit.if_last is not None and head.last != commit.if_last:
+        return Refused("last", None)
+    if commit.if_tags and any(value is not None for value in commit.if_tags.values()):
+        return Refused("tags", None)
+    if commit.void or commit.trim is not None or commit.delete:
+        return Refused("range", None)
+    return _applied(head, commit)
+
+
+def _failed(head: Head, commit: Commit) -> Why | None:
+    """The precondition of a commit that does not hold on a living head."""
+    if commit.if_rev is not None and commit.if_rev != head.rev:
+        return "rev"
+    if commit.if_last is not None and commit.if_last != head.last:
+        return "last"
+    if commit.if_tags and any(head.tags.get(name) != value for name, value in commit.if_tags.items()):
+        return "tags"
+    lowest = max(head.base, head.trim) + 1
+    if any(r.first < lowest or r.last > head.last for r in commit.void):
+        return "range"
+    if commit.base or (commit.trim is not None and not head.base <= commit.trim <= head.last):
+        return "range"
+    return None
+
+
+def _applied(head: Head, commit: Commit) -> Planned:
+    if commit.delete:
+        dead = Head(ref=head.ref, rev=head.rev + 1, last=head.last, base=head.last, at=max(head.at, commit.at), dead=True)
+        return Planned(dead, ())
+    last = head.last
+    entries: list[Entry] = []
+    for entry in commit.append:
+        last += 1
+        entries.append(Entry(entry.id, entry.at, entry.body, last, entry.void))
+    changed = Head(
+        head.ref,
+        head.rev + 1,
+        last,
+        head.base,
+        head.trim if commit.trim is None else max(head.trim, commit.trim),
+        max(head.at, commit.at),
+        _tags(head.tags, commit),
+        _counts(head.counts, commit.add) if commit.add else head.counts,
+        head.body if commit.body is None else commit.body,
+    )
+    return Planned(changed, entries)
+
+
+def _tags(tags: Mapping[str, str], commit: Commit) -> Mapping[str, str]:
+    defaults, patch = commit.defaults, commit.tags
+    if defaults and any(name not in tags for name in defaults):
+        tags = {**defaults, **tags}
+    if not patch:
+        return tags
+    merged: dict[str, str | None] = {**tags, **patch}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _counts(counts: Mapping[str, int], add: Mapping[str, int]) -> Mapping[str, int]:
+    summed = dict(counts)
+    for name, more in add.items():
+        summed[name] = min(max(summed.get(name, 0) + more, -MAX_COUNT), MAX_COUNT)
+    return summed
+
+
+def validate(commit: Commit) -> None:
+    """Refuse, before any backend sees it, a commit that not every backend could hold.
+
+    Raises:
+        Invalid: an id, name or number that can't be stored, or fields that contradict each other.
+        TooLarge: a stated limit is exceeded.
+    """
+    check_id(commit.ref.kind, "kind")
+    check_id(commit.ref.id, "id")
+    if not 0 <= commit.at <= MAX_COUNT or not 0 <= commit.base <= MAX_COUNT:
+        raise Invalid("a time or base is outside 0 … 2**63-1", ref=commit.ref)
+    if commit.append:
+        _check_entries(commit)
+    if commit.body is not None and len(commit.body) > MAX_ENTRY:
+        raise TooLarge(f"the head's body takes {len(commit.body):,} bytes, the limit is {MAX_ENTRY:,}", limit=MAX_ENTRY)
+    for tags in (commit.tags, commit.defaults):
+        if tags:
+            _check_tags(tags)
+    if commit.add:
+        for name, more in commit.add.items():
+            check_id(name, "counter")
+            if not -MAX_COUNT <= more <= MAX_COUNT:
+                raise Invalid(f"counter {name!r} can't grow by {more}: outside ±2**63", name=name)
+    if any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
+        raise Invalid("a range to hide must run from a first to a last seq, from 1 on", ranges=list(commit.void))
+    if commit.base and commit.if_rev != 0:
+        raise Invalid("base can only be given when a head is created (if_rev=0)", ref=commit.ref)
+    if commit.delete and (commit.append or commit.tags or commit.body is not None):
+        raise Invalid("a commit that deletes can't also write", ref=commit.ref)
+
+
+def _check_entries(commit: Commit) -> None:
+    if len(commit.append) > MAX_ENTRIES:
+        raise TooLarge(f"{len(commit.append):,} entries in one batch, the limit is {MAX_ENTRIES:,}", limit=MAX_ENTRIES)
+    total = 0
+    for entry in commit.append:
+        size = len(entry.body)
+        total += size
+        if size > MAX_ENTRY:
+            raise TooLarge(f"an entry takes {size:,} bytes, the limit is {MAX_ENTRY:,}", size=size, limit=MAX_ENTRY)
+        if entry.id:
+            check_id(entry.id, "event id")
+        if not -MAX_COUNT <= entry.at <= MAX_COUNT:
+            raise Invalid(f"an entry's time {entry.at} is outside ±2**63 microseconds", at=entry.at)
+    if total > MAX_BATCH:
+        raise TooLarge(f"the batch takes {total:,} bytes, the limit is {MAX_BATCH:,}", size=total, limit=MAX_BATCH)
+    if len(commit.append) > 1:
+        ids = [entry.id for entry in commit.append if entry.id]
+        if len(ids) != len(set(ids)):
+            raise Invalid("two events of one batch carry the same id", ref=commit.ref)
+
+
+def _check_tags(tags: Mapping[str, str | None] | Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise TooLarge(f"{len(tags)} tags, the limit is {MAX_TAGS}", limit=MAX_TAGS)
+    for name, value in tags.items():
+        check_id(name, "tag")
+        if value:
+            check_text(value, f"tag {name!r}", MAX_ID * 4)
+
+
+def check_id(value: str, what: str) -> None:
+    """Refuse an id that some backend or file system could not hold exactly.
+
+    Ids may hold any character but control characters and lone surrogates; they are compared code point by code point.
+
+    Raises:
+        Invalid: empty, or with such a character.
+        TooLarge: more than `MAX_ID` bytes of UTF-8.
+    """
+    if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID:
+        return
+    if not value:
+        raise Invalid(f"the {what} is empty; give it at least one character", value=value)
+    check_text(value, what, MAX_ID)
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        raise Invalid(f"the {what} {value[:80]!r} holds a control character; leave it out", value=value)
+
+
+def check_text(value: str, what: str, limit: int) -> None:
+    """Refuse text that has no UTF-8, holds NUL, or takes more than `limit` bytes."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise Invalid(f"the {what} {value[:80]!r} holds a lone surrogate, which has no UTF-8 form", value=value) from None
+    if size > limit:
+        raise TooLarge(f"the {what} {value[:40]!r}… takes {size:,} bytes, the limit is {limit:,}", size=size, limit=limit)
+    if "\0" in value:
+        raise Invalid(f"the {what} {value[:80]!r} holds a NUL character", value=value)

@@ -1,0 +1,377 @@
+"""A session: one conversation of one agent, appended to and read in order.
+
+Every write is one commit. An append needs no read before it: the counters and the title travel in the same commit, and
+a retry is recognised by its key. What is prepared and what an answer means is worked out here in plain functions, so
+that the synchronous and the asynchronous session differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+from holdfast import codec
+from holdfast.errors import Conflict, Corrupt, Deleted, Exists, HoldfastError, Invalid, KeyReused, LeaseLost, NotFound, Stale
+from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
+from holdfast.model import AnyPayload, Damaged, Event, Message
+from holdfast.plan import Commit, Entry, Head, Range, Refused
+
+if TYPE_CHECKING:
+    from holdfast.store import Store
+
+PAGE = 500
+"""Events fetched at a time."""
+RETRIES = 200
+"""How often an update of metadata starts over when others change the session at the same time."""
+POLL = 1.0
+"""Seconds after which a follower looks again although nobody woke it."""
+
+Appendable: TypeAlias = AnyPayload | Event
+OnDamage: TypeAlias = Literal["raise", "keep"]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What an append stored: the numbers of its first and last event, and how safe they are.
+
+    `repeated` says that an earlier call with the same key had stored them already.
+    """
+
+    session: str
+    first: int
+    last: int
+    durability: str
+    repeated: bool = False
+
+
+class Session:
+    """One session of an open store. Cheap to hold; may be used from any thread."""
+
+    def __init__(self, store: Store, head: Head) -> None:
+        self._store = store
+        self._head = head
+        self.id = head.ref.id
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} at {self._head.last}>"
+
+    @property
+    def last(self) -> int:
+        """The seq of the newest event that this object knows of; `info()` asks the store."""
+        return self._head.last
+
+    def info(self) -> SessionInfo:
+        """The session's head as it is now.
+
+        Raises:
+            NotFound, Deleted: it is not there any more.
+        """
+        self._head = self._store.head(self.id)
+        return info_of(self._head)
+
+    def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
+        """Store events at the end of the log, all or none.
+
+        Args:
+            *events: Payloads such as `user("Hi")`, or `Event`s to give a time or an id of one's own.
+            key: Idempotency key of the whole batch: a second call with it stores nothing and answers the same.
+            expect: The seq that must be the newest; 0 for an empty log.
+
+        Raises:
+            Invalid, TooLarge: an event can't be stored.
+            Stale: `expect` is not the newest seq; `last` on the error is.
+            KeyReused: the key was used for other events.
+            NotFound, Deleted: the session is not there.
+        """
+        commit = self.prepare(events, key, expect)
+        return self.receipt(commit, self._store.batcher.commit(commit), key)
+
+    def prepare(self, events: Sequence[Appendable], key: str | None, expect: int | None) -> Commit:
+        """The commit that an append makes."""
+        if not events:
+            raise Invalid("append needs at least one event")
+        if expect is not None and expect < 0:
+            raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
+        at = now()
+        entries = [self._entry(event, at, _key(key, index)) for index, event in enumerate(events)]
+        tally = Tally(e.payload if isinstance(e, Event) else e for e in events)
+        return Commit(
+            ref=self._head.ref,
+            at=max(entry.at for entry in entries),
+            if_last=expect,
+            append=entries,
+            add=tally.add,
+            tags=tally.tags,
+            defaults=tally.defaults,
+        )
+
+    def _entry(self, event: Appendable, at: int, key: str) -> Entry:
+        if not isinstance(event, Event):
+            return Entry(key, at, codec.encode(event, self._store.large))
+        id = key or event.id or ""
+        if not event.raw:
+            return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
+        if isinstance(event.payload, Damaged):
+            raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
+        # Read from a store: its bytes say more than the decoded view, so they go on as they are.
+        for value in codec.larges(event.payload):
+            with value.open() as stream:
+                self._store.large.put(stream, value.form)
+        return Entry(id, event.at or at, event.raw)
+
+    def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
+        """What the answer to an append's commit means."""
+        if isinstance(result, Refused):
+            if result.why == "known":
+                return self._repeated(commit, key)
+            raise refusal(result, commit)
+        self._head = result
+        count = len(commit.append)
+        # Others may have appended behind us in the same transaction, but a result is the head as of this commit.
+        return Receipt(self.id, result.last - count + 1, result.last, self._store.durability)
+
+    def _repeated(self, commit: Commit, key: str | None) -> Receipt:
+        """An id of the batch is in the log: the same batch again, or a key used twice."""
+        ids = [entry.id for entry in commit.append if entry.id]
+        beyond = [_key(key, len(commit.append))] if key else []
+        stored = self._store.backend.read(commit.ref, ids=[*ids, *beyond], voided=True)
+        same = len(stored) == len(commit.append) and all(
+            a.id == b.id and a.body == b.body for a, b in zip(stored, commit.append, strict=True)
+        )
+        if not same:
+            at = stored[0].seq if stored else 0
+            raise KeyReused(
+                f"the key {ids[0]!r} was used in session {self.id!r} for other content (event {at}); use a new key",
+                session=self.id,
+                key=ids[0],
+                seq=at,
+            )
+        return Receipt(self.id, stored[0].seq, stored[-1].seq, self._store.durability, repeated=True)
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        last: int | None = None,
+        types: Collection[str] | str | None = None,
+        reverse: bool = False,
+        hidden: bool = False,
+        damaged: OnDamage = "raise",
+    ) -> Iterator[Event]:
+        """The events in order of seq, fetched page by page as they are asked for.
+
+        Args:
+            after, before: Only those with `after < seq < before`.
+            last: Only the newest so many (of the types asked for).
+            types: Only events of this type or these types.
+            reverse: Newest first.
+            hidden: With those that were taken back.
+            damaged: `raise` stops at an event that can't be trusted; `keep` yields it with a `Damaged` payload.
+
+        Raises:
+            Corrupt: an event is damaged; the error names it.
+            NotFound, Deleted: the session is not there.
+        """
+        if last is not None and last < 0:
+            raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
+        wanted = {types} if isinstance(types, str) else None if types is None else set(types)
+        upto = None if before is None else before - 1
+        if last is not None:
+            newest = self._pages(after, upto, last, wanted, True, hidden, damaged)
+            return newest if reverse else iter(list(newest)[::-1])
+        return self._pages(after, upto, None, wanted, reverse, hidden, damaged)
+
+    def _pages(
+        self,
+        after: int,
+        upto: int | None,
+        count: int | None,
+        wanted: set[str] | None,
+        reverse: bool,
+        hidden: bool,
+        damaged: OnDamage,
+    ) -> Iterator[Event]:
+        first_page = True
+        while count is None or count > 0:
+            limit = PAGE if count is None or wanted else min(count, PAGE)
+            entries = self._store.backend.read(
+                self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
+            )
+            if first_page and not entries:
+                self._store.head(self.id)  # an empty log and no session are not the same
+            first_page = False
+            for entry in entries:
+                event = self.decode(entry, damaged)
+                if wanted is None or event.type in wanted:
+                    yield event
+                    if count is not None:
+                        count -= 1
+                        if count == 0:
+                            return
+            if len(entries) < limit:
+                return
+            after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
+
+    def decode(self, entry: Entry, damaged: OnDamage) -> Event:
+        """An entry as an event."""
+        reason = entry.fault
+        payload: AnyPayload
+        try:
+            payload = Damaged(reason, entry.body) if reason else codec.decode(entry.body, self._store.large)
+        except Corrupt as error:
+            payload = Damaged(error.message, entry.body)
+        if isinstance(payload, Damaged) and damaged == "raise":
+            raise Corrupt(
+                f"event {entry.seq} of session {self.id!r} is damaged: {payload.reason}; "
+                "its bytes are kept, and events(damaged='keep') reads past it",
+                session=self.id,
+                seq=entry.seq,
+            )
+        return Event(
+            payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
+        )
+
+    def messages(self, *, last: int | None = None) -> list[Message]:
+        """The conversation: every message that was not taken back, or the newest so many."""
+        return [e.payload for e in self.events(types="message", last=last) if isinstance(e.payload, Message)]
+
+    def tail(
+        self, *, after: int | None = None, last: int = 10, follow: bool = True, stop: threading.Event | None = None
+    ) -> Iterator[Event]:
+        """The newest events, and with `follow` every later one as it comes, from any process.
+
+        Args:
+            after: Start behind this seq instead of at the newest `last`.
+            follow: Go on waiting; ends when the session is deleted or `stop` is set.
+        """
+        position = after if after is not None else max(self.info().last - last, 0)
+        woken = threading.Event()
+        quit_listening = self._store.backend.listen(woken.set) if follow else None
+        try:
+            while True:
+                woken.clear()
+                for event in self.events(after=position, damaged="keep"):
+                    position = event.seq
+                    yield event
+                if not follow or (stop is not None and stop.is_set()):
+                    return
+                woken.wait(POLL)
+        except Deleted:
+            return
+        finally:
+            if quit_listening is not None:
+                quit_listening()
+
+    def update(
+        self,
+        *,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        **fields: str | None,
+    ) -> SessionInfo:
+        """Change what is said about the session; concurrent updates of different fields all hold.
+
+        Args:
+            labels: Labels to add, or a mapping of label to whether it should be there.
+            metadata, config: Keys to set; a value of None removes the key.
+            **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it.
+        """
+        for _ in range(RETRIES):
+            commit = self.prepare_update(labels=labels, metadata=metadata, config=config, **fields)
+            result = self._store.batcher.commit(commit)
+            if isinstance(result, Head):
+                self._head = result
+                return info_of(result)
+            if result.why != "rev":
+                raise refusal(result, commit)
+        raise Stale(f"session {self.id!r} changed {RETRIES} times during one update; try again", session=self.id)
+
+    def prepare_update(
+        self,
+        *,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        **fields: str | None,
+    ) -> Commit:
+        """The commit that an update makes. Only metadata and config, which are merged, need the current head."""
+        for name in fields:
+            if name not in UPDATABLE:
+                raise Invalid(f"a session has no field {name!r} to update; there are {', '.join(UPDATABLE)}", field=name)
+        if isinstance(labels, str):
+            raise Invalid("labels is a list of labels, not one string", labels=labels)
+        tags = tags_of(labels=labels or (), **fields)
+        if metadata is None and config is None:
+            return Commit(ref=self._head.ref, at=now(), tags=tags)
+        head = self._store.head(self.id)
+        body = body_of(head)
+        for name, patch in (("metadata", metadata), ("config", config)):
+            if patch is not None:
+                merged = {**body.get(name, {}), **patch}
+                body[name] = {key: value for key, value in merged.items() if value is not None}
+        body.pop("v", None)
+        return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev)
+
+    def remove_last(self) -> Event | None:
+        """Take the newest message back: it is hidden, not erased. None if there is none left.
+
+        Usage stays counted: what the message cost was spent.
+        """
+        for _ in range(RETRIES):
+            rev = self._store.head(self.id).rev
+            event = next(self.events(types="message", last=1), None)
+            if event is None:
+                return None
+            lost = {name: -count for name, count in Tally([event.payload]).add.items()}
+            commit = Commit(ref=self._head.ref, at=now(), if_rev=rev, void=[Range(event.seq, event.seq)], add=lost)
+            result = self._store.batcher.commit(commit)
+            if isinstance(result, Head):
+                self._head = result
+                return event
+            if result.why != "rev":
+                raise refusal(result, commit)
+        raise Stale(f"session {self.id!r} changed {RETRIES} times during one removal; try again", session=self.id)
+
+    def delete(self) -> None:
+        """Delete the session for good; see `Store.delete`."""
+        self._store.delete(self.id)
+
+
+UPDATABLE = ("name", "title", "agent", "parent", "project")
+
+
+def _key(key: str | None, index: int) -> str:
+    """The id of the event at `index` in a batch with a key."""
+    if not key:
+        return ""
+    return key if index == 0 else f"{key}#{index}"
+
+
+def refusal(refused: Refused, commit: Commit) -> HoldfastError:
+    """The error that says why a commit was not made."""
+    head, id = refused.head, commit.ref.id
+    facts: dict[str, object] = {"session": id, "rev": head.rev if head else None, "last": head.last if head else None}
+    if refused.why == "missing":
+        return NotFound(f"there is no session {id!r}; create it with store.session({id!r})", **facts)
+    if refused.why == "deleted":
+        return Deleted(f"session {id!r} was deleted; store.create({id!r}) starts it anew", **facts)
+    if refused.why == "last":
+        return Stale(
+            f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again", **facts
+        )
+    if refused.why == "rev":
+        if commit.if_rev == 0:
+            return Exists(f"session {id!r} is there already; open it with store.get({id!r})", **facts)
+        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); read it again", **facts)
+    if refused.why == "tags":
+        lost = "turn" in (commit.if_tags or {})
+        kind: Callable[..., HoldfastError] = LeaseLost if lost else Stale
+        return kind(f"session {id!r} is no longer as expected: {dict(head.tags) if head else {}}", **facts)
+    if refused.why == "range":
+        return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
+    return Conflict(f"session {id!r} holds an event with that id already", **facts)
+

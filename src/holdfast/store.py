@@ -1,0 +1,525 @@
+"""The store: what a URL opens. It finds, creates, lists, searches and deletes sessions.
+
+A store owns one backend, the batcher in front of it and its large values; sessions are cheap views on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import msgspec
+
+from holdfast import codec, search
+from holdfast.backend import Backend, open_backend
+from holdfast.batch import Batcher
+from holdfast.check import CheckReport, check_store
+from holdfast.errors import Deleted, Denied, Exists, Invalid, NotFound
+from holdfast.info import SESSION, STATES, SessionInfo, created_at, encode_body, filter_tags, info_of, new_id, now
+from holdfast.info import session_ref, tags_of
+from holdfast.large import LargeValues
+from holdfast.model import Event, to_micros
+from holdfast.plan import Commit, Head, Ref, Refused, check_id
+from holdfast.session import POLL, Session, refusal
+
+T = TypeVar("T")
+MAX_LIMIT = 10_000
+"""Items on one page at the most."""
+
+
+class Page(Generic[T]):
+    """Items, and the cursor of the page behind them: None at the end."""
+
+    def __init__(self, items: Sequence[T], cursor: str | None) -> None:
+        self.items = list(items)
+        self.cursor = cursor
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> T:
+        return self.items[index]
+
+    def __repr__(self) -> str:
+        return f"<Page of {len(self.items)}{'' if self.cursor is None else ', more'}>"
+
+
+class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that matches: where it is, how well it matches, and its text around the words that hit.
+
+    `highlights` are (start, end) in characters of `snippet`. Scores compare within one search.
+    """
+
+    session: str
+    seq: int
+    score: float
+    snippet: str
+    highlights: tuple[tuple[int, int], ...]
+    event: Event
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A session was active: its newest event, its revision, and when."""
+
+    session: str
+    last: int
+    rev: int
+    at: int
+
+
+class Store:
+    """An open store; use it as a context manager, from any number of threads.
+
+    Open one with `holdfast.open(url)`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.large = LargeValues()
+        self.backend: Backend = open_backend(url, self._text_of)
+        self.large.blobs = self.backend.blobs
+        self.batcher = Batcher(self.backend)
+        self.durability = self.backend.info()["durability"]
+
+    def _text_of(self, body: bytes) -> str:
+        return search.normalise(codec.words(body, self.large))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.url}>"
+
+    def close(self) -> None:
+        """Finish what is under way and give the engine back. A second call does nothing."""
+        self.batcher.close()
+        self.backend.close()
+
+    def session(
+        self,
+        id: str | None = None,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        title: str | None = None,
+        agent: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+        state: str = "idle",
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        created_at: datetime | int | None = None,
+    ) -> Session:
+        """The session with this id, created if it is not there; however many callers ask at once, they get one.
+
+        Without an id a new session is created. What else is given describes a new session; an old one keeps its own.
+
+        Raises:
+            Denied: it belongs to another user.
+            Deleted: it was deleted; `create` starts it anew on purpose.
+            Invalid, TooLarge: the id or a field can't be stored.
+        """
+        if id is not None:
+            check_id(id, "session id")
+            head = self.backend.get([session_ref(id)])[0]
+            if head is not None:
+                return self._own(head, user)
+        commit = self._creation(
+            id or new_id(), 0, created_at, labels, metadata, config,
+            user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
+        )  # fmt: skip
+        result = self.batcher.commit(commit)
+        if isinstance(result, Head):
+            return Session(self, result)
+        if result.head is None:
+            raise refusal(result, commit)
+        return self._own(result.head, user)
+
+    def _own(self, head: Head, user: str | None) -> Session:
+        if head.dead:
+            raise refusal(Refused("deleted", head), Commit(ref=head.ref))
+        if user is not None and head.tags.get("user") != user:
+            raise Denied(f"session {head.ref.id!r} belongs to another user; use an id of your own")
+        return Session(self, head)
+
+    def create(
+        self,
+        id: str | None = None,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        title: str | None = None,
+        agent: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+        state: str = "idle",
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        created_at: datetime | int | None = None,
+    ) -> Session:
+        """A new session. One that was deleted starts anew; its numbers go on where the old one's ended.
+
+        Raises:
+            Exists: there is one with this id.
+            Invalid, TooLarge: the id or a field can't be stored.
+        """
+        rev = 0
+        while True:
+            commit = self._creation(
+                id or new_id(), rev, created_at, labels, metadata, config,
+                user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
+            )  # fmt: skip
+            result = self.batcher.commit(commit)
+            if isinstance(result, Head):
+                return Session(self, result)
+            if result.head is None or not result.head.dead or result.head.rev == rev:
+                raise refusal(Refused("rev", result.head), commit) if result.head else refusal(result, commit)
+            rev = result.head.rev
+
+    def _creation(
+        self,
+        id: str,
+        rev: int,
+        created: datetime | int | None,
+        labels: Iterable[str],
+        metadata: Mapping[str, Any] | None,
+        config: Mapping[str, Any] | None,
+        **texts: str | None,
+    ) -> Commit:
+        if texts["state"] not in STATES:
+            raise Invalid(f"state {texts['state']!r} is not one of {', '.join(STATES)}", state=texts["state"])
+        if isinstance(labels, str):
+            raise Invalid("labels is a list of labels, not one string", labels=labels)
+        at = now() if created is None else to_micros(created)
+        body = {name: dict(value) for name, value in (("metadata", metadata), ("config", config)) if value}
+        tags = tags_of(labels=labels, **texts)
+        return Commit(
+            ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body)
+        )
+
+    def get(self, id: str) -> Session | None:
+        """The session with this id, or None.
+
+        Raises:
+            Corrupt: it is there and can't be read.
+        """
+        head = self._head(id)
+        return None if head is None or head.dead else Session(self, head)
+
+    def exists(self, id: str) -> bool:
+        """Whether there is a session with this id."""
+        return self.get(id) is not None
+
+    def _head(self, id: str) -> Head | None:
+        check_id(id, "session id")
+        return self.backend.get([session_ref(id)])[0]
+
+    def head(self, id: str) -> Head:
+        """The head of a session.
+
+        Raises:
+            NotFound, Deleted: there is none.
+        """
+        head = self._head(id)
+        if head is None or head.dead:
+            raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
+        return head
+
+    def sessions(
+        self,
+        *,
+        user: str | None = None,
+        state: str | None = None,
+        label: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+        parent: str | None = None,
+        name: str | None = None,
+        text: str | None = None,
+        since: datetime | int | str | None = None,
+        until: datetime | int | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[SessionInfo]:
+        """Sessions, those that were active last first.
+
+        Args:
+            user, state, label, agent, model, project, parent, name: Only those that carry exactly this.
+            text: Only those whose name or title holds it, whatever the case.
+            since, until: Only those whose time, from creation to last activity, overlaps this one.
+            limit: Items on the page, up to 10,000.
+            cursor: Where the page before ended.
+        """
+        check_limit(limit)
+        tags = filter_tags(
+            user=user, state=state, label=label, agent=agent, model=model, project=project, parent=parent, name=name
+        )
+        start = None if since is None else to_micros(since)
+        end = None if until is None else to_micros(until)
+        needle = text.casefold() if text else None
+        filtered = needle is not None or end is not None
+        after = _position(cursor)
+        found: list[Head] = []
+        while True:
+            size = max(limit, 1000) if filtered else limit + 1
+            heads = self.backend.find(SESSION, tags, after=after, limit=size)
+            for head in heads:
+                after = (head.at, head.ref.id)
+                if start is not None and head.at < start:
+                    return Page([info_of(h) for h in found], None)
+                if _overlaps(head, end) and _mentions(head, needle):
+                    found.append(head)
+                    if len(found) > limit:
+                        last = found[limit - 1]
+                        return Page([info_of(h) for h in found[:limit]], _cursor([last.at, last.ref.id]))
+            if len(heads) < size:
+                return Page([info_of(h) for h in found], None)
+
+    def search(
+        self,
+        query: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        state: str | None = None,
+        label: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+        newest: bool = False,
+        limit: int = 20,
+        cursor: str | None = None,
+        width: int = 160,
+    ) -> Page[SearchHit]:
+        """Events whose text matches, the best first.
+
+        The query is words (all must be there), "phrases", prefix*, -without, and OR between alternatives. An event
+        that was acknowledged before the call is found. See docs/SEARCH.md.
+
+        Args:
+            session: Only events of this session.
+            user, state, label, agent, model, project: Only sessions that carry exactly this.
+            newest: The newest first instead of the best.
+            limit, cursor: As in `sessions`.
+            width: Characters of a snippet, about.
+        """
+        check_limit(limit)
+        node = parse_query(query)
+        if node is None:
+            return Page([], None)
+        tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
+        offset = _offset(cursor)
+        hits = self.backend.search(
+            SESSION, node, id=session, tags=tags, newest=newest, offset=offset, limit=limit + 1
+        )
+        items = [self._hit(hit.ref, hit.entry, hit.score, node, width) for hit in hits[:limit]]
+        return Page(items, _cursor([offset + limit]) if len(hits) > limit else None)
+
+    def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
+        event = Session(self, Head(ref)).decode(entry, "keep")
+        cut = search.snippet(codec.words(entry.body, self.large), node, width)
+        return SearchHit(
+            session=ref.id, seq=entry.seq, score=score, snippet=cut.text, highlights=cut.highlights, event=event
+        )
+
+    def index(self) -> int:
+        """Bring the search index up to date now rather than at the next search; the number of events it took."""
+        return self.backend.index()
+
+    def delete(self, id: str) -> None:
+        """Delete a session for good: its events are gone, and a late writer can't bring it back.
+
+        Raises:
+            NotFound, Deleted: there is none.
+        """
+        self.head(id)
+        commit = Commit(ref=session_ref(id), at=now(), delete=True)
+        result = self.batcher.commit(commit)
+        if isinstance(result, Refused):
+            raise refusal(result, commit)
+
+    def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
+        """Every session that becomes active, as it happens, in any process; several changes may come as one.
+
+        Args:
+            since: Begin with those that were active after this time; now if not given.
+            stop: Ends the iteration when set.
+        """
+        watcher = Watcher(self, now() if since is None else to_micros(since))
+        woken = threading.Event()
+        quit_listening = self.backend.listen(woken.set)
+        try:
+            while stop is None or not stop.is_set():
+                woken.clear()
+                yield from watcher.changes()
+                woken.wait(POLL)
+        finally:
+            quit_listening()
+
+    def check(self, *, session: str | None = None) -> CheckReport:
+        """Read everything, or one session, and name whatever is damaged. Nothing is changed."""
+        return check_store(self, session)
+
+    def resolve(self, reference: str) -> Session:
+        """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.
+
+        Raises:
+            NotFound: there is none.
+            Invalid: several could be meant; the message names some.
+        """
+        if reference == "@last":
+            newest = self.backend.find(SESSION, {}, limit=1)
+            if not newest:
+                raise NotFound("the store holds no session yet")
+            return Session(self, newest[0])
+        head = self._head(reference)
+        if head is not None and not head.dead:
+            return Session(self, head)
+        found = self.backend.find(SESSION, {"name": reference}, limit=3)
+        found = found or self._starting_with(reference)
+        if len(found) == 1:
+            return Session(self, found[0])
+        if found:
+            some = ", ".join(repr(h.ref.id) for h in found)
+            raise Invalid(f"{reference!r} could be {some}; write more of the id", matches=[h.ref.id for h in found])
+        if head is not None:
+            raise Deleted(f"session {reference!r} was deleted", session=reference)
+        raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
+
+    def _starting_with(self, prefix: str) -> list[Head]:
+        found: list[Head] = []
+        after: tuple[int, str] | None = None
+        while len(found) < 3:
+            heads = self.backend.find(SESSION, {}, after=after, limit=1000)
+            found += [h for h in heads if h.ref.id.startswith(prefix)]
+            if len(heads) < 1000:
+                break
+            after = (heads[-1].at, heads[-1].ref.id)
+        return found[:3]
+
+
+class Watcher:
+    """What changed since the last look: the newest sessions, compared by revision with those already told."""
+
+    SEEN = 10_000
+    OVERLAP = 60_000_000
+    """Microseconds by which the clocks of writers may differ."""
+
+    def __init__(self, store: Store, since: int) -> None:
+        self._store = store
+        self._since = since
+        self._seen: OrderedDict[str, int] = OrderedDict()
+        for head in self._active(since - self.OVERLAP):
+            if head.at <= since:
+                self._seen[head.ref.id] = head.rev
+
+    def _active(self, since: int) -> Iterator[Head]:
+        after: tuple[int, str] | None = None
+        while heads := self._store.backend.find(SESSION, {}, after=after, limit=100):
+            for head in heads:
+                if head.at < since:
+                    return
+                yield head
+            after = (heads[-1].at, heads[-1].ref.id)
+
+    def changes(self) -> list[Change]:
+        """The sessions that changed, oldest activity first."""
+        fresh = [h for h in self._active(self._since - self.OVERLAP) if self._seen.get(h.ref.id) != h.rev]
+        fresh.reverse()
+        for head in fresh:
+            self._seen[head.ref.id] = head.rev
+            self._seen.move_to_end(head.ref.id)
+            self._since = max(self._since, head.at)
+        while len(self._seen) > self.SEEN:
+            self._seen.popitem(last=False)
+        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at) for h in fresh]
+
+
+def parse_query(query: str) -> search.Node | None:
+    """The query's tree.
+
+    Raises:
+        Invalid: it is too long or has too many terms.
+    """
+    try:
+        return search.parse(query)
+    except search.QueryError as error:
+        raise Invalid(str(error), query=query[:100]) from None
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a page size that makes no page."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise Invalid(f"limit must be from 1 to {MAX_LIMIT:,}, not {limit}", limit=limit)
+
+
+def _overlaps(head: Head, end: int | None) -> bool:
+    return end is None or created_at(head) <= end
+
+
+def _mentions(head: Head, needle: str | None) -> bool:
+    if needle is None:
+        return True
+    return any(needle in head.tags.get(tag, "").casefold() for tag in ("name", "title"))
+
+
+def _cursor(position: list[Any]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def _uncursor(cursor: str, type: Any) -> Any:
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type)
+    except (ValueError, msgspec.MsgspecError):
+        raise Invalid(f"{cursor[:80]!r} is no cursor of this list; pass the one a page came with", cursor=cursor) from None
+
+
+def _position(cursor: str | None) -> tuple[int, str] | None:
+    return None if cursor is None else _uncursor(cursor, tuple[int, str])
+
+
+def _offset(cursor: str | None) -> int:
+    return 0 if cursor is None else _uncursor(cursor, tuple[int])[0]
+
+
+def default_url() -> str:
+    """`HOLDFAST_URL`, else a SQLite file in the user's data directory."""
+    if url := os.environ.get("HOLDFAST_URL"):
+        return url
+    import platformdirs
+
+    return "sqlite://" + os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
+
+
+def open(url: str | None = None) -> Store:
+    """Open a store, creating it if it is not there.
+
+    Args:
+        url: `sqlite:///path/file.db`, `file:///path/dir`, `memory://`; by default `HOLDFAST_URL`, else a SQLite file in
+            the user's data directory. `?durability=process` trades safety against power loss for speed.
+
+    Raises:
+        Invalid: the URL is wrong; the message names what is known.
+        Unavailable: the engine can't open it.
+    """
+    return Store(url or default_url())
+
+
+__all__ = ["Change", "Exists", "Page", "SearchHit", "Store", "open"]
