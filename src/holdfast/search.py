@@ -6,8 +6,8 @@ snippets (`snippet`). A backend only finds and ranks token streams. So a query h
 Text. The stream is lower case, its tokens stand between single spaces, and SQLite's FTS5 with `tokenize='ascii'` cuts
 it exactly there: a token holds only ASCII letters and digits and non-ASCII characters.
 
-* Case, accents and forms are folded: `resume` finds `Résumé`, `strasse` finds `Straße`, `file` finds `ﬁle` and
-  full-width `ｆｉｌｅ`; the Turkish `İ` and `ı` are `i`. Vowel signs of Indic scripts are letters and stay.
+* Case, accents and forms are folded: `resume` finds `Résumé`, `strasse` finds `Straße`, ligatures and
+  full-width letters are plain ones, the dotted and the dotless Turkish i are `i`. Vowel signs of Indic scripts stay.
 * Scripts that do not part (all) their words by spaces - Han, Kana, Bopomofo, Hangul with its attached particles, Thai,
   Lao, Khmer, Myanmar - are cut into single characters, so that any substring is a phrase. Each emoji is a token too;
   skin tones and variation selectors are dropped.
@@ -91,7 +91,7 @@ _ALONE = re.compile(
 # Marks that only vary how their neighbour looks: grapheme joiner, tatweel, variation selectors, skin tones.
 _DROPPED = re.compile("[\u034f\u0640\u180b-\u180f\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
 # Letters that Unicode does not decompose, though people search them by their plain form.
-_PLAIN = {"ı": "i", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "æ": "ae", "œ": "oe"}
+_PLAIN = {"\u0131": "i", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "æ": "ae", "œ": "oe"}
 # Sequences that are one character of a script cut by characters: Hangul from its letters, Kana with a voicing mark.
 _SEQUENCE = re.compile(
     "[\u1100-\u1112\u3046-\u30fd\uff66-\uff9d][\u1161-\u1175\u3099\u309a\uff9e\uff9f][\u11a8-\u11c2]?"
@@ -127,16 +127,16 @@ def _fold_char(char: str) -> str:
     return "".join(folded)
 
 
-_CACHED = 1 << 16  # entries of each table below; beyond, hostile text only costs time
+_CACHED = 1 << 16  # entries at which a table below starts anew, so that no text can fill the memory
 
 
 class _Chars(dict[int, str]):
     """`_fold_char` as a table for `str.translate` that fills itself."""
 
     def __missing__(self, code: int) -> str:
-        folded = _fold_char(chr(code))
-        if len(self) < _CACHED:
-            self[code] = folded
+        if len(self) >= _CACHED:
+            self.clear()
+        folded = self[code] = _fold_char(chr(code))
         return folded
 
 
@@ -145,7 +145,9 @@ class _Runs(dict[str, str]):
 
     def __missing__(self, run: str) -> str:
         folded = _SEQUENCE.sub(_compose, run).translate(_CHARS)
-        if len(run) <= 16 and len(self) < _CACHED:
+        if len(run) <= 16:
+            if len(self) >= _CACHED:
+                self.clear()
             self[run] = folded
         return folded
 
