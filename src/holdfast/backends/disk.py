@@ -63,37 +63,37 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def try_lock(fd: int) -> bool:
-    """Take the exclusive lock of an open file, if no other holder has it. It goes with the descriptor."""
-    if sys.platform == "win32":
-        import msvcrt
+if sys.platform == "win32":
+    import msvcrt
 
+    def try_lock(fd: int) -> bool:
+        """Take the exclusive lock of an open file, if no other holder has it. It goes with the descriptor."""
         try:
             os.lseek(fd, 0, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
-    import fcntl
 
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def unlock(fd: int) -> None:
-    """Give the lock back."""
-    if sys.platform == "win32":
-        import msvcrt
-
+    def unlock(fd: int) -> None:
+        """Give the lock back."""
         os.lseek(fd, 0, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
-        return
+
+else:
     import fcntl
 
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    def try_lock(fd: int) -> bool:
+        """Take the exclusive lock of an open file, if no other holder has it. It goes with the descriptor."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(fd: int) -> None:
+        """Give the lock back."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def lock(fd: int, timeout: float, what: str) -> None:

@@ -1,0 +1,130 @@
+"""The words of a store's entries, in an FTS5 index that is fed in batches and caught up by every search.
+
+Nothing is indexed on the append path. The index knows up to which row it has read (`mark`); a search first takes in what
+came since, so it finds every acknowledged event. The index holds no text of its own: what it matched is joined with the
+entries, so a hidden or deleted one is never found, and to forget a row it is told the same words again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from holdfast.backend import TextOf
+from holdfast.backends.engine import Connection
+from holdfast.errors import Corrupt, Unavailable
+from holdfast.search import NORM
+
+BATCH = 1024
+"""Rows that one transaction takes in."""
+
+_CREATE = "CREATE VIRTUAL TABLE IF NOT EXISTS fts USING fts5(text, content='', tokenize='ascii')"
+
+
+class IndexedFile(Protocol):
+    """The database whose entries are indexed."""
+
+    def reader(self) -> contextlib.AbstractContextManager[Connection]:
+        """A read connection."""
+        ...
+
+    def transaction(self) -> contextlib.AbstractContextManager[Connection]:
+        """A write transaction."""
+        ...
+
+
+class WordIndex:
+    """The index over the table `entry` of one file."""
+
+    def __init__(self, file: IndexedFile, unpack: Callable[[bytes], bytes], text_of: TextOf) -> None:
+        self._file = file
+        self._unpack = unpack
+        self._text_of = text_of
+
+    def catch_up(self) -> int:
+        """Take in every entry that is not indexed yet; their number.
+
+        Raises:
+            Unavailable: this SQLite has no FTS5.
+        """
+        done = 0
+        while True:
+            with self._file.reader() as db:
+                mark = self._mark(db)
+                rows = [] if mark is None else self._rows(db, mark)
+            if mark is None:
+                self._prepare()
+            elif not rows:
+                return done
+            else:
+                done += self._take_in(mark, rows)
+
+    def backlog(self) -> int:
+        """About how many entries are not indexed yet."""
+        with self._file.reader() as db:
+            newest = db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
+            return newest - (self._mark(db) or 0)
+
+    def step(self) -> int:
+        """Take in one batch; how many entries that were."""
+        with self._file.reader() as db:
+            mark = self._mark(db)
+            rows = [] if mark is None else self._rows(db, mark)
+        if mark is None:
+            self._prepare()
+            return 0
+        return self._take_in(mark, rows) if rows else 0
+
+    def _mark(self, db: Connection) -> int | None:
+        """Up to which row the index has read; None if there is no index of our words yet."""
+        found = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('fts_mark', 'fts_norm')").fetchall())
+        return found["fts_mark"] if found.get("fts_norm") == NORM else None
+
+    def _rows(self, db: Connection, mark: int) -> list[tuple[int, int, bytes]]:
+        return db.execute("SELECT n, crc, body FROM entry WHERE n > ? ORDER BY n LIMIT ?", (mark, BATCH)).fetchall()
+
+    def _prepare(self) -> None:
+        """Begin an empty index; rows written by other rules of normalisation are forgotten."""
+        with self._file.transaction() as db:
+            try:
+                db.execute(_CREATE)
+            except Exception as error:
+                if "no such module" not in str(error):
+                    raise
+                raise Unavailable(
+                    "this SQLite was built without FTS5, so there is no search; "
+                    "install holdfast[apsw] and open the store with ?engine=apsw"
+                ) from None
+            db.execute("INSERT INTO fts (fts) VALUES ('delete-all')")
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [("fts_norm", NORM), ("fts_mark", 0)])
+
+    def _take_in(self, mark: int, rows: list[tuple[int, int, bytes]]) -> int:
+        words = [(n, self._words(body)) for n, _, body in rows]
+        last = rows[-1][0]
+        with self._file.transaction() as db:
+            # The words were read outside the transaction, so as not to hold up writers; if the rows changed since, again.
+            now = db.execute("SELECT n, crc FROM entry WHERE n > ? AND n <= ? ORDER BY n", (mark, last)).fetchall()
+            if self._mark(db) != mark or [tuple(row) for row in now] != [(n, crc) for n, crc, _ in rows]:
+                return 0
+            db.executemany("INSERT INTO fts (rowid, text) VALUES (?, ?)", words)
+            db.execute("UPDATE meta SET value = ? WHERE name = 'fts_mark'", (last,))
+        return len(rows)
+
+    def _words(self, packed: bytes) -> str:
+        try:
+            return self._text_of(self._unpack(packed))
+        except Corrupt:
+            return ""  # what can't be read has no words; `verify` names it
+
+    def forget(self, db: Connection, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Before rows leave the table `entry`: take their words out, in the caller's transaction."""
+        mark = self._mark(db)
+        if mark is not None:
+            gone = [(n, self._words(body)) for n, body in rows if n <= mark]
+            db.executemany("INSERT INTO fts (fts, rowid, text) VALUES ('delete', ?, ?)", gone)
+
+    def forgotten(self, db: Connection) -> None:
+        """After rows left: numbers of rows at the end may come again, so the index must read them again."""
+        newest = db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
+        db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (newest,))

@@ -1,0 +1,72 @@
+"""Who waits for commits: woken at once by this process's own, and by a look every few milliseconds for others'.
+
+The looking thread lives only while somebody listens, and what it looks at costs microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+INTERVAL = 0.02
+"""Seconds between two looks at what other processes did."""
+
+
+class Listening:
+    """The listeners of one backend. `connect` opens what tells the store's present version, for the looking thread."""
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[Callable[[], int]]]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._wakes: list[Callable[[], None]] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Listen; what is returned stops it."""
+        with self._lock:
+            self._wakes.append(wake)
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._look, args=(self._stop,), name="holdfast-listen", daemon=True
+                )
+                self._thread.start()
+
+        def stop() -> None:
+            thread = None
+            with self._lock:
+                if wake in self._wakes:
+                    self._wakes.remove(wake)
+                if not self._wakes:
+                    thread, self._thread = self._thread, None
+                    self._stop.set()
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+
+        return stop
+
+    def wake(self) -> None:
+        """Somebody committed."""
+        if self._wakes:
+            for wake in list(self._wakes):
+                wake()
+
+    def _look(self, stop: threading.Event) -> None:
+        with self._connect() as version:
+            seen = version()
+            while not stop.wait(INTERVAL):
+                now = version()
+                if now != seen:
+                    seen = now
+                    self.wake()
+
+    def close(self) -> None:
+        """End the looking thread."""
+        with self._lock:
+            self._wakes.clear()
+            thread, self._thread = self._thread, None
+            self._stop.set()
+        if thread is not None:
+            thread.join()

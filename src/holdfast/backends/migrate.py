@@ -1,0 +1,71 @@
+"""Numbered schema scripts, applied in order, each in one transaction with its number.
+
+A script that was interrupted leaves nothing; a store that a newer holdfast wrote is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from holdfast.backends.engine import Connection
+from holdfast.errors import Invalid
+
+APPLICATION = 0x484F4C44
+"""`PRAGMA application_id` of our files: "HOLD"."""
+
+
+def scripts(dialect: str) -> list[tuple[int, str]]:
+    """The shipped scripts of a dialect, by number."""
+    folder = files("holdfast.backends").joinpath("sql", dialect)
+    found = [(int(f.name[:4]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
+    return sorted(found)
+
+
+def version(db: Connection) -> int:
+    """The number of the last script that was applied; 0 for a new file."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_ours(db: Connection, path: str, newest: int) -> int:
+    """The schema's number, if the file is ours and not newer than we are.
+
+    Raises:
+        Invalid: another program's database, or a newer holdfast's.
+    """
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    found = version(db)
+    if application != APPLICATION and db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise Invalid(f"{path} is a SQLite database of another program; choose another file", path=path)
+    if found > newest:
+        raise Invalid(
+            f"{path} was written by a newer holdfast (schema {found}, this one knows {newest}); upgrade holdfast",
+            path=path,
+            schema=found,
+        )
+    return found
+
+
+def migrate(db: Connection, path: str) -> bool:
+    """Apply what is missing; the caller holds the store's lock. True if the file was new."""
+    todo = scripts("sqlite")
+    found = check_ours(db, path, todo[-1][0])
+    for number, script in todo:
+        if number <= found:
+            continue
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements(script):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+    return found == 0
+
+
+def statements(script: str) -> list[str]:
+    """A script's statements; it holds no `;` but those that end one."""
+    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
+    return [s.strip() for s in "\n".join(lines).split(";") if s.strip()]

@@ -1,0 +1,71 @@
+"""Bodies made small: zstd with a dictionary that knows what events look like.
+
+A packed body's first byte is 0 for bytes as they are, or the number of the dictionary it needs. Short texts hardly
+shrink by themselves; with the dictionary a message takes about a third (docs/BENCHMARKS.md has the figures).
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib.resources import files
+
+import zstandard
+
+from holdfast.errors import Corrupt
+
+CURRENT = 1
+"""The dictionary that new stores are given."""
+LEVEL = 3
+_RAW = b"\x00"
+_SMALL = 64
+
+
+def dictionary(number: int = CURRENT) -> bytes:
+    """The bytes of a shipped dictionary. A store keeps its own copy, so that it can always be read."""
+    return files("holdfast.backends").joinpath(f"events.{number}.zdict").read_bytes()
+
+
+class Packer:
+    """Packs and unpacks with a store's dictionaries. `pack` must not run in two threads at once, `unpack` may."""
+
+    def __init__(self, dictionaries: dict[int, bytes]) -> None:
+        self._dictionaries = {n: zstandard.ZstdCompressionDict(data) for n, data in dictionaries.items()}
+        self._number = max(dictionaries)
+        self._mark = bytes([self._number])
+        current = self._dictionaries[self._number]
+        current.precompute_compress(level=LEVEL)
+        self._compressor = zstandard.ZstdCompressor(
+            level=LEVEL, dict_data=current, write_checksum=False, write_dict_id=False
+        )
+        self._local = threading.local()
+
+    def pack(self, body: bytes) -> bytes:
+        """The body, packed if that makes it smaller."""
+        if len(body) > _SMALL:
+            packed = self._compressor.compress(body)
+            if len(packed) < len(body):
+                return self._mark + packed
+        return _RAW + body
+
+    def unpack(self, packed: bytes) -> bytes:
+        """The body of packed bytes.
+
+        Raises:
+            Corrupt: they are damaged, or need a dictionary that the store lacks.
+        """
+        number = packed[0] if packed else -1
+        if number == 0:
+            return packed[1:]
+        try:
+            return self._decompressor(number).decompress(packed[1:])
+        except (zstandard.ZstdError, KeyError, MemoryError) as error:
+            raise Corrupt(f"a body can't be unpacked: {error}") from None
+
+    def _decompressor(self, number: int) -> zstandard.ZstdDecompressor:
+        made: dict[int, zstandard.ZstdDecompressor] | None = getattr(self._local, "made", None)
+        if made is None:
+            made = self._local.made = {}
+        found = made.get(number)
+        if found is None:
+            found = made[number] = zstandard.ZstdDecompressor(dict_data=self._dictionaries[number])
+        return found

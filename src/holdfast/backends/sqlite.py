@@ -1,0 +1,513 @@
+"""The default backend: one SQLite file in WAL mode, synchronous FULL unless `durability=process`.
+
+A batch of commits is one transaction. The heads that this process wrote last are remembered, and believed only while
+`PRAGMA data_version` says that nobody else has written since; so an append costs one insert and one update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from holdfast import search
+from holdfast.backend import Blobs, Hit, Location, Problem, TextOf
+from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.engine import Connection, Engine
+from holdfast.backends.fts import WordIndex
+from holdfast.backends.listening import Listening
+from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.sqlitefile import SQLiteFile
+from holdfast.errors import Corrupt, Invalid
+from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
+
+REMEMBERED = 4096
+"""Heads that a process keeps in memory."""
+FEW = 1000
+"""Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
+
+_HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc"
+_ENTRY = "head, seq, id, at, void, crc, body"
+_encode = msgspec.json.Encoder().encode
+_tags = msgspec.json.Decoder(dict[str, str]).decode
+_counts = msgspec.json.Decoder(dict[str, int]).decode
+
+
+class Known:
+    """A head with its row number, as it is in the file or, while a transaction runs, as it will be."""
+
+    __slots__ = ("head", "n", "saved")
+
+    def __init__(self, n: int, head: Head) -> None:
+        self.n = n
+        self.head = head
+        self.saved = head
+
+
+class SQLiteBackend:
+    """A store in one SQLite file. See `Backend` for what the methods promise."""
+
+    def __init__(self, where: Location, text_of: TextOf) -> None:
+        durability = where.params.get("durability", "disk")
+        self._durability = durability
+        self._engine = Engine(where.params.get("engine", "stdlib"))
+        self._file = SQLiteFile(
+            where.path, self._engine, durable=durability == "disk", timeout=_timeout(where.params.get("timeout", "30"))
+        )
+        self.path = self._file.path
+        self.blobs: Blobs = DirectoryBlobs(self.path + "-blobs", durable=durability == "disk")
+        self._heads: OrderedDict[Ref, Known] = OrderedDict()
+        self._data_version = -1
+        self._packer = self._load_packer()
+        self._words = WordIndex(self._file, self._packer.unpack, text_of)
+        self._listening = Listening(self._seen_version)
+
+    def _load_packer(self) -> Packer:
+        with self._guarded(), self._file.reader() as db:
+            found = dict(db.execute("SELECT id, data FROM dictionary").fetchall())
+        if not found:
+            found = {CURRENT: dictionary()}
+            with self._guarded(), self._file.transaction() as db:
+                db.executemany("INSERT OR IGNORE INTO dictionary VALUES (?, ?)", found.items())
+        return Packer(found)
+
+    def _guarded(self) -> _Guarded:
+        return _Guarded(self._engine, self.path)
+
+    def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in order, in one transaction."""
+        with self._file.mutex:
+            packs = [[self._packer.pack(entry.body) for entry in commit.append] for commit in batch]
+            changed: dict[Ref, Known] = {}
+            try:
+                db = self._file.begin()
+                try:
+                    self._trust(db)
+                    results = [self._apply(db, c, p, changed) for c, p in zip(batch, packs, strict=True)]
+                    self._save(db, changed.values())
+                except BaseException:
+                    self._file.end(db, commit=False)
+                    raise
+                self._file.end(db, commit=True)
+            except BaseException as error:
+                self._heads.clear()
+                if isinstance(error, self._engine.errors):
+                    raise self._engine.explain(error, self.path) from error
+                raise
+            for known in changed.values():
+                known.saved = known.head
+            while len(self._heads) > REMEMBERED:
+                self._heads.popitem(last=False)
+        self._listening.wake()
+        return results
+
+    def _trust(self, db: Connection) -> None:
+        """Believe the remembered heads only if no other connection has written since."""
+        version = db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:
+            self._heads.clear()
+            self._data_version = version
+
+    def _apply(
+        self, db: Connection, commit: Commit, packed: Sequence[bytes], changed: dict[Ref, Known]
+    ) -> Head | Refused:
+        known = self._known(db, commit.ref)
+        ids = [entry.id for entry in commit.append if entry.id]
+        there = self._there(db, known.n, ids) if known and ids else ()
+        planned = plan(known.head if known else None, there, commit)
+        if isinstance(planned, Refused):
+            return planned
+        head, entries = planned
+        if known is None:
+            known = self._heads[commit.ref] = Known(_insert_head(db, head), head)
+            _tag(db, known.n, {}, head.tags)
+        else:
+            known.head = head
+            changed[commit.ref] = known
+        if entries:
+            _insert_entries(db, known.n, entries, packed)
+        for span in commit.void:
+            self._void(db, known.n, span.first, span.last, span.hide)
+        if commit.delete or commit.trim is not None:
+            self._remove(db, known.n, head.last if commit.delete else head.trim)
+        return head
+
+    def _known(self, db: Connection, ref: Ref) -> Known | None:
+        known = self._heads.get(ref)
+        if known is None:
+            row = db.execute(f"SELECT {_HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+            if row is None:
+                return None
+            known = self._heads[ref] = Known(row[0], _head(row))
+        return known
+
+    def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that the log holds."""
+        found: set[str] = set()
+        for some in _chunks(ids):
+            marks = ",".join("?" * len(some))
+            sql = f"SELECT id FROM entry WHERE head = ? AND id IN ({marks})"  # noqa: S608  # placeholders only
+            found.update(row[0] for row in db.execute(sql, (n, *some)).fetchall())
+        return found
+
+    def _save(self, db: Connection, changed: Iterable[Known]) -> None:
+        """Write each changed head once, however many commits changed it."""
+        rows: list[tuple[Any, ...]] = []
+        for known in changed:
+            head = known.head
+            if head.tags is not known.saved.tags:
+                _tag(db, known.n, known.saved.tags, head.tags)
+            rows.append((*_head_values(head), known.n))
+        if len(rows) == 1:
+            db.execute(_UPDATE_HEAD, rows[0])
+        else:
+            db.executemany(_UPDATE_HEAD, rows)
+
+    def _void(self, db: Connection, n: int, first: int, last: int, hide: bool) -> None:
+        rows = db.execute(
+            f"SELECT n, {_ENTRY} FROM entry WHERE head = ? AND seq BETWEEN ? AND ? AND void = ?",  # noqa: S608  # columns
+            (n, first, last, not hide),
+        ).fetchall()
+        void = int(hide)
+        for row, head, seq, id, at, was, crc, body in rows:
+            # A row that is damaged stays so: its checksum must go on not to match.
+            sound = crc == _entry_crc(head, seq, id, at, was, body)
+            new = _entry_crc(head, seq, id, at, void, body) if sound else crc
+            db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
+
+    def _remove(self, db: Connection, n: int, upto: int) -> None:
+        rows = db.execute("SELECT n, body FROM entry WHERE head = ? AND seq <= ?", (n, upto)).fetchall()
+        self._words.forget(db, rows)
+        db.execute("DELETE FROM entry WHERE head = ? AND seq <= ?", (n, upto))
+        self._words.forgotten(db)
+
+    def get(self, refs: Sequence[Ref]) -> list[Head | None]:
+        """The heads."""
+        with self._guarded(), self._file.reader() as db:
+            sql = f"SELECT {_HEAD} FROM head WHERE kind = ? AND id = ?"  # noqa: S608  # columns
+            rows = [db.execute(sql, ref).fetchone() for ref in refs]
+        return [None if row is None else _head(row) for row in rows]
+
+    def read(
+        self,
+        ref: Ref,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        voided: bool = False,
+    ) -> list[Entry]:
+        """Entries of one log."""
+        where = "head = (SELECT n FROM head WHERE kind = ? AND id = ?) AND seq > ?"
+        values: list[Any] = [*ref, min(after, 2**63 - 1)]
+        if upto is not None:
+            where += " AND seq <= ?"
+            values.append(min(upto, 2**63 - 1))
+        if not voided:
+            where += " AND void = 0"
+        order = "DESC" if reverse else "ASC"
+        sql = f"SELECT {_ENTRY} FROM entry WHERE {where}"  # noqa: S608  # the texts above
+        with self._guarded(), self._file.reader() as db:
+            if ids is None:
+                rows = db.execute(
+                    f"{sql} ORDER BY seq {order} LIMIT ?", (*values, -1 if limit is None else limit)
+                ).fetchall()
+            else:
+                rows = self._with_ids(db, sql, values, ids)
+                rows.sort(key=lambda row: row[1], reverse=reverse)
+                rows = rows[:limit]
+        return [self._entry(row) for row in rows]
+
+    def _with_ids(self, db: Connection, sql: str, values: Sequence[Any], ids: Sequence[str]) -> list[Any]:
+        rows: list[Any] = []
+        for some in _chunks(list(dict.fromkeys(i for i in ids if i))):
+            rows += db.execute(f"{sql} AND id IN ({','.join('?' * len(some))})", (*values, *some)).fetchall()
+        return rows
+
+    def _entry(self, row: Any) -> Entry:
+        head, seq, id, at, void, crc, packed = row
+        if crc != _entry_crc(head, seq, id, at, void, packed):
+            return Entry(_text(id), _number(at), _bytes(packed), seq, bool(void), "its checksum does not match")
+        try:
+            return Entry(id or "", at, self._packer.unpack(packed), seq, bool(void))
+        except Corrupt as error:
+            return Entry(id or "", at, packed, seq, bool(void), error.message)
+
+    def find(
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[Head]:
+        """Living heads, newest first."""
+        with self._guarded(), self._file.reader() as db:
+            sql, values = _find(db, kind, tags, after)
+            rows = db.execute(f"{sql} ORDER BY h.at DESC, h.id DESC LIMIT ?", (*values, limit)).fetchall()
+        return [_head(row) for row in rows]
+
+    def search(
+        self,
+        kind: str,
+        query: search.Node,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        newest: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Hit]:
+        """Entries that match, from the index, which is first brought up to date."""
+        self.index()
+        where, values = _tag_filter(tags or {})
+        if id is not None:
+            where += " AND h.id = ?"
+            values.append(id)
+        order = "fts.rowid DESC" if newest else "fts.rank"
+        columns = ", ".join(f"e.{name}" for name in _ENTRY.split(", "))
+        sql = (
+            f"SELECT h.kind, h.id, fts.rank, {columns} FROM fts JOIN entry e ON e.n = fts.rowid "  # noqa: S608  # as above
+            f"JOIN head h ON h.n = e.head WHERE fts MATCH ? AND h.kind = ? AND e.void = 0{where} "
+            f"ORDER BY {order} LIMIT ? OFFSET ?"
+        )
+        with self._guarded(), self._file.reader() as db:
+            rows = db.execute(sql, (search.to_fts5(query), kind, *values, limit, min(offset, 2**62))).fetchall()
+        return [Hit(Ref(row[0], row[1]), self._entry(row[3:]), -row[2]) for row in rows]
+
+    def index(self) -> int:
+        """Take in what is not indexed yet."""
+        with self._guarded():
+            return self._words.catch_up()
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after each commit of this process, and soon after another's."""
+        return self._listening.add(wake)
+
+    @contextlib.contextmanager
+    def _seen_version(self) -> Generator[Callable[[], int]]:
+        """What tells a commit of any process, from one connection of its own."""
+        with contextlib.closing(self._file.connect()) as db:
+            yield lambda: int(db.execute("PRAGMA data_version").fetchone()[0])
+
+    def verify(self) -> list[Problem]:
+        """SQLite's own check, then every record's checksum."""
+        problems: list[Problem] = []
+        try:
+            with self._file.reader() as db:
+                told = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)").fetchall()]
+                problems += [Problem(None, None, f"SQLite: {line}") for line in told if line != "ok"]
+                problems += self._verify_heads(db)
+                problems += self._verify_entries(db)
+        except self._engine.errors as error:
+            problems.append(Problem(None, None, f"SQLite can't read on: {error}"))
+        return problems
+
+    def _verify_heads(self, db: Connection) -> Iterator[Problem]:
+        for row in _all(db, f"SELECT {_HEAD} FROM head WHERE n > ? ORDER BY n LIMIT 1000"):  # noqa: S608  # columns
+            try:
+                _head(row)
+            except Corrupt as error:
+                yield Problem(Ref(_text(row[1]), _text(row[2])), None, error.message)
+
+    def _verify_entries(self, db: Connection) -> Iterator[Problem]:
+        sql = (
+            f"SELECT e.n, h.kind, h.id, {', '.join('e.' + c for c in _ENTRY.split(', '))} "  # noqa: S608  # columns
+            "FROM entry e LEFT JOIN head h ON h.n = e.head WHERE e.n > ? ORDER BY e.n LIMIT 1000"
+        )
+        for row in _all(db, sql):
+            ref = None if row[1] is None else Ref(row[1], row[2])
+            if ref is None:
+                yield Problem(None, row[4], f"row {row[0]} belongs to no session")
+            elif fault := self._entry(row[3:]).fault:
+                yield Problem(ref, row[4], fault)
+
+    def info(self) -> Mapping[str, str]:
+        """Facts for a person."""
+        return {
+            "engine": "sqlite",
+            "library": f"{self._engine.name} {self._engine.version}",
+            "wal_reset_bug": "no" if self._engine.safe() else "guarded",
+            "durability": self._durability,
+            "path": self.path,
+            "bytes": str(sum(os.path.getsize(p) for s in ("", "-wal") if os.path.exists(p := self.path + s))),
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        self._listening.close()
+        self._file.close()
+
+
+class _Guarded:
+    """Turns the library's errors into ours; cheaper than a generator-based context on the append path."""
+
+    __slots__ = ("_engine", "_path")
+
+    def __init__(self, engine: Engine, path: str) -> None:
+        self._engine = engine
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, self._engine.errors):
+            raise self._engine.explain(error, self._path) from error
+
+
+_UPDATE_HEAD = (
+    "UPDATE head SET rev = ?, last = ?, base = ?, trim = ?, at = ?, dead = ?, tags = ?, counts = ?, body = ?, crc = ? "
+    "WHERE n = ?"
+)
+
+
+def _head_values(head: Head) -> tuple[Any, ...]:
+    tags, counts = _encode(head.tags), _encode(head.counts)
+    numbers = (head.rev, head.last, head.base, head.trim, head.at, int(head.dead))
+    return (*numbers, tags, counts, head.body, _head_crc(head.ref.kind, head.ref.id, numbers, tags, counts, head.body))
+
+
+def _head_crc(kind: str, id: str, numbers: tuple[int, ...], tags: bytes, counts: bytes, body: bytes) -> int:
+    return crc32(body, crc32(counts, crc32(tags, crc32(f"{kind}\0{id}\0{numbers}".encode()))))
+
+
+def _head(row: Any) -> Head:
+    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc = row
+    numbers = (rev, last, base, trim, at, dead)
+    try:
+        sound = crc == _head_crc(kind, id, numbers, tags, counts, body)
+    except TypeError:
+        sound = False
+    if not sound:
+        raise Corrupt(f"the head of {_text(kind)} {_text(id)!r} is damaged: its checksum does not match", id=_text(id))
+    return Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, bool(dead))
+
+
+def _entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
+    try:
+        return crc32(packed, crc32(f"{head},{seq},{at},{void},{id or ''}".encode()))
+    except (TypeError, UnicodeError):
+        return -1  # a flipped bit may change a column's type; no checksum is negative
+
+
+def _insert_head(db: Connection, head: Head) -> int:
+    db.execute(
+        "INSERT INTO head (rev, last, base, trim, at, dead, tags, counts, body, crc, kind, id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*_head_values(head), *head.ref),
+    )
+    return db.execute("SELECT last_insert_rowid()").fetchone()[0]
+
+
+_INSERT_ENTRY = f"INSERT INTO entry ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
+
+
+def _insert_entries(db: Connection, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> None:
+    rows = [
+        (n, e.seq, e.id or None, e.at, int(e.void), _entry_crc(n, e.seq, e.id, e.at, int(e.void), body), body)
+        for e, body in zip(entries, packed, strict=True)
+    ]
+    if len(rows) == 1:
+        db.execute(_INSERT_ENTRY, rows[0])
+    else:
+        db.executemany(_INSERT_ENTRY, rows)
+
+
+def _tag(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    gone = [(name, value, n) for name, value in old.items() if new.get(name) != value]
+    come = [(name, value, n) for name, value in new.items() if old.get(name) != value]
+    if gone:
+        db.executemany("DELETE FROM tag WHERE name = ? AND value = ? AND head = ?", gone)
+    if come:
+        db.executemany("INSERT INTO tag VALUES (?, ?, ?)", come)
+
+
+def _tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
+    where, values = "", list[Any]()
+    for name, value in tags.items():
+        if value is None:
+            where += " AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.head = h.n AND t.name = ?)"
+            values.append(name)
+        else:
+            where += " AND EXISTS (SELECT 1 FROM tag t WHERE t.name = ? AND t.value = ? AND t.head = h.n)"
+            values += [name, value]
+    return where, values
+
+
+def _find(
+    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
+) -> tuple[str, list[Any]]:
+    """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
+    columns = ", ".join(f"h.{name}" for name in _HEAD.split(", "))
+    source, values = "head h", list[Any]()
+    rarest = _rarest(db, tags)
+    if rarest is not None:
+        source = "tag x CROSS JOIN head h ON h.n = x.head"
+        tags = {name: value for name, value in tags.items() if name != rarest[0]}
+    where, more = _tag_filter(tags)
+    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = 0"  # noqa: S608  # the texts above
+    values.append(kind)
+    if rarest is not None:
+        sql += " AND x.name = ? AND x.value = ?"
+        values += [rarest[0], rarest[1]]
+    values += more
+    if after is not None:
+        where += " AND h.at <= ? AND (h.at < ? OR h.id < ?)"
+        values += [after[0], after[0], after[1]]
+    return sql + where, values
+
+
+def _rarest(db: Connection, tags: Mapping[str, str | None]) -> tuple[str, str] | None:
+    """The tag that the fewest heads carry, if they are few."""
+    best: tuple[int, tuple[str, str]] | None = None
+    for name, value in tags.items():
+        if value is None:
+            continue
+        sql = "SELECT count(*) FROM (SELECT 1 FROM tag WHERE name = ? AND value = ? LIMIT ?)"
+        count = db.execute(sql, (name, value, FEW + 1)).fetchone()[0]
+        if count <= FEW and (best is None or count < best[0]):
+            best = (count, (name, value))
+    return best[1] if best else None
+
+
+def _all(db: Connection, sql: str) -> Iterator[Any]:
+    """All rows of a table, page by page, by the row number in their first column."""
+    n = 0
+    while rows := db.execute(sql, (n,)).fetchall():
+        yield from rows
+        n = rows[-1][0]
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in itertools.count(0, 500):
+        some = ids[start : start + 500]
+        if not some:
+            return
+        yield some
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 86_400:
+        raise Invalid(f"timeout={text!r} is no number of seconds from 0 to 86,400", timeout=text)
+    return seconds
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else repr(value)
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else repr(value).encode()
+
