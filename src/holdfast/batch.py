@@ -8,12 +8,12 @@ A caller on an event loop queues too, and one thread drains the queue for all of
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from holdfast import forks
 from holdfast.backend import Backend
 from holdfast.errors import Uncertain
 from holdfast.plan import Commit, Head, Refused, validate
@@ -46,7 +46,7 @@ class Batcher:
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
+        self._forks = forks.count()
         self._queue: deque[_Slot] = deque()
         self._lock = threading.Lock()
         self._draining = False
@@ -61,8 +61,14 @@ class Batcher:
             Unavailable, Uncertain: as the backend says.
         """
         validate(commit)
-        if self._pid != os.getpid():
+        if self._forks != forks.count():
             self._reset()  # a forked child: the parent's queue and locks are not ours
+        if not self._queue and self._lock.acquire(blocking=False):
+            # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
+            try:
+                return self._backend.commit((commit,))[0]
+            finally:
+                self._lock.release()
         slot = _Slot(commit)
         self._queue.append(slot)
         with self._lock:
@@ -75,7 +81,7 @@ class Batcher:
     async def commit_async(self, commit: Commit) -> Result:
         """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
         validate(commit)
-        if self._pid != os.getpid():
+        if self._forks != forks.count():
             self._reset()
         loop = asyncio.get_running_loop()
         slot = _Slot(commit, loop.create_future())
@@ -138,7 +144,7 @@ class Batcher:
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
-        if self._pid != os.getpid():
+        if self._forks != forks.count():
             return
         thread = self._thread
         if thread is not None:

@@ -133,22 +133,24 @@ def filter_tags(*, label: str | None = None, model: str | None = None, **texts: 
 
 
 class Tally:
-    """What a batch of payloads adds to its session's head: counters, models, and a title where there is none."""
+    """What a batch of payloads adds to its session's head: counters, models, and a title where there is none (`titled`: there is one)."""
 
-    __slots__ = ("add", "defaults", "tags")
+    __slots__ = ("_titled", "add", "defaults", "tags")
 
-    def __init__(self, payloads: Iterable[AnyPayload]) -> None:
+    def __init__(self, payloads: Iterable[AnyPayload], *, titled: bool = False) -> None:
         self.add: dict[str, int] = {}
         self.tags: dict[str, str | None] | None = None
         self.defaults: dict[str, str] | None = None
+        self._titled = titled
         for payload in payloads:
             self._take(payload)
 
     def _take(self, payload: AnyPayload) -> None:
         if isinstance(payload, Message):
             self._count("messages", 1)
-            if payload.role == "user" and self.defaults is None and (title := title_of(payload)):
+            if payload.role == "user" and not self._titled and (title := title_of(payload)):
                 self.defaults = {"title": title}
+                self._titled = True
             for part in payload.parts:
                 if isinstance(part, ToolCall):
                     self._count("tool_calls", 1)

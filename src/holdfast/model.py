@@ -332,9 +332,7 @@ class Damaged(msgspec.Struct, frozen=True):
         return "damaged"
 
 
-KnownPayload: TypeAlias = (
-    Message | Step | Usage | Report | Tasks | State | Summary | Artifact | Note
-)
+KnownPayload: TypeAlias = Message | Step | Usage | Report | Tasks | State | Summary | Artifact | Note
 AnyPayload: TypeAlias = KnownPayload | Custom | Other | Damaged
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -163,9 +164,10 @@ def _failed(head: Head, commit: Commit) -> Why | None:
         return "last"
     if commit.if_tags and any(head.tags.get(name) != value for name, value in commit.if_tags.items()):
         return "tags"
-    lowest = max(head.base, head.trim) + 1
-    if any(r.first < lowest or r.last > head.last for r in commit.void):
-        return "range"
+    if commit.void:
+        lowest = max(head.base, head.trim) + 1
+        if any(r.first < lowest or r.last > head.last for r in commit.void):
+            return "range"
     if commit.base or (commit.trim is not None and not head.base <= commit.trim <= head.last):
         return "range"
     return None
@@ -173,13 +175,12 @@ def _failed(head: Head, commit: Commit) -> Why | None:
 
 def _applied(head: Head, commit: Commit) -> Planned:
     if commit.delete:
-        dead = Head(ref=head.ref, rev=head.rev + 1, last=head.last, base=head.last, at=max(head.at, commit.at), dead=True)
+        dead = Head(
+            ref=head.ref, rev=head.rev + 1, last=head.last, base=head.last, at=max(head.at, commit.at), dead=True
+        )
         return Planned(dead, ())
-    last = head.last
-    entries: list[Entry] = []
-    for entry in commit.append:
-        last += 1
-        entries.append(Entry(entry.id, entry.at, entry.body, last, entry.void))
+    entries = [Entry(e.id, e.at, e.body, seq, e.void) for seq, e in enumerate(commit.append, head.last + 1)]
+    last = head.last + len(entries)
     changed = Head(
         head.ref,
         head.rev + 1,
@@ -187,7 +188,7 @@ def _applied(head: Head, commit: Commit) -> Planned:
         head.base,
         head.trim if commit.trim is None else max(head.trim, commit.trim),
         max(head.at, commit.at),
-        _tags(head.tags, commit),
+        _tags(head.tags, commit) if commit.tags or commit.defaults else head.tags,
         _counts(head.counts, commit.add) if commit.add else head.counts,
         head.body if commit.body is None else commit.body,
     )
@@ -198,8 +199,8 @@ def _tags(tags: Mapping[str, str], commit: Commit) -> Mapping[str, str]:
     defaults, patch = commit.defaults, commit.tags
     if defaults and any(name not in tags for name in defaults):
         tags = {**defaults, **tags}
-    if not patch:
-        return tags
+    if not patch or all(tags.get(name) == value for name, value in patch.items()):
+        return tags  # the same object: a backend sees at once that it has no tag to write
     merged: dict[str, str | None] = {**tags, **patch}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -234,7 +235,7 @@ def validate(commit: Commit) -> None:
             check_id(name, "counter")
             if not -MAX_COUNT <= more <= MAX_COUNT:
                 raise Invalid(f"counter {name!r} can't grow by {more}: outside ±2**63", name=name)
-    if any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
+    if commit.void and any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
         raise Invalid("a range to hide must run from a first to a last seq, from 1 on", ranges=list(commit.void))
     if commit.base and commit.if_rev != 0:
         raise Invalid("base can only be given when a head is created (if_rev=0)", ref=commit.ref)
@@ -272,6 +273,7 @@ def _check_tags(tags: Mapping[str, str | None] | Mapping[str, str]) -> None:
             check_text(value, f"tag {name!r}", MAX_ID * 4)
 
 
+@lru_cache(8192)  # the same few ids and names come with every commit
 def check_id(value: str, what: str) -> None:
     """Refuse an id that some backend or file system could not hold exactly.
 
@@ -295,8 +297,12 @@ def check_text(value: str, what: str, limit: int) -> None:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise Invalid(f"the {what} {value[:80]!r} holds a lone surrogate, which has no UTF-8 form", value=value) from None
+        raise Invalid(
+            f"the {what} {value[:80]!r} holds a lone surrogate, which has no UTF-8 form", value=value
+        ) from None
     if size > limit:
-        raise TooLarge(f"the {what} {value[:40]!r}… takes {size:,} bytes, the limit is {limit:,}", size=size, limit=limit)
+        raise TooLarge(
+            f"the {what} {value[:40]!r}… takes {size:,} bytes, the limit is {limit:,}", size=size, limit=limit
+        )
     if "\0" in value:
         raise Invalid(f"the {what} {value[:80]!r} holds a NUL character", value=value)

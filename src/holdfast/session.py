@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Conflict, Corrupt, Deleted, Exists, HoldfastError, Invalid, KeyReused, LeaseLost, NotFound, Stale
+from holdfast.errors import (
+    Conflict,
+    Corrupt,
+    Deleted,
+    Exists,
+    HoldfastError,
+    Invalid,
+    KeyReused,
+    LeaseLost,
+    NotFound,
+    Stale,
+)
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
 from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.plan import Commit, Entry, Head, Range, Refused
@@ -95,11 +106,12 @@ class Session:
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = now()
-        entries = [self._entry(event, at, _key(key, index)) for index, event in enumerate(events)]
-        tally = Tally(e.payload if isinstance(e, Event) else e for e in events)
+        entries = [self._entry(event, at, _key(key, index) if key else "") for index, event in enumerate(events)]
+        payloads = [e.payload if isinstance(e, Event) else e for e in events]
+        tally = Tally(payloads, titled="title" in self._head.tags)
         return Commit(
             ref=self._head.ref,
-            at=max(entry.at for entry in entries),
+            at=entries[0].at if len(entries) == 1 else max([entry.at for entry in entries]),
             if_last=expect,
             append=entries,
             add=tally.add,
@@ -301,7 +313,9 @@ class Session:
         """The commit that an update makes. Only metadata and config, which are merged, need the current head."""
         for name in fields:
             if name not in UPDATABLE:
-                raise Invalid(f"a session has no field {name!r} to update; there are {', '.join(UPDATABLE)}", field=name)
+                raise Invalid(
+                    f"a session has no field {name!r} to update; there are {', '.join(UPDATABLE)}", field=name
+                )
         if isinstance(labels, str):
             raise Invalid("labels is a list of labels, not one string", labels=labels)
         tags = tags_of(labels=labels or (), **fields)
@@ -361,7 +375,8 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         return Deleted(f"session {id!r} was deleted; store.create({id!r}) starts it anew", **facts)
     if refused.why == "last":
         return Stale(
-            f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again", **facts
+            f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
+            **facts,
         )
     if refused.why == "rev":
         if commit.if_rev == 0:
@@ -374,4 +389,3 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     if refused.why == "range":
         return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
     return Conflict(f"session {id!r} holds an event with that id already", **facts)
-

@@ -209,9 +209,7 @@ class Store:
         at = now() if created is None else to_micros(created)
         body = {name: dict(value) for name, value in (("metadata", metadata), ("config", config)) if value}
         tags = tags_of(labels=labels, **texts)
-        return Commit(
-            ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body)
-        )
+        return Commit(ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body))
 
     def get(self, id: str) -> Session | None:
         """The session with this id, or None.
@@ -326,9 +324,7 @@ class Store:
             return Page([], None)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
         offset = _offset(cursor)
-        hits = self.backend.search(
-            SESSION, node, id=session, tags=tags, newest=newest, offset=offset, limit=limit + 1
-        )
+        hits = self.backend.search(SESSION, node, id=session, tags=tags, newest=newest, offset=offset, limit=limit + 1)
         items = [self._hit(hit.ref, hit.entry, hit.score, node, width) for hit in hits[:limit]]
         return Page(items, _cursor([offset + limit]) if len(hits) > limit else None)
 
@@ -488,7 +484,9 @@ def _uncursor(cursor: str, type: Any) -> Any:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type)
     except (ValueError, msgspec.MsgspecError):
-        raise Invalid(f"{cursor[:80]!r} is no cursor of this list; pass the one a page came with", cursor=cursor) from None
+        raise Invalid(
+            f"{cursor[:80]!r} is no cursor of this list; pass the one a page came with", cursor=cursor
+        ) from None
 
 
 def _position(cursor: str | None) -> tuple[int, str] | None:

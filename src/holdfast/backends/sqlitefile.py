@@ -15,7 +15,8 @@ import sys
 import threading
 from collections.abc import Generator
 
-from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sync_dir, unavailable, unlock
+from holdfast import forks
+from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sync_dir, try_lock, unavailable, unlock
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.migrate import migrate
 from holdfast.errors import Unavailable
@@ -48,7 +49,7 @@ class SQLiteFile:
             raise engine.explain(error, self.path) from error
 
     def _start(self) -> None:
-        self._pid = os.getpid()
+        self._forks = forks.count()
         self._writer: Connection | None = None
         self._readers: list[Connection] = []
         self._lock_fd = -1
@@ -85,7 +86,7 @@ class SQLiteFile:
         return db
 
     def _here(self) -> None:
-        if self._pid != os.getpid():
+        if self._forks != forks.count():
             _INHERITED.extend([self._writer, *self._readers, self.mutex])
             self._start()
         if self._closed:
@@ -110,7 +111,8 @@ class SQLiteFile:
             Unavailable: the lock could not be had.
         """
         db = self.writer()
-        lock(self._lock_fd, self.timeout, self.path)
+        if not try_lock(self._lock_fd):
+            lock(self._lock_fd, self.timeout, self.path)
         try:
             db.execute("BEGIN IMMEDIATE")
         except BaseException:
@@ -175,7 +177,7 @@ class SQLiteFile:
         with self.mutex:
             if self._closed:
                 return
-            if self._pid != os.getpid():
+            if self._forks != forks.count():
                 self._closed = True
                 return
             with locked(self.path + "-lock", self.timeout):

@@ -1,5 +1,6 @@
--- A head for each session, with an index that lists the newest first; its log in the order in which it was written,
--- found by (head, seq); ids only where the writer gave one, so that those who give none pay nothing for them.
+-- A head for each session, with an index that lists the newest first. It goes by slots of 16 ms, within which a list
+-- sorts: a session that is written to many times in a slot moves in the index once. Its log stands in the order in which
+-- it was written, found by (head, seq); ids only where the writer gave one, so that those who give none pay nothing for them.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value
@@ -20,6 +21,7 @@ CREATE TABLE head (
     base   INTEGER NOT NULL,
     trim   INTEGER NOT NULL,
     at     INTEGER NOT NULL,
+    slot   INTEGER NOT NULL,
     dead   INTEGER NOT NULL,
     tags   BLOB NOT NULL,
     counts BLOB NOT NULL,
@@ -27,7 +29,7 @@ CREATE TABLE head (
     crc    INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX head_id ON head (kind, id);
-CREATE INDEX head_at ON head (kind, at) WHERE dead = 0;
+CREATE INDEX head_slot ON head (kind, slot) WHERE dead = 0;
 
 CREATE TABLE tag (
     name  TEXT NOT NULL,
