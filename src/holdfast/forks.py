@@ -16,7 +16,7 @@ def count() -> int:
 
 
 def _forked() -> None:
-    global _count  # noqa: PLW0603  # the hook that os calls in a child
+    global _count
     _count += 1
 
 

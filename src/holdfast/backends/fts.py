@@ -1,19 +1,21 @@
 """The words of a store's entries, in an FTS5 index that is fed in batches and caught up by every search.
 
-Nothing is indexed on the append path. The index knows up to which row it has read (`mark`); a search first takes in what
-came since, so it finds every acknowledged event. The index holds no text of its own: what it matched is joined with the
-entries, so a hidden or deleted one is never found, and to forget a row it is told the same words again.
+Nothing is indexed on the append path. The index knows up to which row it has read (`mark`); a search first takes in
+what came since, so it finds every acknowledged event. The index holds no text of its own: what it matched is joined
+with the entries, so a hidden or deleted one is never found, and to forget a row it is told the same words again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from holdfast.backend import TextOf
 from holdfast.backends.engine import Connection
-from holdfast.errors import Corrupt, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, Unavailable
 from holdfast.search import NORM
 
 BATCH = 1024
@@ -42,14 +44,18 @@ class WordIndex:
         self._unpack = unpack
         self._text_of = text_of
 
-    def catch_up(self) -> int:
+    def catch_up(self, pause: Callable[[float], bool] | None = None) -> int:
         """Take in every entry that is not indexed yet; their number.
+
+        Args:
+            pause: Called between batches with the seconds that the last one took; True ends it.
 
         Raises:
             Unavailable: this SQLite has no FTS5.
         """
         done = 0
         while True:
+            began = time.monotonic()
             with self._file.reader() as db:
                 mark = self._mark(db)
                 rows = [] if mark is None else self._rows(db, mark)
@@ -59,22 +65,8 @@ class WordIndex:
                 return done
             else:
                 done += self._take_in(mark, rows)
-
-    def backlog(self) -> int:
-        """About how many entries are not indexed yet."""
-        with self._file.reader() as db:
-            newest = db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
-            return newest - (self._mark(db) or 0)
-
-    def step(self) -> int:
-        """Take in one batch; how many entries that were."""
-        with self._file.reader() as db:
-            mark = self._mark(db)
-            rows = [] if mark is None else self._rows(db, mark)
-        if mark is None:
-            self._prepare()
-            return 0
-        return self._take_in(mark, rows) if rows else 0
+                if pause is not None and pause(time.monotonic() - began):
+                    return done
 
     def _mark(self, db: Connection) -> int | None:
         """Up to which row the index has read; None if there is no index of our words yet."""
@@ -103,7 +95,7 @@ class WordIndex:
         words = [(n, self._words(body)) for n, _, body in rows]
         last = rows[-1][0]
         with self._file.transaction() as db:
-            # The words were read outside the transaction, so as not to hold up writers; if the rows changed since, again.
+            # The words were read outside the transaction, so as not to hold up writers; what changed is read again.
             now = db.execute("SELECT n, crc FROM entry WHERE n > ? AND n <= ? ORDER BY n", (mark, last)).fetchall()
             if self._mark(db) != mark or [tuple(row) for row in now] != [(n, crc) for n, crc, _ in rows]:
                 return 0
@@ -128,3 +120,43 @@ class WordIndex:
         """After rows left: numbers of rows at the end may come again, so the index must read them again."""
         newest = db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
         db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (newest,))
+
+
+class Background:
+    """Feeds the index beside a long recording, so that the first search need not take in all of it.
+
+    A thread starts when enough has come since the last time, works a fifth of the time so as to leave the disk and the
+    lock to writers, and ends when it has caught up. Whether it runs makes no difference to what a search finds.
+    """
+
+    START = 8192
+    """Entries of this process after which it is worth a thread."""
+    SHARE = 4
+    """How much longer than it works it rests."""
+
+    def __init__(self, catch_up: Callable[[Callable[[float], bool]], int]) -> None:
+        self._catch_up = catch_up
+        self._waiting = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def notice(self, entries: int) -> None:
+        """So many entries were committed; the caller holds the writer's mutex."""
+        self._waiting += entries
+        if self._waiting >= self.START and not self._stop.is_set():
+            self._waiting = 0
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="holdfast-index", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        # What fails here fails again, and is told, when somebody searches.
+        with contextlib.suppress(HoldfastError):
+            self._catch_up(lambda worked: self._stop.wait(worked * self.SHARE))
+
+    def close(self) -> None:
+        """End the thread after its batch."""
+        self._stop.set()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join()

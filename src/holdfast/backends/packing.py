@@ -33,7 +33,7 @@ class Packer:
         self._number = max(dictionaries)
         self._mark = bytes([self._number])
         current = self._dictionaries[self._number]
-        current.precompute_compress(level=LEVEL)
+        current.precompute_compress(level=LEVEL)  # pyright: ignore[reportUnknownMemberType]  # untyped in its stub
         self._compressor = zstandard.ZstdCompressor(
             level=LEVEL, dict_data=current, write_checksum=False, write_dict_id=False
         )

@@ -12,31 +12,39 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from zlib import crc32
-
-import msgspec
 
 from holdfast import search
 from holdfast.backend import Blobs, Hit, Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.engine import Connection, Engine
-from holdfast.backends.fts import WordIndex
+from holdfast.backends.fts import Background, WordIndex
 from holdfast.backends.listening import Listening
 from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.rows import (
+    ENTRY,
+    GROW_HEAD,
+    HEAD,
+    UPDATE_HEAD,
+    as_bytes,
+    as_number,
+    as_text,
+    encode,
+    entry_crc,
+    find_sql,
+    head_of,
+    head_values,
+    insert_entries,
+    insert_head,
+    only_grew,
+    tag_filter,
+    write_tags,
+)
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, Invalid
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 REMEMBERED = 4096
 """Heads that a process keeps in memory."""
-FEW = 1000
-"""Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
-
-_HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc"
-_ENTRY = "head, seq, id, at, void, crc, body"
-_encode = msgspec.json.Encoder().encode
-_tags = msgspec.json.Decoder(dict[str, str]).decode
-_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Known:
@@ -48,7 +56,7 @@ class Known:
         self.n = n
         self.head = head
         self.saved = head
-        self.tags = _encode(head.tags)
+        self.tags = encode(head.tags)
 
 
 class SQLiteBackend:
@@ -67,6 +75,7 @@ class SQLiteBackend:
         self._data_version = -1
         self._packer = self._load_packer()
         self._words = WordIndex(self._file, self._packer.unpack, text_of)
+        self._background = Background(self._catch_up)
         self._listening = Listening(self._seen_version)
 
     def _load_packer(self) -> Packer:
@@ -105,6 +114,7 @@ class SQLiteBackend:
                 known.saved = known.head
             while len(self._heads) > REMEMBERED:
                 self._heads.popitem(last=False)
+            self._background.notice(sum(map(len, packs)))
         self._listening.wake()
         return results
 
@@ -126,13 +136,13 @@ class SQLiteBackend:
             return planned
         head, entries = planned
         if known is None:
-            known = self._heads[commit.ref] = Known(_insert_head(db, head), head)
-            _tag(db, known.n, {}, head.tags)
+            known = self._heads[commit.ref] = Known(insert_head(db, head), head)
+            write_tags(db, known.n, {}, head.tags)
         else:
             known.head = head
             changed[commit.ref] = known
         if entries:
-            _insert_entries(db, known.n, entries, packed)
+            insert_entries(db, known.n, entries, packed)
         for span in commit.void:
             self._void(db, known.n, span.first, span.last, span.hide)
         if commit.delete or commit.trim is not None:
@@ -142,10 +152,10 @@ class SQLiteBackend:
     def _known(self, db: Connection, ref: Ref) -> Known | None:
         known = self._heads.get(ref)
         if known is None:
-            row = db.execute(f"SELECT {_HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+            row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
             if row is None:
                 return None
-            known = self._heads[ref] = Known(row[0], _head(row))
+            known = self._heads[ref] = Known(row[0], head_of(row))
         return known
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
@@ -163,29 +173,29 @@ class SQLiteBackend:
         for known in changed:
             head, saved = known.head, known.saved
             if head.tags is not saved.tags:
-                _tag(db, known.n, saved.tags, head.tags)
-                known.tags = _encode(head.tags)
-            values = _head_values(head, known.tags)
-            if _only_grew(head, saved):
+                write_tags(db, known.n, saved.tags, head.tags)
+                known.tags = encode(head.tags)
+            values = head_values(head, known.tags)
+            if only_grew(head, saved):
                 rev, last, _, _, at, _, _, _, counts, _, crc = values
                 grown.append((rev, last, at, counts, crc, known.n))
             else:
-                db.execute(_UPDATE_HEAD, (*values, known.n))
+                db.execute(UPDATE_HEAD, (*values, known.n))
         if len(grown) == 1:
-            db.execute(_GROW_HEAD, grown[0])
+            db.execute(GROW_HEAD, grown[0])
         elif grown:
-            db.executemany(_GROW_HEAD, grown)
+            db.executemany(GROW_HEAD, grown)
 
     def _void(self, db: Connection, n: int, first: int, last: int, hide: bool) -> None:
         rows = db.execute(
-            f"SELECT n, {_ENTRY} FROM entry WHERE head = ? AND seq BETWEEN ? AND ? AND void = ?",  # noqa: S608  # columns
+            f"SELECT n, {ENTRY} FROM entry WHERE head = ? AND seq BETWEEN ? AND ? AND void = ?",  # noqa: S608  # columns
             (n, first, last, not hide),
         ).fetchall()
         void = int(hide)
         for row, head, seq, id, at, was, crc, body in rows:
             # A row that is damaged stays so: its checksum must go on not to match.
-            sound = crc == _entry_crc(head, seq, id, at, was, body)
-            new = _entry_crc(head, seq, id, at, void, body) if sound else crc
+            sound = crc == entry_crc(head, seq, id, at, was, body)
+            new = entry_crc(head, seq, id, at, void, body) if sound else crc
             db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
 
     def _remove(self, db: Connection, n: int, upto: int) -> None:
@@ -197,9 +207,9 @@ class SQLiteBackend:
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""
         with self._guarded(), self._file.reader() as db:
-            sql = f"SELECT {_HEAD} FROM head WHERE kind = ? AND id = ?"  # noqa: S608  # columns
+            sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?"  # noqa: S608  # columns
             rows = [db.execute(sql, ref).fetchone() for ref in refs]
-        return [None if row is None else _head(row) for row in rows]
+        return [None if row is None else head_of(row) for row in rows]
 
     def read(
         self,
@@ -221,7 +231,7 @@ class SQLiteBackend:
         if not voided:
             where += " AND void = 0"
         order = "DESC" if reverse else "ASC"
-        sql = f"SELECT {_ENTRY} FROM entry WHERE {where}"  # noqa: S608  # the texts above
+        sql = f"SELECT {ENTRY} FROM entry WHERE {where}"  # noqa: S608  # the texts above
         with self._guarded(), self._file.reader() as db:
             if ids is None:
                 rows = db.execute(
@@ -241,8 +251,8 @@ class SQLiteBackend:
 
     def _entry(self, row: Any) -> Entry:
         head, seq, id, at, void, crc, packed = row
-        if crc != _entry_crc(head, seq, id, at, void, packed):
-            return Entry(_text(id), _number(at), _bytes(packed), seq, bool(void), "its checksum does not match")
+        if crc != entry_crc(head, seq, id, at, void, packed):
+            return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), "its checksum does not match")
         try:
             return Entry(id or "", at, self._packer.unpack(packed), seq, bool(void))
         except Corrupt as error:
@@ -253,9 +263,9 @@ class SQLiteBackend:
     ) -> list[Head]:
         """Living heads, newest first."""
         with self._guarded(), self._file.reader() as db:
-            sql, values = _find(db, kind, tags, after)
+            sql, values = find_sql(db, kind, tags, after)
             rows = db.execute(f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, limit)).fetchall()
-        return [_head(row) for row in rows]
+        return [head_of(row) for row in rows]
 
     def search(
         self,
@@ -270,12 +280,12 @@ class SQLiteBackend:
     ) -> list[Hit]:
         """Entries that match, from the index, which is first brought up to date."""
         self.index()
-        where, values = _tag_filter(tags or {})
+        where, values = tag_filter(tags or {})
         if id is not None:
             where += " AND h.id = ?"
             values.append(id)
         order = "fts.rowid DESC" if newest else "fts.rank"
-        columns = ", ".join(f"e.{name}" for name in _ENTRY.split(", "))
+        columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
         sql = (
             f"SELECT h.kind, h.id, fts.rank, {columns} FROM fts JOIN entry e ON e.n = fts.rowid "  # noqa: S608  # as above
             f"JOIN head h ON h.n = e.head WHERE fts MATCH ? AND h.kind = ? AND e.void = 0{where} "
@@ -287,8 +297,11 @@ class SQLiteBackend:
 
     def index(self) -> int:
         """Take in what is not indexed yet."""
+        return self._catch_up(None)
+
+    def _catch_up(self, pause: Callable[[float], bool] | None) -> int:
         with self._guarded():
-            return self._words.catch_up()
+            return self._words.catch_up(pause)
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""
@@ -314,15 +327,15 @@ class SQLiteBackend:
         return problems
 
     def _verify_heads(self, db: Connection) -> Iterator[Problem]:
-        for row in _all(db, f"SELECT {_HEAD} FROM head WHERE n > ? ORDER BY n LIMIT 1000"):  # noqa: S608  # columns
+        for row in _all(db, f"SELECT {HEAD} FROM head WHERE n > ? ORDER BY n LIMIT 1000"):  # noqa: S608  # columns
             try:
-                _head(row)
+                head_of(row)
             except Corrupt as error:
-                yield Problem(Ref(_text(row[1]), _text(row[2])), None, error.message)
+                yield Problem(Ref(as_text(row[1]), as_text(row[2])), None, error.message)
 
     def _verify_entries(self, db: Connection) -> Iterator[Problem]:
         sql = (
-            f"SELECT e.n, h.kind, h.id, {', '.join('e.' + c for c in _ENTRY.split(', '))} "  # noqa: S608  # columns
+            f"SELECT e.n, h.kind, h.id, {', '.join('e.' + c for c in ENTRY.split(', '))} "  # noqa: S608  # columns
             "FROM entry e LEFT JOIN head h ON h.n = e.head WHERE e.n > ? ORDER BY e.n LIMIT 1000"
         )
         for row in _all(db, sql):
@@ -345,6 +358,7 @@ class SQLiteBackend:
 
     def close(self) -> None:
         """Close the file."""
+        self._background.close()
         self._listening.close()
         self._file.close()
 
@@ -364,139 +378,6 @@ class _Guarded:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self._engine.errors):
             raise self._engine.explain(error, self._path) from error
-
-
-_UPDATE_HEAD = (
-    "UPDATE head SET rev = ?, last = ?, base = ?, trim = ?, at = ?, slot = ?, dead = ?, tags = ?, counts = ?, body = ?, "
-    "crc = ? WHERE n = ?"
-)
-_GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ? WHERE n = ?"
-SLOT = 14
-"""Bits of microseconds that make a slot of the index by time: 16 ms."""
-
-
-def _only_grew(head: Head, saved: Head) -> bool:
-    """Whether a change leaves every column alone that an index looks at, and those that seldom change."""
-    return (
-        head.tags is saved.tags
-        and head.body is saved.body
-        and head.at >> SLOT == saved.at >> SLOT
-        and head.trim == saved.trim
-        and head.base == saved.base
-        and head.dead == saved.dead
-    )
-
-
-def _head_values(head: Head, tags: bytes) -> tuple[Any, ...]:
-    counts = _encode(head.counts)
-    crc = _head_crc(*head.ref, head.rev, head.last, head.base, head.trim, head.at, head.dead, tags, counts, head.body)
-    slot = head.at >> SLOT
-    return head.rev, head.last, head.base, head.trim, head.at, slot, head.dead, tags, counts, head.body, crc
-
-
-def _head_crc(
-    kind: str, id: str, rev: int, last: int, base: int, trim: int, at: int, dead: int, tags: bytes, counts: bytes, body: bytes
-) -> int:
-    plain = f"{kind}\0{id}\0{rev},{last},{base},{trim},{at},{1 if dead else 0}"
-    return crc32(body, crc32(counts, crc32(tags, crc32(plain.encode()))))
-
-
-def _head(row: Any) -> Head:
-    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc = row
-    try:
-        sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body)
-    except TypeError:
-        sound = False  # a flipped bit may change a column's type
-    if not sound:
-        raise Corrupt(f"the head of {_text(kind)} {_text(id)!r} is damaged: its checksum does not match", id=_text(id))
-    return Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, bool(dead))
-
-
-def _entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
-    try:
-        return crc32(packed, crc32(f"{head},{seq},{at},{1 if void else 0},{id or ''}".encode()))
-    except (TypeError, UnicodeError):
-        return -1  # a flipped bit may change a column's type; no checksum is negative
-
-
-def _insert_head(db: Connection, head: Head) -> int:
-    db.execute(
-        "INSERT INTO head (rev, last, base, trim, at, slot, dead, tags, counts, body, crc, kind, id) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*_head_values(head, _encode(head.tags)), *head.ref),
-    )
-    return db.execute("SELECT last_insert_rowid()").fetchone()[0]
-
-
-_INSERT_ENTRY = f"INSERT INTO entry ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
-
-
-def _insert_entries(db: Connection, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> None:
-    if len(entries) == 1:
-        db.execute(_INSERT_ENTRY, _entry_values(n, entries[0], packed[0]))
-    else:
-        db.executemany(_INSERT_ENTRY, [_entry_values(n, e, body) for e, body in zip(entries, packed, strict=True)])
-
-
-def _entry_values(n: int, e: Entry, body: bytes) -> tuple[Any, ...]:
-    return n, e.seq, e.id or None, e.at, e.void, _entry_crc(n, e.seq, e.id, e.at, e.void, body), body
-
-
-def _tag(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    gone = [(name, value, n) for name, value in old.items() if new.get(name) != value]
-    come = [(name, value, n) for name, value in new.items() if old.get(name) != value]
-    if gone:
-        db.executemany("DELETE FROM tag WHERE name = ? AND value = ? AND head = ?", gone)
-    if come:
-        db.executemany("INSERT INTO tag VALUES (?, ?, ?)", come)
-
-
-def _tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
-    where, values = "", list[Any]()
-    for name, value in tags.items():
-        if value is None:
-            where += " AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.head = h.n AND t.name = ?)"
-            values.append(name)
-        else:
-            where += " AND EXISTS (SELECT 1 FROM tag t WHERE t.name = ? AND t.value = ? AND t.head = h.n)"
-            values += [name, value]
-    return where, values
-
-
-def _find(
-    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
-) -> tuple[str, list[Any]]:
-    """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
-    columns = ", ".join(f"h.{name}" for name in _HEAD.split(", "))
-    source, values = "head h", list[Any]()
-    rarest = _rarest(db, tags)
-    if rarest is not None:
-        source = "tag x CROSS JOIN head h ON h.n = x.head"
-        tags = {name: value for name, value in tags.items() if name != rarest[0]}
-    where, more = _tag_filter(tags)
-    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = 0"  # noqa: S608  # the texts above
-    values.append(kind)
-    if rarest is not None:
-        sql += " AND x.name = ? AND x.value = ?"
-        values += [rarest[0], rarest[1]]
-    values += more
-    if after is not None:
-        where += " AND h.slot <= ? AND (h.at < ? OR (h.at = ? AND h.id < ?))"
-        values += [after[0] >> SLOT, after[0], after[0], after[1]]
-    return sql + where, values
-
-
-def _rarest(db: Connection, tags: Mapping[str, str | None]) -> tuple[str, str] | None:
-    """The tag that the fewest heads carry, if they are few."""
-    best: tuple[int, tuple[str, str]] | None = None
-    for name, value in tags.items():
-        if value is None:
-            continue
-        sql = "SELECT count(*) FROM (SELECT 1 FROM tag WHERE name = ? AND value = ? LIMIT ?)"
-        count = db.execute(sql, (name, value, FEW + 1)).fetchone()[0]
-        if count <= FEW and (best is None or count < best[0]):
-            best = (count, (name, value))
-    return best[1] if best else None
 
 
 def _all(db: Connection, sql: str) -> Iterator[Any]:
@@ -523,16 +404,3 @@ def _timeout(text: str) -> float:
     if not 0 < seconds < 86_400:
         raise Invalid(f"timeout={text!r} is no number of seconds from 0 to 86,400", timeout=text)
     return seconds
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else repr(value)
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else repr(value).encode()
-

@@ -1,9 +1,10 @@
 """One SQLite file as this process holds it: a writer, a pool of readers, the lock between processes, the guard.
 
-What keeps it safe: every write transaction, with the checkpoint that it may bring about, runs under the lock of the file
-`<path>-lock`, so writers of all processes take turns and none meets "database is locked"; nobody ever opens the database
-file itself but SQLite, because closing it again would cancel the process's locks on it (https://sqlite.org/howtocorrupt.html
-2.2), and on Linux a guard of our own holds those locks a second time. A forked child starts afresh with its own connections.
+What keeps it safe: every write transaction, with the checkpoint that it may bring about, runs under the lock of the
+file `<path>-lock`, so writers of all processes take turns and none meets "database is locked"; nobody ever opens the
+database file itself but SQLite, because closing it again would cancel the process's locks on it
+(https://sqlite.org/howtocorrupt.html 2.2), and on Linux a guard of our own holds those locks a second time. A forked
+child starts afresh with its own connections.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from holdfast.backends.migrate import migrate
 from holdfast.errors import Unavailable
 
 MIN_FREE = 4 * 1024 * 1024
-"""Bytes that must be free to open for writing: SQLite maps its shared memory, and a full disk there kills the process."""
+"""Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
 MAX_READERS = 16
 """Idle read connections that are kept."""
 

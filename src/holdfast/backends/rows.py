@@ -1,0 +1,194 @@
+"""How heads and entries stand in SQLite's rows: values, checksums, and the statements that write and find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from holdfast.backends.engine import Connection
+from holdfast.errors import Corrupt
+from holdfast.plan import Entry, Head, Ref
+
+HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc"
+"""Columns of a head, in the order in which `head_of` takes them."""
+ENTRY = "head, seq, id, at, void, crc, body"
+"""Columns of an entry; its body is packed."""
+FEW = 1000
+"""Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
+
+encode = msgspec.json.Encoder().encode
+_tags = msgspec.json.Decoder(dict[str, str]).decode
+_counts = msgspec.json.Decoder(dict[str, int]).decode
+
+UPDATE_HEAD = (
+    "UPDATE head SET rev = ?, last = ?, base = ?, trim = ?, at = ?, slot = ?, dead = ?, tags = ?, counts = ?, "
+    "body = ?, crc = ? WHERE n = ?"
+)
+GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ? WHERE n = ?"
+SLOT = 14
+"""Bits of microseconds that make a slot of the index by time: 16 ms."""
+
+
+def only_grew(head: Head, saved: Head) -> bool:
+    """Whether a change leaves every column alone that an index looks at, and those that seldom change."""
+    return (
+        head.tags is saved.tags
+        and head.body is saved.body
+        and head.at >> SLOT == saved.at >> SLOT
+        and head.trim == saved.trim
+        and head.base == saved.base
+        and head.dead == saved.dead
+    )
+
+
+def head_values(head: Head, tags: bytes) -> tuple[Any, ...]:
+    """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones."""
+    counts = encode(head.counts)
+    crc = _head_crc(*head.ref, head.rev, head.last, head.base, head.trim, head.at, head.dead, tags, counts, head.body)
+    slot = head.at >> SLOT
+    return head.rev, head.last, head.base, head.trim, head.at, slot, head.dead, tags, counts, head.body, crc
+
+
+def _head_crc(
+    kind: str,
+    id: str,
+    rev: int,
+    last: int,
+    base: int,
+    trim: int,
+    at: int,
+    dead: int,
+    tags: bytes,
+    counts: bytes,
+    body: bytes,
+) -> int:
+    plain = f"{kind}\0{id}\0{rev},{last},{base},{trim},{at},{1 if dead else 0}"
+    return crc32(body, crc32(counts, crc32(tags, crc32(plain.encode()))))
+
+
+def head_of(row: Any) -> Head:
+    """A row of `HEAD` as a head.
+
+    Raises:
+        Corrupt: its checksum does not match.
+    """
+    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc = row
+    try:
+        sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body)
+    except TypeError:
+        sound = False  # a flipped bit may change a column's type
+    if not sound:
+        raise Corrupt(
+            f"the head of {as_text(kind)} {as_text(id)!r} is damaged: its checksum does not match", id=as_text(id)
+        )
+    return Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, bool(dead))
+
+
+def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
+    """The checksum over all that a row of `ENTRY` says."""
+    try:
+        return crc32(packed, crc32(f"{head},{seq},{at},{1 if void else 0},{id or ''}".encode()))
+    except (TypeError, UnicodeError):
+        return -1  # a flipped bit may change a column's type; no checksum is negative
+
+
+def insert_head(db: Connection, head: Head) -> int:
+    """Write a new head; its row number."""
+    db.execute(
+        "INSERT INTO head (rev, last, base, trim, at, slot, dead, tags, counts, body, crc, kind, id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*head_values(head, encode(head.tags)), *head.ref),
+    )
+    return db.execute("SELECT last_insert_rowid()").fetchone()[0]
+
+
+_INSERT_ENTRY = f"INSERT INTO entry ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
+
+
+def insert_entries(db: Connection, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> None:
+    """Write new entries of a head, their bodies packed."""
+    if len(entries) == 1:
+        db.execute(_INSERT_ENTRY, _entry_values(n, entries[0], packed[0]))
+    else:
+        db.executemany(_INSERT_ENTRY, [_entry_values(n, e, body) for e, body in zip(entries, packed, strict=True)])
+
+
+def _entry_values(n: int, e: Entry, body: bytes) -> tuple[Any, ...]:
+    return n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, body), body
+
+
+def write_tags(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Write what differs between two sets of tags of a head."""
+    gone = [(name, value, n) for name, value in old.items() if new.get(name) != value]
+    come = [(name, value, n) for name, value in new.items() if old.get(name) != value]
+    if gone:
+        db.executemany("DELETE FROM tag WHERE name = ? AND value = ? AND head = ?", gone)
+    if come:
+        db.executemany("INSERT INTO tag VALUES (?, ?, ?)", come)
+
+
+def as_text(value: Any) -> str:
+    """A column that should hold text, whatever a flipped bit made of it."""
+    return value if isinstance(value, str) else "" if value is None else repr(value)
+
+
+def as_number(value: Any) -> int:
+    """A column that should hold a number, whatever a flipped bit made of it."""
+    return value if isinstance(value, int) else 0
+
+
+def as_bytes(value: Any) -> bytes:
+    """A column that should hold bytes, whatever a flipped bit made of it."""
+    return value if isinstance(value, bytes) else repr(value).encode()
+
+
+def tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
+    """Conditions on the head `h` that it carries these tags (None: lacks them), and their values."""
+    where, values = "", list[Any]()
+    for name, value in tags.items():
+        if value is None:
+            where += " AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.head = h.n AND t.name = ?)"
+            values.append(name)
+        else:
+            where += " AND EXISTS (SELECT 1 FROM tag t WHERE t.name = ? AND t.value = ? AND t.head = h.n)"
+            values += [name, value]
+    return where, values
+
+
+def find_sql(
+    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
+) -> tuple[str, list[Any]]:
+    """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
+    columns = ", ".join(f"h.{name}" for name in HEAD.split(", "))
+    source, values = "head h", list[Any]()
+    rarest = _rarest(db, tags)
+    if rarest is not None:
+        source = "tag x CROSS JOIN head h ON h.n = x.head"
+        tags = {name: value for name, value in tags.items() if name != rarest[0]}
+    where, more = tag_filter(tags)
+    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = 0"  # noqa: S608  # the texts above
+    values.append(kind)
+    if rarest is not None:
+        sql += " AND x.name = ? AND x.value = ?"
+        values += [rarest[0], rarest[1]]
+    values += more
+    if after is not None:
+        where += " AND h.slot <= ? AND (h.at < ? OR (h.at = ? AND h.id < ?))"
+        values += [after[0] >> SLOT, after[0], after[0], after[1]]
+    return sql + where, values
+
+
+def _rarest(db: Connection, tags: Mapping[str, str | None]) -> tuple[str, str] | None:
+    """The tag that the fewest heads carry, if they are few."""
+    best: tuple[int, tuple[str, str]] | None = None
+    for name, value in tags.items():
+        if value is None:
+            continue
+        sql = "SELECT count(*) FROM (SELECT 1 FROM tag WHERE name = ? AND value = ? LIMIT ?)"
+        count = db.execute(sql, (name, value, FEW + 1)).fetchone()[0]
+        if count <= FEW and (best is None or count < best[0]):
+            best = (count, (name, value))
+    return best[1] if best else None
