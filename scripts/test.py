@@ -1,0 +1,58 @@
+"""Run all tests on a machine that has Python 3.11 and nothing else.
+
+    python3 scripts/test.py [--setup] [--long] [--no-servers] [pytest's own options]
+
+Makes the virtual environment `.venv`, installs the project and what its tests need into it, and runs them. With
+`--setup` it stops before the tests. What a test needs and does not find fails the run, unless it was left out by name:
+`--no-servers` leaves out the tests that need a database server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST = (3, 11)
+WORKERS = "2"
+"""Test processes at a time. More would make the tests that start processes of their own wait for each other."""
+
+
+def main(arguments: list[str]) -> int:
+    """Set up, then run pytest; its exit code."""
+    if sys.version_info < OLDEST:
+        print(f"holdfast needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this is {sys.version.split()[0]}.")
+        return 2
+    python = environment()
+    if "--setup" in arguments:
+        return 0
+    parallel = [] if any(a.startswith("-n") for a in arguments) else ["-n", WORKERS, "--dist", "loadgroup"]
+    return subprocess.run([python, "-m", "pytest", *parallel, *arguments], cwd=ROOT, check=False).returncode
+
+
+def environment() -> str:
+    """The Python of the virtual environment, which is brought up to date when pyproject.toml changed."""
+    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamp = VENV / "installed"
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return str(python)
+    if not python.exists():
+        print("making .venv", flush=True)
+        venv.create(VENV, with_pip=True)
+    print("installing the project and what its tests need into .venv", flush=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    # The pip that comes with Python 3.11 knows no dependency groups.
+    subprocess.run([*pip, "--upgrade", "pip>=25.1"], cwd=ROOT, check=True)
+    subprocess.run([*pip, "--editable", ".", "--group", "dev"], cwd=ROOT, check=True)
+    stamp.write_text(wanted)
+    return str(python)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
