@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from holdfast.errors import Invalid
 from holdfast.search import (

@@ -16,74 +16,93 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.aio import AsyncSession, AsyncStore, aopen
-    from holdfast.check import CheckReport, Finding
+    from holdfast.aio import (
+        AsyncSession as AsyncSession,
+        AsyncStore as AsyncStore,
+        aopen as aopen,
+    )
+    from holdfast.check import (
+        CheckReport as CheckReport,
+        Finding as Finding,
+    )
     from holdfast.errors import (
-        Conflict,
-        Corrupt,
-        Deleted,
-        Denied,
-        Exists,
-        HoldfastError,
-        Invalid,
-        KeyReused,
-        LeaseLost,
-        NotFound,
-        ReadOnly,
-        Stale,
-        TooLarge,
-        Unavailable,
-        Uncertain,
+        Conflict as Conflict,
+        Corrupt as Corrupt,
+        Deleted as Deleted,
+        Denied as Denied,
+        Exists as Exists,
+        HoldfastError as HoldfastError,
+        Invalid as Invalid,
+        KeyReused as KeyReused,
+        LeaseLost as LeaseLost,
+        NotFound as NotFound,
+        ReadOnly as ReadOnly,
+        Stale as Stale,
+        TooLarge as TooLarge,
+        Unavailable as Unavailable,
+        Uncertain as Uncertain,
     )
-    from holdfast.info import Counts, SessionInfo
+    from holdfast.info import (
+        Counts as Counts,
+        SessionInfo as SessionInfo,
+    )
     from holdfast.model import (
-        Artifact,
-        Blob,
-        Custom,
-        Damaged,
-        Event,
-        File,
-        Large,
-        Message,
-        Note,
-        Other,
-        OtherPart,
-        Reasoning,
-        Report,
-        Source,
-        State,
-        Step,
-        Summary,
-        Tasks,
-        Text,
-        ToolCall,
-        ToolResult,
-        Uri,
-        Usage,
-        assistant,
-        custom,
-        message,
-        note,
-        reasoning,
-        step,
-        system,
-        text,
-        tool_call,
-        tool_result,
-        usage,
-        usd,
-        user,
+        Artifact as Artifact,
+        Blob as Blob,
+        Custom as Custom,
+        Damaged as Damaged,
+        Event as Event,
+        File as File,
+        Large as Large,
+        Message as Message,
+        Note as Note,
+        Other as Other,
+        OtherPart as OtherPart,
+        Reasoning as Reasoning,
+        Report as Report,
+        Source as Source,
+        State as State,
+        Step as Step,
+        Summary as Summary,
+        Tasks as Tasks,
+        Text as Text,
+        ToolCall as ToolCall,
+        ToolResult as ToolResult,
+        Uri as Uri,
+        Usage as Usage,
+        assistant as assistant,
+        custom as custom,
+        message as message,
+        note as note,
+        reasoning as reasoning,
+        step as step,
+        system as system,
+        text as text,
+        tool_call as tool_call,
+        tool_result as tool_result,
+        usage as usage,
+        usd as usd,
+        user as user,
     )
-    from holdfast.session import Receipt, Session
-    from holdfast.store import Change, Page, SearchHit, Store, open
+    from holdfast.session import (
+        Receipt as Receipt,
+        Session as Session,
+    )
+    from holdfast.store import (
+        Change as Change,
+        Page as Page,
+        SearchHit as SearchHit,
+        Store as Store,
+        open as open,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "aio": "AsyncSession AsyncStore aopen",
     "check": "CheckReport Finding",
-    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly Stale "
-    "TooLarge Unavailable Uncertain",
+    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly "
+    "Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reasoning Report Source State "
     "Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system text "
@@ -93,7 +112,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
-__all__ = [*sorted(_MODULE_OF), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # tested name by name
+__all__ = [*sorted(_MODULE_OF), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # tests pin it
 
 
 def __getattr__(name: str) -> object:

@@ -1,14 +1,14 @@
 """The same store for asyncio: each operation is one hop to a thread, and appends meet in the batcher without one each.
 
-The meaning is that of `Store` and `Session`, which do the work. A cancelled wait does not undo a write that is under way:
-repeat the call with the same key to learn what became of it.
+The meaning is that of `Store` and `Session`, which do the work. A cancelled wait does not undo a write that is under
+way: repeat the call with the same key to learn what became of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
@@ -314,17 +314,20 @@ def _may_exceed(value: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _woken(store: Store) -> AsyncIterator[Callable[[], Any]]:
+async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
     """Waiting for the next commit, without a thread: the backend's wake reaches the event loop."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    stop = store.backend.listen(lambda: loop.call_soon_threadsafe(event.set))
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(event.set)
 
     async def wait() -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), POLL)
         event.clear()
 
+    stop = store.backend.listen(wake)
     try:
         yield wait
     finally:

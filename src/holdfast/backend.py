@@ -103,7 +103,7 @@ class Backend(Protocol):
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
-        """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` descending, below `after`."""
+        """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`."""
         ...
 
     def search(
@@ -117,7 +117,7 @@ class Backend(Protocol):
         offset: int = 0,
         limit: int = 100,
     ) -> list[Hit]:
-        """Entries not voided that match, best first, or newest written first; of one head when `id` is given.
+        """Entries not voided that match, best first, or newest first by their time; of one head when `id` is given.
 
         Every entry that was committed before the call is considered.
         """
@@ -128,7 +128,7 @@ class Backend(Protocol):
         ...
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` soon after any commit, of any process; late, lost or needless calls are allowed. Returns the stop."""
+        """Call `wake` soon after any commit, of any process; late, lost, needless calls are allowed. Returns a stop."""
         ...
 
     def verify(self) -> list[Problem]:

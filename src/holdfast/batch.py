@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from holdfast import forks
 from holdfast.backend import Backend
@@ -76,19 +77,19 @@ class Batcher:
                 self._flush()
         if slot.error is not None:
             raise slot.error
-        return slot.result  # pyright: ignore[reportReturnType]  # the loop above ends with one of the two
+        return cast("Result", slot.result)  # the loop above ends with one of the two
 
     async def commit_async(self, commit: Commit) -> Result:
         """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
         validate(commit)
         if self._forks != forks.count():
             self._reset()
-        loop = asyncio.get_running_loop()
-        slot = _Slot(commit, loop.create_future())
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        slot = _Slot(commit, future)
         self._queue.append(slot)
         if not self._draining:
             self._start_drain()
-        return await slot.future  # pyright: ignore[reportGeneralTypeIssues]  # it was just set
+        return await future
 
     def _start_drain(self) -> None:
         with self._drain_lock:
@@ -127,7 +128,7 @@ class Batcher:
         except Uncertain as error:
             for slot in slots:
                 slot.error = error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # each caller gets its own below
             # Nothing was stored. One commit that the engine can't take must not fail its neighbours.
             if len(slots) == 1:
                 slots[0].error = error

@@ -94,7 +94,7 @@ def decode_json(data: bytes) -> Any:
 
 
 def decode(body: bytes, large: LargeStore) -> AnyPayload:
-    """The payload of a stored body; what this version does not know comes as `Other`, `OtherPart` or is left in the bytes.
+    """The payload of a stored body; what is not known comes as `Other` or `OtherPart`, or stays in the bytes.
 
     Raises:
         Corrupt: the body is no JSON object.
@@ -203,7 +203,8 @@ def _encode_with_care(payload: Any, large: LargeStore) -> bytes:
     body = _PREFIX + _dumps(plain)[1:]
     if len(body) > MAX_BODY:
         raise TooLarge(
-            f"the event takes {len(body):,} bytes, the limit is {MAX_BODY:,}; split it, or put what is large into one value",
+            f"the event takes {len(body):,} bytes, the limit is {MAX_BODY:,}; "
+            "split it, or put what is large into one value",
             size=len(body),
             limit=MAX_BODY,
         )

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -116,7 +116,8 @@ def session_ref(id: str) -> Ref:
 def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | None) -> dict[str, str | None]:
     """Tags for a session's fields. As a mapping, labels are added (True) and removed (False)."""
     tags: dict[str, str | None] = {name: texts[name] or None for name in _TEXT_TAGS if name in texts}
-    chosen = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, True)
+    named = isinstance(labels, Mapping)
+    chosen = cast("Mapping[str, bool]", labels) if named else dict.fromkeys(labels, True)
     for label, present in chosen.items():
         tags[_LABEL + label] = "1" if present else None
     return tags
@@ -133,7 +134,7 @@ def filter_tags(*, label: str | None = None, model: str | None = None, **texts: 
 
 
 class Tally:
-    """What a batch of payloads adds to its session's head: counters, models, and a title where there is none (`titled`: there is one)."""
+    """What a batch of payloads adds to its session's head: counters, models, and a title unless it is `titled`."""
 
     __slots__ = ("_titled", "add", "defaults", "tags")
 
@@ -193,7 +194,7 @@ _id_lock = threading.Lock()
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): in order of time, and within this process strictly rising."""
-    global _last_id  # noqa: PLW0603  # the one clock of this process's ids
+    global _last_id  # the one clock of this process's ids
     with _id_lock:
         _last_id = stamp = max(_last_id + 1, time.time_ns() * 4096 // 1_000_000)  # milliseconds and 12 bits below
     millis, fraction = divmod(stamp, 4096)

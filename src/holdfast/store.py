@@ -21,8 +21,19 @@ from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.check import CheckReport, check_store
 from holdfast.errors import Deleted, Denied, Exists, Invalid, NotFound
-from holdfast.info import SESSION, STATES, SessionInfo, created_at, encode_body, filter_tags, info_of, new_id, now
-from holdfast.info import session_ref, tags_of
+from holdfast.info import (
+    SESSION,
+    STATES,
+    SessionInfo,
+    created_at,
+    encode_body,
+    filter_tags,
+    info_of,
+    new_id,
+    now,
+    session_ref,
+    tags_of,
+)
 from holdfast.large import LargeValues
 from holdfast.model import Event, to_micros
 from holdfast.plan import Commit, Head, Ref, Refused, check_id

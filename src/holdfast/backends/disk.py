@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from holdfast.errors import HoldfastError, Unavailable
 
@@ -116,7 +116,7 @@ def lock(fd: int, timeout: float, what: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str, timeout: float) -> Iterator[int]:
+def locked(path: str, timeout: float) -> Generator[int]:
     """Hold the lock of a lock file, which stays where it is."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
     try:

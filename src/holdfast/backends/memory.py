@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from holdfast import search
-from holdfast.backend import Hit, Problem, TextOf
+from holdfast.backend import Blobs, Hit, Problem, TextOf
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 
@@ -42,7 +42,7 @@ class MemoryBackend:
     """Heads and logs in dictionaries. See `Backend` for what the methods promise."""
 
     def __init__(self, text_of: TextOf) -> None:
-        self.blobs = MemoryBlobs()
+        self.blobs: Blobs = MemoryBlobs()
         self._text_of = text_of
         self._lock = threading.RLock()
         self._heads: dict[Ref, Head] = {}
