@@ -284,7 +284,7 @@ class SQLiteBackend:
         if id is not None:
             where += " AND h.id = ?"
             values.append(id)
-        order = "fts.rowid DESC" if newest else "fts.rank"
+        order = "e.at DESC, e.seq DESC" if newest else "fts.rank"
         columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
         sql = (
             f"SELECT h.kind, h.id, fts.rank, {columns} FROM fts JOIN entry e ON e.n = fts.rowid "  # noqa: S608  # as above
