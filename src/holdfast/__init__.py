@@ -84,17 +84,17 @@ if TYPE_CHECKING:
         usd as usd,
         user as user,
     )
+    from holdfast.pages import Page as Page
     from holdfast.session import (
         Receipt as Receipt,
         Session as Session,
     )
     from holdfast.store import (
-        Change as Change,
-        Page as Page,
         SearchHit as SearchHit,
         Store as Store,
         open as open,
     )
+    from holdfast.watch import Change as Change
 
 __version__ = "0.1.0"
 
@@ -108,7 +108,9 @@ _HOME = {
     "Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system text "
     "tool_call tool_result usage usd user",
     "session": "Receipt Session",
-    "store": "Change Page SearchHit Store open",
+    "pages": "Page",
+    "store": "SearchHit Store open",
+    "watch": "Change",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -19,9 +19,11 @@ from holdfast.check import CheckReport
 from holdfast.codec import LARGE
 from holdfast.info import SessionInfo, now
 from holdfast.model import Event, Large, Message, to_micros
+from holdfast.pages import Page
 from holdfast.plan import Refused
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
-from holdfast.store import Change, Page, SearchHit, Store, Watcher, default_url
+from holdfast.store import SearchHit, Store, default_url
+from holdfast.watch import Change, Watcher
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -185,7 +187,7 @@ class AsyncStore:
         self, *, since: datetime | int | None = None, stop: asyncio.Event | None = None
     ) -> AsyncIterator[Change]:
         """See `Store.watch`. No thread waits: a change wakes the event loop."""
-        watcher = await self.run(Watcher, self._store, now() if since is None else to_micros(since))
+        watcher = await self.run(Watcher, self._store.backend, now() if since is None else to_micros(since))
         async with _woken(self._store) as wait:
             while stop is None or not stop.is_set():
                 for change in await self.run(watcher.changes):

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
+from holdfast.clock import now as now
 from holdfast.codec import decode_json, encode_json
 from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
 from holdfast.plan import Head, Ref
@@ -201,8 +202,3 @@ def new_id() -> str:
     tail = int.from_bytes(os.urandom(8)) & (2**62 - 1)
     value = (millis & (2**48 - 1)) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | tail
     return str(uuid.UUID(int=value))
-
-
-def now() -> int:
-    """The clock: microseconds since 1970 UTC."""
-    return time.time_ns() // 1000

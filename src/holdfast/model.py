@@ -8,158 +8,36 @@ stored bytes, and those, not the decoded view, are what copy, export and a secon
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, BinaryIO, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
+from holdfast.clock import from_micros, rfc3339 as rfc3339, to_micros as to_micros
 from holdfast.errors import Invalid
+from holdfast.parts import (
+    AnyPart,
+    Blob as Blob,
+    File as File,
+    KnownPart as KnownPart,
+    Large,
+    LargeRef,
+    OtherPart as OtherPart,
+    Part as Part,
+    Reasoning as Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    Uri as Uri,
+    reasoning as reasoning,
+    text as text,
+    tool_call as tool_call,
+)
 
 FORMAT = 1
 """Version of the stored record format; every record carries it as `v`."""
-
-
-class LargeRef(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the whole of a value that moved to the blob store is: kept beside its preview, under `large`.
-
-    `sha256` names all its bytes; `form` tells how they make the value (text, json or bytes). Up to one chunk the blob
-    has that digest itself; above, `manifest` names the value that lists the chunks' digests.
-    """
-
-    sha256: str
-    size: int
-    form: str = "text"
-    manifest: str | None = None
-
-
-class Large(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """A value of more than 64 KiB: `str(x)` or `x.value()` loads it, `x.open()` streams its bytes.
-
-    Stands wherever a part or payload may hold a string or JSON value. Make one from a stream with
-    `Large.from_stream(file)` to append an output of any size in bounded memory. `size` is in bytes, -1 when not yet
-    known; `preview` is how a text begins.
-    """
-
-    opener: Any
-    form: str = "text"
-    size: int = -1
-    preview: str = ""
-    ref: LargeRef | None = None
-
-    @classmethod
-    def from_stream(cls, stream: BinaryIO, *, form: str = "text") -> Large:
-        """Wrap an open binary stream (text must be UTF-8). It is read once, at append, chunk by chunk."""
-        return cls(opener=lambda: stream, form=form)
-
-    def open(self) -> BinaryIO:
-        """A binary stream over the whole value; close it when done."""
-        return self.opener()
-
-    def value(self) -> Any:
-        """The whole value in memory: str, decoded JSON or bytes, as it was given.
-
-        Raises:
-            Corrupt: the stored bytes are damaged or missing.
-        """
-        with self.open() as stream:
-            data = stream.read()
-        if self.form == "bytes":
-            return data
-        if self.form == "json":
-            return json.loads(data)
-        return data.decode("utf-8", "surrogatepass")
-
-    def __str__(self) -> str:
-        value = self.value()
-        if isinstance(value, str):
-            return value
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        return json.dumps(value, ensure_ascii=False)
-
-
-class Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
-    """One piece of a message."""
-
-    large: dict[str, LargeRef] | None = None
-    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("content",)
-
-
-class Text(Part, frozen=True, tag="text"):
-    """Words."""
-
-    content: str | Large
-
-
-class Reasoning(Part, frozen=True, tag="reasoning"):
-    """What the model thought before it spoke; `signature` is the provider's seal over it."""
-
-    content: str | Large
-    signature: str | None = None
-
-
-class ToolCall(Part, frozen=True, tag="tool_call"):
-    """The model asks for a tool; `id` pairs it with its response."""
-
-    id: str | None = None
-    name: str = ""
-    arguments: Any = None
-    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("arguments",)
-
-
-class ToolResult(Part, frozen=True, tag="tool_call_response"):
-    """What the tool answered. `duration` is in microseconds, where it is known."""
-
-    id: str | None = None
-    response: Any = None
-    name: str | None = None
-    is_error: bool = False
-    duration: int | None = None
-    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("response",)
-
-
-class Blob(Part, frozen=True, tag="blob"):
-    """Bytes inside the message, base64 in `content`."""
-
-    content: str | Large = ""
-    mime_type: str | None = None
-    modality: str | None = None
-
-
-class File(Part, frozen=True, tag="file"):
-    """A file the provider holds under `file_id`."""
-
-    file_id: str = ""
-    mime_type: str | None = None
-    modality: str | None = None
-    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
-
-
-class Uri(Part, frozen=True, tag="uri"):
-    """Something that lives at a URI."""
-
-    uri: str = ""
-    mime_type: str | None = None
-    modality: str | None = None
-    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
-
-
-class OtherPart(msgspec.Struct, frozen=True, tag_field="type", tag="~"):
-    """A part of a type this version does not know, with all its fields. (`~` is no part's type: it never is stored.)"""
-
-    data: dict[str, Any]
-
-    @property
-    def type(self) -> str:
-        """The part's own name for its type."""
-        return str(self.data.get("type", ""))
-
-
-KnownPart: TypeAlias = Text | Reasoning | ToolCall | ToolResult | Blob | File | Uri
-AnyPart: TypeAlias = KnownPart | OtherPart
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -362,39 +240,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return from_micros(self.at)
 
 
-def to_micros(when: datetime | int | str) -> int:
-    """A time as integer microseconds since 1970 UTC, from a datetime with a zone, RFC 3339 text, or itself.
-
-    Raises:
-        Invalid: the datetime or text has no zone, or is no time.
-    """
-    if isinstance(when, int) and not isinstance(when, bool):
-        return when
-    if isinstance(when, str):
-        try:
-            when = datetime.fromisoformat(when)
-        except ValueError:
-            raise Invalid(f"{when!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z", value=when) from None
-    if not isinstance(when, datetime) or when.tzinfo is None:
-        raise Invalid(f"{when!r} has no time zone; use datetime.now(timezone.utc)", value=when)
-    delta = when - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def from_micros(at: int) -> datetime:
-    """Microseconds since 1970 UTC as a datetime in UTC."""
-    seconds, micros = divmod(at, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
-
-
-def rfc3339(at: int) -> str:
-    """Microseconds since 1970 UTC as RFC 3339 text with `Z` and six digits."""
-    return from_micros(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def usd(amount: str | Decimal | float) -> int:
     """Dollars as integer micro-dollars, rounded half to even: `usd("0.0123")` is 12300."""
     return int((Decimal(str(amount)) * 1_000_000).to_integral_value())
@@ -425,21 +270,6 @@ def system(*said: Said, metadata: dict[str, Any] | None = None) -> Message:
 def assistant(*said: Said, name: str | None = None, metadata: dict[str, Any] | None = None) -> Message:
     """What the model said: words, reasoning and tool calls."""
     return message("assistant", *said, name=name, metadata=metadata)
-
-
-def text(content: str | Large) -> Text:
-    """A text part."""
-    return Text(content=content)
-
-
-def reasoning(content: str | Large) -> Reasoning:
-    """A reasoning part."""
-    return Reasoning(content=content)
-
-
-def tool_call(id: str, name: str, arguments: Any = None) -> ToolCall:
-    """A part that asks for a tool: `assistant("Let me look", tool_call("c1", "lookup", {"order": 7}))`."""
-    return ToolCall(id=id, name=name, arguments=arguments)
 
 
 def tool_result(

@@ -5,14 +5,12 @@ A store owns one backend, the batcher in front of it and its large values; sessi
 
 from __future__ import annotations
 
-import base64
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 
@@ -36,32 +34,10 @@ from holdfast.info import (
 )
 from holdfast.large import LargeValues
 from holdfast.model import Event, to_micros
+from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
 from holdfast.session import POLL, Session, refusal
-
-T = TypeVar("T")
-MAX_LIMIT = 10_000
-"""Items on one page at the most."""
-
-
-class Page(Generic[T]):
-    """Items, and the cursor of the page behind them: None at the end."""
-
-    def __init__(self, items: Sequence[T], cursor: str | None) -> None:
-        self.items = list(items)
-        self.cursor = cursor
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> T:
-        return self.items[index]
-
-    def __repr__(self) -> str:
-        return f"<Page of {len(self.items)}{'' if self.cursor is None else ', more'}>"
+from holdfast.watch import Change, Watcher
 
 
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +52,6 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     snippet: str
     highlights: tuple[tuple[int, int], ...]
     event: Event
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A session was active: its newest event, its revision, and when."""
-
-    session: str
-    last: int
-    rev: int
-    at: int
 
 
 class Store:
@@ -284,7 +251,7 @@ class Store:
         end = None if until is None else to_micros(until)
         needle = text.casefold() if text else None
         filtered = needle is not None or end is not None
-        after = _position(cursor)
+        after = position_of(cursor)
         found: list[Head] = []
         while True:
             size = max(limit, 1000) if filtered else limit + 1
@@ -297,7 +264,7 @@ class Store:
                     found.append(head)
                     if len(found) > limit:
                         last = found[limit - 1]
-                        return Page([info_of(h) for h in found[:limit]], _cursor([last.at, last.ref.id]))
+                        return Page([info_of(h) for h in found[:limit]], cursor_of([last.at, last.ref.id]))
             if len(heads) < size:
                 return Page([info_of(h) for h in found], None)
 
@@ -334,10 +301,10 @@ class Store:
         if node is None:
             return Page([], None)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
-        offset = _offset(cursor)
+        offset = offset_of(cursor)
         hits = self.backend.search(SESSION, node, id=session, tags=tags, newest=newest, offset=offset, limit=limit + 1)
         items = [self._hit(hit.ref, hit.entry, hit.score, node, width) for hit in hits[:limit]]
-        return Page(items, _cursor([offset + limit]) if len(hits) > limit else None)
+        return Page(items, cursor_of([offset + limit]) if len(hits) > limit else None)
 
     def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
         event = Session(self, Head(ref)).decode(entry, "keep")
@@ -369,7 +336,7 @@ class Store:
             since: Begin with those that were active after this time; now if not given.
             stop: Ends the iteration when set.
         """
-        watcher = Watcher(self, now() if since is None else to_micros(since))
+        watcher = Watcher(self.backend, now() if since is None else to_micros(since))
         woken = threading.Event()
         quit_listening = self.backend.listen(woken.set)
         try:
@@ -422,43 +389,6 @@ class Store:
         return found[:3]
 
 
-class Watcher:
-    """What changed since the last look: the newest sessions, compared by revision with those already told."""
-
-    SEEN = 10_000
-    OVERLAP = 60_000_000
-    """Microseconds by which the clocks of writers may differ."""
-
-    def __init__(self, store: Store, since: int) -> None:
-        self._store = store
-        self._since = since
-        self._seen: OrderedDict[str, int] = OrderedDict()
-        for head in self._active(since - self.OVERLAP):
-            if head.at <= since:
-                self._seen[head.ref.id] = head.rev
-
-    def _active(self, since: int) -> Iterator[Head]:
-        after: tuple[int, str] | None = None
-        while heads := self._store.backend.find(SESSION, {}, after=after, limit=100):
-            for head in heads:
-                if head.at < since:
-                    return
-                yield head
-            after = (heads[-1].at, heads[-1].ref.id)
-
-    def changes(self) -> list[Change]:
-        """The sessions that changed, oldest activity first."""
-        fresh = [h for h in self._active(self._since - self.OVERLAP) if self._seen.get(h.ref.id) != h.rev]
-        fresh.reverse()
-        for head in fresh:
-            self._seen[head.ref.id] = head.rev
-            self._seen.move_to_end(head.ref.id)
-            self._since = max(self._since, head.at)
-        while len(self._seen) > self.SEEN:
-            self._seen.popitem(last=False)
-        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at) for h in fresh]
-
-
 def parse_query(query: str) -> search.Node | None:
     """The query's tree.
 
@@ -471,12 +401,6 @@ def parse_query(query: str) -> search.Node | None:
         raise Invalid(str(error), query=query[:100]) from None
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a page size that makes no page."""
-    if not 1 <= limit <= MAX_LIMIT:
-        raise Invalid(f"limit must be from 1 to {MAX_LIMIT:,}, not {limit}", limit=limit)
-
-
 def _overlaps(head: Head, end: int | None) -> bool:
     return end is None or created_at(head) <= end
 
@@ -485,27 +409,6 @@ def _mentions(head: Head, needle: str | None) -> bool:
     if needle is None:
         return True
     return any(needle in head.tags.get(tag, "").casefold() for tag in ("name", "title"))
-
-
-def _cursor(position: list[Any]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
-
-
-def _uncursor(cursor: str, type: Any) -> Any:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type)
-    except (ValueError, msgspec.MsgspecError):
-        raise Invalid(
-            f"{cursor[:80]!r} is no cursor of this list; pass the one a page came with", cursor=cursor
-        ) from None
-
-
-def _position(cursor: str | None) -> tuple[int, str] | None:
-    return None if cursor is None else _uncursor(cursor, tuple[int, str])
-
-
-def _offset(cursor: str | None) -> int:
-    return 0 if cursor is None else _uncursor(cursor, tuple[int])[0]
 
 
 def default_url() -> str:
