@@ -1,33 +1,9 @@
-"""What a search means, once for every backend.
+"""What a search means, once for every backend; docs/SEARCH.md tells it in full, for texts and for queries.
 
 The core turns text into a stream of tokens (`normalise`), reads a query into a small tree (`parse`) and cuts
 snippets (`snippet`). A backend only finds and ranks token streams. So a query hits the same events everywhere.
-
-Text. The stream is lower case, its tokens stand between single spaces, and SQLite's FTS5 with `tokenize='ascii'` cuts
-it exactly there: a token holds only ASCII letters and digits and non-ASCII characters.
-
-* Case, accents and forms are folded: `resume` finds `Résumé`, `strasse` finds `Straße`, ligatures and
-  full-width letters are plain ones, the dotted and the dotless Turkish i are `i`. Vowel signs of Indic scripts stay.
-* Scripts that do not part (all) their words by spaces - Han, Kana, Bopomofo, Hangul with its attached particles, Thai,
-  Lao, Khmer, Myanmar - are cut into single characters, so that any substring is a phrase. Each emoji is a token too;
-  skin tones and variation selectors are dropped.
-* Every other character that is no letter, digit or mark separates, also NUL, private use and lone surrogates. Invisible
-  format characters (soft hyphen, joiners) are dropped. So `3.14` is `3 14`, `v2` and `utf8` stay whole, `C++` is `c`.
-* Words are cut at the humps of camelCase (ASCII letters, after folding): `getUserName` is `get user name`,
-  `HTTPServer` is `http server`. Behind the stream, each after the `BREAK` token, follow the uncut forms of these
-  words, each once, up to `MAX_WHOLE` bytes. No query can contain `BREAK`, so no phrase reaches across it.
-
-Query. Terms stand between spaces, and all of them must hit.
-
-* A word with separators or humps inside is the phrase of its parts: `a/b` finds `a b`, `foo_bar` finds `fooBar`. A word
-  with humps also hits its uncut form: `getUserName` finds `getusername`; thanks to the uncut forms in the text
-  `getusername` finds `getUserName` as well, but not `get_user_name`.
-* `"some words"` is a phrase; a quote that is not closed runs to the end; “typographic” quotes are quotes.
-* `word*` and `"some words"*` complete the last word. A star that does not directly follow a letter or digit separates.
-* `-term` at the start of a term excludes; `--force` and `- a` do not.
-* `OR` in capitals between two terms that are not excluded joins just these two: `a b OR c` is `a` and (`b` or `c`).
-* All else has no meaning: `AND`, `NOT`, `NEAR` and a misplaced `OR` are words, `col:x` is a phrase, brackets separate.
-  A query without any searchable term to hit (only punctuation, only exclusions) matches nothing.
+The stream is lower case, its tokens stand between single spaces, and SQLite's FTS5 with `tokenize='ascii'` cuts it
+exactly there: a token holds only ASCII letters and digits and non-ASCII characters.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""The names that users build on: exactly these, each where it is said to be, and cheap to import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import holdfast
+
+NAMES = """
+AsyncSession AsyncStore aopen
+CheckReport Finding
+Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly Stale TooLarge
+Unavailable Uncertain
+Counts SessionInfo
+Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reasoning Report Source State Step Summary
+Tasks Text ToolCall ToolResult Uri Usage
+assistant custom message note reasoning step system text tool_call tool_result usage usd user
+Receipt Session
+Change Page SearchHit Store open
+__version__
+""".split()  # noqa: SIM905  # a list of lines reads better
+
+LATE = ("sqlite3", "apsw", "click", "rich", "zstandard", "platformdirs", "asyncio", "msgspec")
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(holdfast.__all__) == sorted(NAMES)
+    assert set(NAMES) <= set(dir(holdfast))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_resolves(name: str) -> None:
+    assert getattr(holdfast, name) is not None
+
+
+def test_a_type_checker_sees_the_same_names() -> None:
+    tree = ast.parse(Path(holdfast.__file__).read_text(encoding="utf-8"))
+    named = {
+        (f"{node.module}", alias.asname)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holdfast.")
+        for alias in node.names
+    }
+    assert named == {(f"holdfast.{module}", name) for name, module in holdfast._MODULE_OF.items()}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        holdfast.nothing  # noqa: B018  # looking it up is the test
+
+
+def test_importing_holdfast_imports_nothing_heavy() -> None:
+    code = f"import sys, holdfast; print([m for m in {LATE!r} if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+def test_the_names_of_errors_bring_nothing_heavy() -> None:
+    code = f"import sys, holdfast; holdfast.Conflict; print([m for m in {LATE!r} if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
