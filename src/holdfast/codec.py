@@ -33,7 +33,6 @@ INDEXED = 64 * 1024
 
 _PREFIX = b'{"v":%d,' % model.FORMAT
 _OTHER_MARK = b'"type":"~"'
-_LARGE_MARK = b'"large":{'
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(model.KnownPayload)
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -103,9 +102,18 @@ def decode(body: bytes, large: LargeStore) -> AnyPayload:
         payload: AnyPayload = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         payload = _decode_leniently(body)
-    if _LARGE_MARK in body and not isinstance(payload, Other):
-        payload = _with_values(payload, large)
-    return payload
+    return _with_values(payload, large) if _refers(payload) else payload
+
+
+def _refers(payload: AnyPayload) -> bool:
+    """Whether some of the payload's values are in the blob store."""
+    if payload.large is not None or (payload.source is not None and payload.source.large is not None):
+        return True
+    if isinstance(payload, Message):
+        for part in payload.parts:
+            if part.large is not None:
+                return True
+    return False
 
 
 def larges(payload: AnyPayload) -> Iterator[Large]:

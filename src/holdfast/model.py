@@ -191,6 +191,8 @@ class Other(msgspec.Struct, frozen=True):
     """An event of a type, or of a shape, that this version does not know, with all its fields."""
 
     data: dict[str, Any]
+    source: ClassVar[None] = None
+    large: ClassVar[None] = None
 
     @property
     def type(self) -> str:
@@ -203,6 +205,8 @@ class Damaged(msgspec.Struct, frozen=True):
 
     reason: str
     data: bytes
+    source: ClassVar[None] = None
+    large: ClassVar[None] = None
 
     @property
     def type(self) -> str:

@@ -141,6 +141,7 @@ class OtherPart(msgspec.Struct, frozen=True, tag_field="type", tag="~"):
     """A part of a type this version does not know, with all its fields. (`~` is no part's type: it never is stored.)"""
 
     data: dict[str, Any]
+    large: ClassVar[None] = None
 
     @property
     def type(self) -> str:

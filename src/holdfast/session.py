@@ -229,19 +229,25 @@ class Session:
 
     def decode(self, entry: Entry, damaged: OnDamage) -> Event:
         """An entry as an event."""
-        reason = entry.fault
-        payload: AnyPayload
-        try:
-            payload = Damaged(reason, entry.body) if reason else codec.decode(entry.body, self._store.large)
-        except Corrupt as error:
-            payload = Damaged(error.message, entry.body)
-        if isinstance(payload, Damaged) and damaged == "raise":
+        if not entry.fault:
+            try:
+                payload = codec.decode(entry.body, self._store.large)
+            except Corrupt as error:
+                return self._damaged(entry, error.message, damaged)
+            return Event(
+                payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
+            )
+        return self._damaged(entry, entry.fault, damaged)
+
+    def _damaged(self, entry: Entry, reason: str, damaged: OnDamage) -> Event:
+        if damaged == "raise":
             raise Corrupt(
-                f"event {entry.seq} of session {self.id!r} is damaged: {payload.reason}; "
+                f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
                 "its bytes are kept, and events(damaged='keep') reads past it",
                 session=self.id,
                 seq=entry.seq,
             )
+        payload = Damaged(reason, entry.body)
         return Event(
             payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
         )

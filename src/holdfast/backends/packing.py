@@ -7,6 +7,7 @@ shrink by themselves; with the dictionary a message takes about a third (docs/BE
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib.resources import files
 
 import zstandard
@@ -37,7 +38,7 @@ class Packer:
         self._compressor = zstandard.ZstdCompressor(
             level=LEVEL, dict_data=current, write_checksum=False, write_dict_id=False
         )
-        self._local = threading.local()
+        self._decompress = _Decompress(self._dictionaries)
 
     def pack(self, body: bytes) -> bytes:
         """The body, packed if that makes it smaller."""
@@ -57,15 +58,16 @@ class Packer:
         if number == 0:
             return packed[1:]
         try:
-            return self._decompressor(number).decompress(packed[1:])
+            return self._decompress[number](packed[1:])
         except (zstandard.ZstdError, KeyError, MemoryError) as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
 
-    def _decompressor(self, number: int) -> zstandard.ZstdDecompressor:
-        made: dict[int, zstandard.ZstdDecompressor] | None = getattr(self._local, "made", None)
-        if made is None:
-            made = self._local.made = {}
-        found = made.get(number)
-        if found is None:
-            found = made[number] = zstandard.ZstdDecompressor(dict_data=self._dictionaries[number])
-        return found
+
+class _Decompress(threading.local):
+    """A decompressor for each dictionary and thread: one must not be used by two at once."""
+
+    def __init__(self, dictionaries: dict[int, zstandard.ZstdCompressionDict]) -> None:
+        self._made = {n: zstandard.ZstdDecompressor(dict_data=d).decompress for n, d in dictionaries.items()}
+
+    def __getitem__(self, number: int) -> Callable[[bytes], bytes]:
+        return self._made[number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from struct import Struct, error
 from typing import Any
 from zlib import crc32
 
@@ -19,6 +20,7 @@ ENTRY = "head, seq, id, at, void, crc, body"
 FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 
+_numbers = Struct("<qqq?").pack
 encode = msgspec.json.Encoder().encode
 _tags = msgspec.json.Decoder(dict[str, str]).decode
 _counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -90,8 +92,9 @@ def head_of(row: Any) -> Head:
 def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
     """The checksum over all that a row of `ENTRY` says."""
     try:
-        return crc32(packed, crc32(f"{head},{seq},{at},{1 if void else 0},{id or ''}".encode()))
-    except (TypeError, UnicodeError):
+        start = crc32(_numbers(head, seq, at, void))
+        return crc32(packed, crc32(id.encode(), start) if id else start)
+    except (TypeError, AttributeError, UnicodeError, error):
         return -1  # a flipped bit may change a column's type; no checksum is negative
 
 
