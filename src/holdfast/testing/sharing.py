@@ -1,0 +1,229 @@
+"""What several threads and several openings see of each other, what outlives closing, and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from holdfast.backend import CHUNK, Backend
+from holdfast.plan import Commit, Head, Range, Refused
+from holdfast.testing.subject import (
+    Subject,
+    created,
+    done,
+    entries,
+    entry,
+    eventually,
+    head,
+    hits,
+    ref,
+    refused,
+    seqs,
+    text_of,
+)
+
+WRITERS = 6
+EACH = 25
+
+
+def _append_with_retries(backend: Backend, writer: int) -> None:
+    """Append at the expected position, over and over, as a careful writer does."""
+    number = 0
+    for _ in range(EACH * 1000):
+        last = head(backend).last
+        commit = Commit(ref=ref(), if_last=last, append=[entry(f"{writer}:{number}")], add={"n": 1})
+        number += isinstance(backend.commit([commit])[0], Head)
+        if number == EACH:
+            return
+    raise AssertionError(f"writer {writer} came to {number} of {EACH} appends: others always won")
+
+
+def _append_and_count(backend: Backend) -> None:
+    for _ in range(EACH):
+        done(backend, append=entries("x"), add={"n": 1})
+
+
+class SharingContract(Subject):
+    """Examples for threads, reopening, `listen`, `verify`, `info`, `close` and blobs."""
+
+    def test_threads_lose_nothing(self, backend: Backend) -> None:
+        created(backend)
+
+        def write(writer: int) -> list[int]:
+            return [
+                done(backend, append=[entry(f"{writer}:{n}", f"{writer}:{n}")], add={"n": 1}).last for n in range(EACH)
+            ]
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            told = list(pool.map(write, range(WRITERS)))
+        assert sorted(seq for seqs in told for seq in seqs) == list(range(1, WRITERS * EACH + 1))
+        log = backend.read(ref())
+        assert seqs(log) == list(range(1, WRITERS * EACH + 1))
+        for writer, mine in enumerate(told):
+            assert [log[seq - 1].id for seq in mine] == [f"{writer}:{n}" for n in range(EACH)]
+        assert (head(backend).counts, head(backend).rev) == ({"n": WRITERS * EACH}, WRITERS * EACH + 1)
+
+    def test_expected_positions_hold_among_threads(self, backend: Backend) -> None:
+        created(backend)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(_append_with_retries, [backend] * 3, range(3)))
+        assert seqs(backend.read(ref())) == list(range(1, 3 * EACH + 1))
+        assert head(backend).counts == {"n": 3 * EACH}
+
+    def test_of_many_creators_one_wins(self, backend: Backend) -> None:
+        def create(number: int) -> Head | Refused:
+            return backend.commit([Commit(ref=ref(), if_rev=0, tags={"by": str(number)})])[0]
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            results = list(pool.map(create, range(24)))
+        winners = [r for r in results if isinstance(r, Head)]
+        assert len(winners) == 1
+        assert all(r.why == "rev" and r.head == winners[0] for r in results if isinstance(r, Refused))
+
+    def test_a_reader_never_sees_half_a_commit(self, backend: Backend) -> None:
+        created(backend)
+        writing = threading.Event()
+
+        def write() -> None:
+            try:
+                for _ in range(40):
+                    done(backend, append=entries(*"abcde"), add={"n": 5})
+            finally:
+                writing.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(write)
+            while not writing.is_set():
+                now = head(backend)
+                assert now.last % 5 == 0
+                assert now.counts.get("n", 0) == now.last
+                log = seqs(backend.read(ref()))
+                assert log == list(range(1, len(log) + 1))
+                assert len(log) % 5 == 0
+                assert len(log) >= now.last
+            written.result()
+        assert head(backend).last == 200
+
+    def test_everything_outlives_closing(self, backend: Backend, place: Path) -> None:
+        if not self.persistent:
+            return
+        created(backend, at=3, tags={"user": "ann"}, add={"n": 1}, body=b"\x00b", append=[entry("one", "k1", at=-1)])
+        done(backend, append=[entry("two", "k2"), entry("three")], void=[Range(1, 1)])
+        created(backend, "trimmed", append=entries("a", "b", "c"))
+        done(backend, "trimmed", trim=2)
+        created(backend, "dead", append=entries("x"))
+        done(backend, "dead", delete=True)
+        created(backend, "based", base=9)
+        names = [ref(id) for id in ("s", "trimmed", "dead", "based", "nobody")]
+
+        def all_of_it() -> object:
+            logs = [backend.read(name, voided=True) for name in names]
+            return backend.get(names), logs, backend.find("session", {}), backend.find("session", {"user": "ann"})
+
+        before = all_of_it()
+        for _ in range(2):
+            backend = self.reopen(backend, place)
+            assert all_of_it() == before
+        try:
+            assert refused(backend, append=[entry("two", "k2")]) == "known"
+            assert refused(backend, "dead", append=entries("late")) == "deleted"
+            assert done(backend, append=entries("four")).last == 4
+            assert backend.verify() == []
+        finally:
+            backend.close()
+
+    def test_two_openings_share_one_store(self, backend: Backend, place: Path) -> None:
+        if not self.persistent:
+            return
+        other = self.make(place, text_of)
+        try:
+            created(backend, tags={"user": "ann"}, append=[entry("apple", "k1")])
+            assert head(other) == head(backend)
+            assert done(other, append=entries("apple")).last == 2
+            assert done(backend, append=entries("apple"), tags={"user": "bob"}).last == 3
+            assert refused(other, append=[entry("apple", "k1")]) == "known"
+            assert seqs(other.read(ref())) == seqs(backend.read(ref())) == [1, 2, 3]
+            assert other.find("session", {"user": "ann"}) == []
+            assert other.find("session", {"user": "bob"}) == [head(backend)]
+            assert hits(other, "apple") == hits(backend, "apple") == {("s", 1), ("s", 2), ("s", 3)}
+            done(other, delete=True)
+            assert refused(backend, append=entries("late")) == "deleted"
+            assert hits(backend, "apple") == set()
+        finally:
+            other.close()
+
+    def test_two_openings_lose_nothing(self, backend: Backend, place: Path) -> None:
+        if not self.persistent:
+            return
+        created(backend)
+        other = self.make(place, text_of)
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(_append_and_count, [backend, other, backend, other]))
+            assert seqs(other.read(ref())) == list(range(1, 4 * EACH + 1))
+            assert head(backend).counts == {"n": 4 * EACH}
+        finally:
+            other.close()
+
+    def test_a_listener_is_woken_by_a_commit(self, backend: Backend) -> None:
+        woken, also = threading.Event(), threading.Event()
+        stops: list[Callable[[], None]] = [backend.listen(woken.set), backend.listen(also.set)]
+        created(backend)
+        assert eventually(woken.is_set)
+        assert eventually(also.is_set)
+        stops[0]()
+        stops[0]()
+        also.clear()
+        done(backend, append=entries("x"))
+        assert eventually(also.is_set)
+        stops[1]()
+
+    def test_a_sound_store_has_no_problems(self, backend: Backend) -> None:
+        created(backend, append=entries("one", "two"))
+        done(backend, void=[Range(1, 1)], append=entries("three"))
+        created(backend, "dead")
+        done(backend, "dead", delete=True)
+        assert backend.verify() == []
+
+    def test_facts_are_told(self, backend: Backend) -> None:
+        facts = backend.info()
+        assert facts["engine"]
+        assert facts["durability"] in ("memory", "process", "disk", "replicated")
+        assert all(isinstance(name, str) and isinstance(fact, str) for name, fact in facts.items())
+
+    def test_closing_twice_does_nothing(self, backend: Backend) -> None:
+        created(backend)
+        backend.close()
+        backend.close()
+
+    def test_blobs_are_kept_under_their_digest(self, backend: Backend) -> None:
+        values = [b"", b"one", bytes(range(256)) * 100, b"\0" * CHUNK]
+        digests = [hashlib.sha256(value).hexdigest() for value in values]
+        blobs = backend.blobs
+        assert blobs.scan() == []
+        for digest, value in zip(digests, values, strict=True):
+            assert blobs.get(digest) is None
+            blobs.put(digest, value)
+            blobs.put(digest, value)
+            assert blobs.get(digest) == value
+        ordered = sorted(digests)
+        assert blobs.scan() == ordered
+        assert blobs.scan(limit=2) == ordered[:2]
+        assert blobs.scan(after=ordered[1]) == ordered[2:]
+        assert [blobs.delete(ordered[0]), blobs.delete(ordered[0])] == [True, False]
+        assert blobs.get(ordered[0]) is None
+        assert blobs.scan() == ordered[1:]
+
+    def test_blobs_outlive_closing(self, backend: Backend, place: Path) -> None:
+        if not self.persistent:
+            return
+        digest = hashlib.sha256(b"kept").hexdigest()
+        backend.blobs.put(digest, b"kept")
+        backend = self.reopen(backend, place)
+        try:
+            assert backend.blobs.get(digest) == b"kept"
+        finally:
+            backend.close()
