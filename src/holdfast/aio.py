@@ -18,8 +18,9 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 from holdfast.check import CheckReport
 from holdfast.codec import LARGE
 from holdfast.info import SessionInfo, now
-from holdfast.model import Event, Large, Message, to_micros
+from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
+from holdfast.parts import AnyPart
 from holdfast.plan import Refused
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
 from holdfast.store import SearchHit, Store, default_url
@@ -227,7 +228,7 @@ class AsyncSession:
     async def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
         """See `Session.append`. What is appended in one turn of the event loop shares one transaction."""
         session = self._session
-        if any(_may_be_large(event) for event in events):
+        if _may_write_blobs(events):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
         result = await self._store.sync.batcher.commit_async(commit)
@@ -299,20 +300,29 @@ def _page(found: Iterator[Event]) -> list[Event]:
     return list(islice(found, PAGE))
 
 
-def _may_be_large(event: Appendable) -> bool:
-    """Whether storing the event may write blobs, which must not be done on the event loop."""
-    if isinstance(event, Event):
-        return bool(event.raw) or _may_be_large(event.payload)
-    owners = [event, *event.parts] if isinstance(event, Message) else [event]
-    values = (getattr(owner, field) for owner in owners for field in getattr(owner, "LARGE_FIELDS", ()))
-    return any(_may_exceed(value) for value in values) or getattr(event, "source", None) is not None
+def _may_write_blobs(events: Sequence[Appendable]) -> bool:
+    """Whether storing the events may write blobs, which must not be done on the event loop."""
+    for event in events:
+        payload = event.payload if isinstance(event, Event) else event
+        if payload.source is not None or (isinstance(event, Event) and event.raw) or _may_be_large(payload):
+            return True
+        if isinstance(payload, Message):
+            for part in payload.parts:
+                if _may_be_large(part):
+                    return True
+    return False
 
 
-def _may_exceed(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) * 4 > LARGE
-    # How long a JSON value gets is only known once it is encoded; the usual small ones are let through.
-    return isinstance(value, Large) or (isinstance(value, dict | list) and len(repr(cast("Any", value))) * 2 > LARGE)
+def _may_be_large(owner: AnyPayload | AnyPart) -> bool:
+    for field in owner.LARGE_FIELDS:
+        value = getattr(owner, field)
+        if isinstance(value, str):
+            if len(value) * 4 > LARGE:
+                return True
+        # How long a JSON value gets is only known once it is encoded; the usual small ones are let through.
+        elif isinstance(value, Large) or (isinstance(value, dict | list) and len(repr(cast("Any", value))) * 2 > LARGE):
+            return True
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -193,6 +193,7 @@ class Other(msgspec.Struct, frozen=True):
     data: dict[str, Any]
     source: ClassVar[None] = None
     large: ClassVar[None] = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def type(self) -> str:
@@ -207,6 +208,7 @@ class Damaged(msgspec.Struct, frozen=True):
     data: bytes
     source: ClassVar[None] = None
     large: ClassVar[None] = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def type(self) -> str:

@@ -142,6 +142,7 @@ class OtherPart(msgspec.Struct, frozen=True, tag_field="type", tag="~"):
 
     data: dict[str, Any]
     large: ClassVar[None] = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def type(self) -> str:

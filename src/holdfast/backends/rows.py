@@ -111,16 +111,17 @@ def insert_head(db: Connection, head: Head) -> int:
 _INSERT_ENTRY = f"INSERT INTO entry ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
 
 
-def insert_entries(db: Connection, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> None:
-    """Write new entries of a head, their bodies packed."""
-    if len(entries) == 1:
-        db.execute(_INSERT_ENTRY, _entry_values(n, entries[0], packed[0]))
-    else:
-        db.executemany(_INSERT_ENTRY, [_entry_values(n, e, body) for e, body in zip(entries, packed, strict=True)])
+def insert_entries(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write new entries."""
+    if len(rows) == 1:
+        db.execute(_INSERT_ENTRY, rows[0])
+    elif rows:
+        db.executemany(_INSERT_ENTRY, rows)
 
 
-def _entry_values(n: int, e: Entry, body: bytes) -> tuple[Any, ...]:
-    return n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, body), body
+def entry_values(n: int, e: Entry, packed: bytes) -> tuple[Any, ...]:
+    """The columns of `ENTRY` for a new entry of the head in row `n`."""
+    return n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, packed), packed
 
 
 def write_tags(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:

@@ -30,6 +30,7 @@ from holdfast.backends.rows import (
     as_text,
     encode,
     entry_crc,
+    entry_values,
     find_sql,
     head_of,
     head_values,
@@ -70,10 +71,15 @@ class SQLiteBackend:
             where.path, self._engine, durable=durability == "disk", timeout=_timeout(where.params.get("timeout", "30"))
         )
         self.path = self._file.path
-        self.blobs: Blobs = DirectoryBlobs(self.path + "-blobs", durable=durability == "disk")
+        # Synced whatever the durability: a checkpoint syncs events, and none must outlive its large values.
+        self.blobs: Blobs = DirectoryBlobs(self.path + "-blobs")
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
         self._data_version = -1
-        self._packer = self._load_packer()
+        try:
+            self._packer = self._load_packer()
+        except BaseException:
+            self._file.close()
+            raise
         self._words = WordIndex(self._file, self._packer.unpack, text_of)
         self._background = Background(self._catch_up)
         self._listening = Listening(self._seen_version)
@@ -95,11 +101,13 @@ class SQLiteBackend:
         with self._file.mutex:
             packs = [[self._packer.pack(entry.body) for entry in commit.append] for commit in batch]
             changed: dict[Ref, Known] = {}
+            rows: list[tuple[Any, ...]] = []
             try:
                 db = self._file.begin()
                 try:
                     self._trust(db)
-                    results = [self._apply(db, c, p, changed) for c, p in zip(batch, packs, strict=True)]
+                    results = [self._apply(db, c, p, changed, rows) for c, p in zip(batch, packs, strict=True)]
+                    insert_entries(db, rows)
                     self._save(db, changed.values())
                 except BaseException:
                     self._file.end(db, commit=False)
@@ -126,10 +134,19 @@ class SQLiteBackend:
             self._data_version = version
 
     def _apply(
-        self, db: Connection, commit: Commit, packed: Sequence[bytes], changed: dict[Ref, Known]
+        self,
+        db: Connection,
+        commit: Commit,
+        packed: Sequence[bytes],
+        changed: dict[Ref, Known],
+        rows: list[tuple[Any, ...]],
     ) -> Head | Refused:
+        """Make one commit, but for the new entries, which join `rows`, and the head, which joins `changed`."""
         known = self._known(db, commit.ref)
         ids = [entry.id for entry in commit.append if entry.id]
+        if rows and (ids or commit.void or commit.delete or commit.trim is not None):
+            insert_entries(db, rows)  # what follows must see them
+            rows.clear()
         there = self._there(db, known.n, ids) if known and ids else ()
         planned = plan(known.head if known else None, there, commit)
         if isinstance(planned, Refused):
@@ -141,12 +158,14 @@ class SQLiteBackend:
         else:
             known.head = head
             changed[commit.ref] = known
-        if entries:
-            insert_entries(db, known.n, entries, packed)
-        for span in commit.void:
-            self._void(db, known.n, span.first, span.last, span.hide)
-        if commit.delete or commit.trim is not None:
-            self._remove(db, known.n, head.last if commit.delete else head.trim)
+        rows += [entry_values(known.n, entry, body) for entry, body in zip(entries, packed, strict=not commit.delete)]
+        if commit.void or commit.delete or commit.trim is not None:
+            insert_entries(db, rows)
+            rows.clear()
+            for span in commit.void:
+                self._void(db, known.n, span.first, span.last, span.hide)
+            if commit.delete or commit.trim is not None:
+                self._remove(db, known.n, head.last if commit.delete else head.trim)
         return head
 
     def _known(self, db: Connection, ref: Ref) -> Known | None:
