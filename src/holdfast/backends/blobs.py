@@ -26,6 +26,7 @@ class DirectoryBlobs:
     def __init__(self, path: str, *, durable: bool = True) -> None:
         self._path = path
         self._durable = durable
+        self._sure: set[str] = set()
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes.
@@ -34,8 +35,12 @@ class DirectoryBlobs:
             Unavailable: the disk refuses; nothing is left behind.
         """
         place = self._place(digest)
-        if os.path.exists(place):
-            return
+        try:
+            if os.path.exists(place):
+                self._sync_names(os.path.dirname(place))  # whoever stored it may not have come so far yet
+                return
+        except OSError as error:
+            raise unavailable(error, f"blob {digest} was not stored") from error
         packed = zstandard.ZstdCompressor(level=3).compress(data)
         content = _ZSTD + packed if len(packed) < len(data) else _RAW + data
         beside = f"{place}.{os.getpid()}.{threading.get_ident()}.tmp"
@@ -43,12 +48,21 @@ class DirectoryBlobs:
             make_dir(os.path.dirname(place), self._durable)
             self._write(beside, content)
             os.replace(beside, place)
-            if self._durable:
-                sync_dir(os.path.dirname(place))
+            self._sync_names(os.path.dirname(place))
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
             raise unavailable(error, f"blob {digest} was not stored") from error
+
+    def _sync_names(self, folder: str) -> None:
+        """Make the names in a folder of blobs durable, and, once for each process, its own and that of them all."""
+        if not self._durable:
+            return
+        sync_dir(folder)
+        if folder not in self._sure:
+            sync_dir(self._path)
+            sync_dir(os.path.dirname(os.path.abspath(self._path)))
+            self._sure.add(folder)
 
     def _write(self, path: str, content: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)

@@ -41,8 +41,13 @@ def make_dir(path: str, durable: bool = True) -> None:
     make_dir(parent, durable)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, DIR_MODE)
-        if durable:
-            sync_dir(parent)
+        try:
+            if durable:
+                sync_dir(parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)  # who tries again must not find it and believe it to be synced
+            raise
 
 
 def sync_dir(path: str) -> None:

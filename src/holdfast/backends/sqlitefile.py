@@ -97,13 +97,26 @@ class SQLiteFile:
         """The write connection; the caller holds `mutex`."""
         self._here()
         if self._writer is None:
-            self._lock_fd = os.open(
-                self.path + "-lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE
-            )
-            self._writer = self.connect()
-            self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the file and its log
-            self._guard()
+            try:
+                self._writer = self._open_writer()
+            except OSError as error:
+                raise unavailable(error, f"{self.path} can't be written") from error
         return self._writer
+
+    def _open_writer(self) -> Connection:
+        if self._lock_fd < 0:
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+            self._lock_fd = os.open(self.path + "-lock", flags, FILE_MODE)
+        db = self.connect()
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the file and its log
+            if self.durable:
+                sync_dir(os.path.dirname(self.path))  # SQLite does it too, and does not tell when that fails
+            self._guard()
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def begin(self) -> Connection:
         """Begin a write transaction under the lock of all processes; the caller holds `mutex`, and must `end` it.
@@ -186,7 +199,8 @@ class SQLiteFile:
                 self._unguard()
                 for db in [*self._readers, self._writer]:
                     if db is not None:
-                        db.close()
+                        with contextlib.suppress(*self.engine.errors):
+                            db.close()  # a checkpoint that fails here loses nothing: the log stays and is read again
             self._readers.clear()
             self._writer = None
             for fd in [*self._guards, self._lock_fd]:

@@ -1,0 +1,73 @@
+"""A writer that is killed at any moment: what it acknowledged is there, once; no batch is half; the store goes on.
+
+A kill leaves what the system was given, so this finds torn writes, lost locks and half batches, not a missing fsync:
+that is what tests/test_power_loss.py is for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from faults import BACKENDS, start, url_of
+from faults.work import Ack, Judge
+from faults.writer import TASKS
+
+ROUNDS, LONG = 30, 1_000
+MODES = ("steps", "tasks", "threads")
+STORE_LIFE = 5
+"""Rounds after which a new store begins, so that its check stays quick."""
+ENDLESS = 10**9
+
+
+def killed_writer(url: str, judge: Judge, mode: str, rnd: random.Random) -> None:
+    """Start a writer, kill it at a random moment, and tell the judge."""
+    writer = start("writer", url, judge.seed, judge.tried, ENDLESS, mode)
+    acks = rnd.choice((0, 1, rnd.randint(2, 60)))
+    assert writer.stdout is not None
+    with writer, selectors.DefaultSelector() as ready:
+        ready.register(writer.stdout, selectors.EVENT_READ)
+        told = b""
+        while told.count(b"\n") < acks + 1:
+            assert ready.select(60), f"the writer told nothing for a minute after {told[-100:]!r}"
+            chunk = os.read(writer.stdout.fileno(), 65_536)
+            assert chunk, f"the writer ended by itself ({writer.wait()}) after {told[-100:]!r}"
+            told += chunk
+        time.sleep(rnd.uniform(0, 0.2 if acks == 0 else 0.005))  # any moment, also in the middle of opening
+        writer.send_signal(signal.SIGKILL)
+        told += writer.stdout.read()
+    assert writer.returncode == -signal.SIGKILL
+    for line in told.split(b"\n")[1:-1]:
+        ack = Ack(*map(int, line.split()))
+        judge.acks[ack.n] = ack
+    # Each of its threads or tasks may have begun one step more.
+    judge.tried = max([judge.tried, *judge.acks]) + (2 if mode == "steps" else TASKS + 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_writer_loses_nothing_acknowledged(backend: str, mode: str, tmp_path: Path, long: bool) -> None:
+    rounds = (LONG if long else ROUNDS) // len(MODES)
+    rnd = random.Random(f"{backend} {mode}")
+    judge, place, acknowledged = Judge(0), tmp_path, 0
+    for number in range(rounds):
+        if number % STORE_LIFE == 0:
+            place = tmp_path / str(number)
+            place.mkdir()
+            acknowledged += len(judge.acks)
+            judge = Judge(number, appends=mode != "steps")
+        url = url_of(backend, place)
+        killed_writer(url, judge, mode, rnd)
+        with holdfast.open(url) as store:
+            assert judge.wrong(store) == [], f"round {number}, {place}"
+            session = store.create(f"after {number}")
+            assert session.append(holdfast.note("it goes on")).first == session.info().last
+            session.delete()
+    assert acknowledged + len(judge.acks) > rounds
