@@ -1,0 +1,82 @@
+"""Loading a session whole, and its last messages, against reading the rows and decoding their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import ours, peers
+from benchmarks.bench import Bench
+from benchmarks.floor import Bare
+from benchmarks.measure import interleaved, repeated, timed
+from benchmarks.rows import Row, at_most, not_run
+
+LAST = 50
+
+
+def load(bench: Bench) -> Iterator[Row]:
+    """10,000 messages."""
+    (size,) = bench.sizes([10_000])
+    mine, bare = bench.filled(size)
+    what = "load 10,000 messages"
+    table = Bare(bare)
+    with ours.store(mine) as store:
+        session = store.session("s")
+        samples = interleaved(
+            {
+                "messages": timed(session.messages),
+                "events": timed(lambda: list(session.events())),
+                "bare": timed(lambda: table.load("s")),
+            },
+            bench.scaled(15, 2),
+        )
+    table.close()
+    yield at_most(what, samples["messages"].p50, samples["bare"].p50, 1.5, "bare rows + JSON")
+    yield at_most(what + " as events", samples["events"].p50, samples["bare"].p50, None, "bare rows + JSON")
+    yield from _peers(bench, what, size, None, samples["messages"].p50)
+
+
+def last(bench: Bench) -> Iterator[Row]:
+    """The last 50 of 10,000 and of 100,000."""
+    names = (10_000, 100_000)
+    mine: list[float] = []
+    for name, size in zip(names, bench.sizes(names), strict=True):
+        path, bare = bench.filled(size)
+        table = Bare(bare)
+        with ours.store(path) as store:
+            session = store.session("s")
+            samples = interleaved(
+                {
+                    "holdfast": repeated(lambda session=session: session.messages(last=LAST), 10),
+                    "bare": repeated(lambda table=table: table.newest("s", LAST), 10),
+                },
+                bench.scaled(30, 2),
+            )
+        table.close()
+        mine.append(samples["holdfast"].p50)
+        what = f"last {LAST} of {name:,} messages"
+        yield at_most(what, mine[-1], samples["bare"].p50, 3, "bare rows + JSON")
+    yield at_most(f"last {LAST} of 100,000 ÷ of 10,000", mine[1], mine[0], 1.2, "of 10,000")
+    yield from _peers(bench, f"last {LAST} of 10,000 messages", bench.sizes(names)[0], LAST, mine[0])
+
+
+def _peers(bench: Bench, what: str, size: int, last: int | None, mine: float) -> Iterator[Row]:
+    found, missing = peers.installed(bench.path)
+    for peer in found:
+        if peer.name == "google-adk":
+            size = min(size, 1000)  # it takes milliseconds for each append: a tenth must do
+        loop = peers.Loop()
+        loop.run(_fill(peer, bench, size))
+        sample = interleaved({"peer": timed(lambda p=peer, o=loop: o.run(p.load("s", last)))}, bench.scaled(7, 1))
+        loop.run(peer.close())
+        loop.close()
+        name = peer.name if size != 1000 else f"{peer.name} with 1,000 messages"
+        yield at_most(what, mine, sample["peer"].p50, None, name)
+    for why in missing:
+        yield not_run(what, why)
+
+
+async def _fill(peer: peers.Peer, bench: Bench, size: int) -> None:
+    if isinstance(peer, peers.OpenAIAgents):
+        await peer.extend("s", bench.corpus.said(size))
+    else:
+        await peers.burst(peer, "s", bench.corpus.said(size))
