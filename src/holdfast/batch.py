@@ -16,7 +16,7 @@ from typing import cast
 
 from holdfast import forks
 from holdfast.backend import Backend
-from holdfast.errors import Uncertain
+from holdfast.errors import Unavailable, Uncertain
 from holdfast.plan import Commit, Head, Refused, validate
 
 MAX_COMMITS = 1024
@@ -50,6 +50,7 @@ class Batcher:
         self._forks = forks.count()
         self._queue: deque[_Slot] = deque()
         self._lock = threading.Lock()
+        self._closed = False
         self._draining = False
         self._drain_lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
@@ -87,14 +88,16 @@ class Batcher:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         slot = _Slot(commit, future)
         self._queue.append(slot)
-        if not self._draining:
-            self._start_drain()
+        self._start_drain()
         return await future
 
     def _start_drain(self) -> None:
+        # Under the lock, so that a drain that is about to end sees the commit or is seen to have ended.
         with self._drain_lock:
             if self._draining:
                 return
+            if self._closed:
+                raise Unavailable("the store was closed")
             self._draining = True
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
@@ -119,8 +122,10 @@ class Batcher:
             slots.append(slot)
             size += sum(len(entry.body) for entry in slot.commit.append)
         if slots:
-            self._write(slots)
-            _wake(slots)
+            try:
+                self._write(slots)
+            finally:
+                _wake(slots)
 
     def _write(self, slots: Sequence[_Slot]) -> None:
         try:
@@ -147,7 +152,9 @@ class Batcher:
         """Finish what is queued and end the thread."""
         if self._forks != forks.count():
             return
-        thread = self._thread
+        with self._drain_lock:
+            self._closed = True
+            thread = self._thread
         if thread is not None:
             thread.shutdown(wait=True)
         with self._lock:
