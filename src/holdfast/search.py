@@ -2,9 +2,8 @@
 
 The core turns text into a stream of tokens (`normalise`), reads a query into a small tree (`parse`) and cuts
 snippets (`snippet`). A backend only finds and ranks token streams. So a query hits the same events everywhere.
-The stream is lower case, its tokens stand between single spaces, and SQLite's FTS5 with `tokenize='ascii'` cuts it
-exactly there: a token holds only ASCII letters and digits and non-ASCII characters.
-"""
+The stream is lower case with single spaces between its tokens, which hold only ASCII letters and digits and non-ASCII
+characters; so SQLite's FTS5 with `tokenize='ascii'` cuts it exactly there."""
 
 from __future__ import annotations
 
