@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,20 @@ def test_the_names_of_errors_bring_nothing_heavy() -> None:
     code = f"import sys, holdfast; holdfast.Conflict; print([m for m in {LATE!r} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
+
+
+def test_a_type_checker_of_a_user_knows_the_names_and_tells_a_wrong_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import holdfast\n"
+        "from holdfast import Session, user\n"
+        "def last(session: Session) -> int:\n"
+        "    return session.append(user('Hi')).last\n"
+        "with holdfast.open('memory://') as store:\n"
+        "    print(last(store.session()))\n"
+        "print(holdfast.opn)\n"
+    )
+    pyright = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(program)]
+    told = json.loads(subprocess.run(pyright, cwd=tmp_path, capture_output=True, text=True, check=False).stdout)
+    errors = [(d["range"]["start"]["line"] + 1, d["rule"]) for d in told["generalDiagnostics"]]
+    assert errors == [(7, "reportAttributeAccessIssue")]
