@@ -21,23 +21,27 @@ _START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 class Writer:
     """Makes transcript files below a home folder until they take so many bytes."""
 
-    def __init__(self, home: Path, seed: int = 11) -> None:
+    def __init__(self, home: Path, corpus: Corpus | None = None) -> None:
         self._home = home
-        self._corpus = Corpus(seed)
+        self._corpus = corpus or Corpus(11)
         self._numbers = itertools.count(1)
 
     def write(self, size: int) -> int:
         """Write files of `size` bytes in all, at least; their bytes. Three of four are Claude Code's."""
         done = 0
-        for number in itertools.count():
-            if done >= size:
-                return done
-            path, records = self._codex(number) if number % 4 == 3 else self._claude(number)
+        for path, records in self.files():
             path.parent.mkdir(parents=True, exist_ok=True)
             data = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
             path.write_bytes(data)
             done += len(data)
+            if done >= size:
+                break
         return done
+
+    def files(self) -> Iterator[tuple[Path, Iterator[dict[str, Any]]]]:
+        """Files without an end: where each belongs, and its records."""
+        for number in itertools.count():
+            yield self._codex(number) if number % 4 == 3 else self._claude(number)
 
     def _id(self) -> str:
         return str(uuid.UUID(int=0x1A2B << 112 | next(self._numbers), version=4))
