@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+import holdfast
 
 EXAMPLES = 200
 """Examples of each property in a normal run."""
@@ -31,3 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the full length was asked for."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(params=["memory", "file", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be opened, for each backend."""
+    places = {"memory": "memory://", "file": f"file://{tmp_path}/store", "sqlite": f"sqlite://{tmp_path}/store.db"}
+    return places[request.param]
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[holdfast.Store]:
+    """An empty store, on each backend."""
+    with holdfast.open(url) as opened:
+        yield opened
