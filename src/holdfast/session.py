@@ -111,7 +111,7 @@ class Session:
         tally = Tally(payloads, titled="title" in self._head.tags)
         return Commit(
             ref=self._head.ref,
-            at=entries[0].at if len(entries) == 1 else max([entry.at for entry in entries]),
+            at=max(0, *[entry.at for entry in entries]),  # an event may be older than 1970, a last activity not
             if_last=expect,
             append=entries,
             add=tally.add,
@@ -149,6 +149,10 @@ class Session:
         ids = [entry.id for entry in commit.append if entry.id]
         beyond = [_key(key, len(commit.append))] if key else []
         stored = self._store.backend.read(commit.ref, ids=[*ids, *beyond], voided=True)
+        if stored and len(ids) < len(commit.append):
+            # Events without an id are told by where they stand: beside those of the batch that have one.
+            before = stored[0].seq - [entry.id for entry in commit.append].index(stored[0].id) - 1
+            stored = self._store.backend.read(commit.ref, after=before, upto=before + len(commit.append), voided=True)
         same = len(stored) == len(commit.append) and all(
             a.id == b.id and a.body == b.body for a, b in zip(stored, commit.append, strict=True)
         )
