@@ -20,7 +20,7 @@ test-long:  ## all tests, with fault, fuzz and model runs at their full length
 
 bench: setup       ## measure, and write docs/BENCHMARKS.md
 	.venv/bin/python -m pip install --quiet --editable '.[bench]'
-	.venv/bin/python benchmarks/run.py $(ARGS)
+	.venv/bin/python -m benchmarks --write $(ARGS)
 
 docs: setup        ## regenerate what is generated (the JSON Schemas) and run every example of the docs
 	.venv/bin/python -m holdfast.schema
