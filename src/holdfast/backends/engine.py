@@ -78,7 +78,9 @@ class Engine:
 
         return cast(
             "Connection",
-            sqlite3.connect(path, timeout, isolation_level=None, check_same_thread=False, cached_statements=256),
+            sqlite3.connect(
+                path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=256
+            ),
         )
 
     def safe(self) -> bool:

@@ -7,6 +7,7 @@ writes the files anew; a test keeps them true.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from importlib.resources import files
@@ -39,6 +40,9 @@ def generate(name: str) -> Schema:
     """The schema as the types of this version make it."""
     title, make = _RECORDS[name]
     schema, components = make()
+    for component in components.values():
+        # Python 3.13 cuts the indentation of docstrings, older ones keep it.
+        component["description"] = inspect.cleandoc(component["description"])
     return {"$schema": DIALECT, "title": title, **schema, "$defs": dict(sorted(components.items()))}
 
 
