@@ -1,0 +1,51 @@
+"""Where a row's body is: in the row itself, or elsewhere with the row saying where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from holdfast.backends.engine import Connection
+from holdfast.plan import Commit, Entry, Head, Ref
+
+
+class Bodies(Protocol):
+    """What keeps the bodies of entries. All but `unpack` are called by one writer at a time."""
+
+    def pack(self, commit: Commit) -> Sequence[bytes]:
+        """Make a commit's bodies ready, before the transaction."""
+        ...
+
+    def unpack(self, packed: bytes) -> bytes:
+        """The body that a row speaks of.
+
+        Raises:
+            Corrupt: it is damaged.
+        """
+        ...
+
+    def meet(self, db: Connection, ref: Ref) -> None:
+        """A head is about to be read for writing: bring its rows in step with what is kept elsewhere."""
+        ...
+
+    def place(
+        self, n: int, commit: Commit, before: Head | None, head: Head, entries: Sequence[Entry], packed: Sequence[bytes]
+    ) -> Sequence[bytes]:
+        """What the rows of a commit's entries hold; `n` is the head's row number."""
+        ...
+
+    def removed(self, db: Connection, n: int, head: Head) -> None:
+        """Rows of a head were removed: it was trimmed or deleted."""
+        ...
+
+    def settle(self, db: Connection) -> None:
+        """Make durable what is kept elsewhere, just before the transaction is committed."""
+        ...
+
+    def undo(self) -> None:
+        """Take back what was done since the last commit."""
+        ...
+
+    def distrust(self) -> None:
+        """Another process has written: forget what was remembered."""
+        ...
