@@ -17,7 +17,7 @@ MAX_FUNCTION = 50
 
 BOTTOM = {"errors", "forks", "clock", "parts", "model", "codec", "plan", "search"}
 TOP = {"cli", "web", "adapters", "formats", "importer"}
-FOR_BACKENDS = {"plan", "model", "errors", "backend", "search", "forks", "backends"}
+FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "backends"}
 
 
 class Import(NamedTuple):
