@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.check import CheckReport
 from holdfast.codec import LARGE
+from holdfast.errors import Deleted
 from holdfast.info import SessionInfo, now
 from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
@@ -69,7 +70,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
-        await self.run(self._store.close)
+        await asyncio.to_thread(self._store.close)
         self._threads.shutdown(wait=False)
 
     async def session(
@@ -267,11 +268,14 @@ class AsyncSession:
         position = after if after is not None else max((await self.info()).last - last, 0)
         async with _woken(self._store.sync) as wait:
             while True:
-                new = self._session.tail(after=position, follow=False)
-                while page := await self._store.run(_page, new):
-                    for event in page:
-                        position = event.seq
-                        yield event
+                new = self._session.events(after=position, damaged="keep")
+                try:
+                    while page := await self._store.run(_page, new):
+                        for event in page:
+                            position = event.seq
+                            yield event
+                except Deleted:
+                    return
                 if not follow or (stop is not None and stop.is_set()):
                     return
                 await wait()
@@ -332,7 +336,8 @@ async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
     event = asyncio.Event()
 
     def wake() -> None:
-        loop.call_soon_threadsafe(event.set)
+        with contextlib.suppress(RuntimeError):  # the loop was closed: whoever commits must not fail for that
+            loop.call_soon_threadsafe(event.set)
 
     async def wait() -> None:
         with contextlib.suppress(TimeoutError):
