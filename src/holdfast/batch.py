@@ -45,9 +45,17 @@ class Batcher:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._reset()
+        forks.watch(self)
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: the queue, the locks and the thread stay with the parent."""
+        if child:
+            self._reset()
 
     def _reset(self) -> None:
-        self._forks = forks.count()
         self._queue: deque[_Slot] = deque()
         self._lock = threading.Lock()
         self._closed = False
@@ -63,8 +71,6 @@ class Batcher:
             Unavailable, Uncertain: as the backend says.
         """
         validate(commit)
-        if self._forks != forks.count():
-            self._reset()  # a forked child: the parent's queue and locks are not ours
         if not self._queue and self._lock.acquire(blocking=False):
             # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
             try:
@@ -83,8 +89,6 @@ class Batcher:
     async def commit_async(self, commit: Commit) -> Result:
         """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
         validate(commit)
-        if self._forks != forks.count():
-            self._reset()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         slot = _Slot(commit, future)
         self._queue.append(slot)
@@ -150,8 +154,6 @@ class Batcher:
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
-        if self._forks != forks.count():
-            return
         with self._drain_lock:
             self._closed = True
             thread = self._thread

@@ -5,7 +5,9 @@ Programs of this package run as children (`python -m faults.writer …`); the or
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +23,23 @@ def url_of(backend: str, place: Path, **params: str) -> str:
     return url + ("?" + "&".join(f"{name}={value}" for name, value in params.items()) if params else "")
 
 
-def start(program: str, *arguments: object, **options: object) -> subprocess.Popen[bytes]:
+def start(program: str, *arguments: object, stdin: int | None = None) -> subprocess.Popen[bytes]:
     """Start a program of this package; its standard output is a pipe."""
-    return subprocess.Popen(command(program, *arguments), stdout=subprocess.PIPE, env=environment(), **options)  # type: ignore[call-overload]  # pipes and files only
+    return subprocess.Popen(command(program, *arguments), stdin=stdin, stdout=subprocess.PIPE, env=environment())
+
+
+def output(program: str, *arguments: object, timeout: float = 120) -> bytes:
+    """What a program of this package prints. It and its children are ended when it takes too long."""
+    with subprocess.Popen(
+        command(program, *arguments), stdout=subprocess.PIPE, env=environment(), start_new_session=True
+    ) as running:
+        try:
+            told, _ = running.communicate(timeout=timeout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 0, f"{program} {arguments} ended with {running.returncode}"
+    return told
 
 
 def command(program: str, *arguments: object) -> list[str]:

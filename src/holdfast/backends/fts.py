@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from holdfast import forks
 from holdfast.backend import TextOf
 from holdfast.backends.engine import Connection
 from holdfast.errors import Corrupt, HoldfastError, Unavailable
@@ -136,9 +137,21 @@ class Background:
 
     def __init__(self, catch_up: Callable[[Callable[[float], bool]], int]) -> None:
         self._catch_up = catch_up
+        self._start()
+        forks.watch(self)
+
+    def _start(self) -> None:
         self._waiting = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: the thread stays with the parent."""
+        if child:
+            self._start()
 
     def notice(self, entries: int) -> None:
         """So many entries were committed; the caller holds the writer's mutex."""

@@ -7,21 +7,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+
+from holdfast import forks
 
 INTERVAL = 0.02
 """Seconds between two looks at what other processes did."""
 
 
 class Listening:
-    """The listeners of one backend. `connect` opens what tells the store's present version, for the looking thread."""
+    """The listeners of one backend. `version` tells something that changes with every commit of any process."""
 
-    def __init__(self, connect: Callable[[], AbstractContextManager[Callable[[], int]]]) -> None:
-        self._connect = connect
-        self._lock = threading.Lock()
+    def __init__(self, version: Callable[[], object]) -> None:
+        self._version = version
         self._wakes: list[Callable[[], None]] = []
+        self._start()
+        forks.watch(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: the looking thread stays with the parent; the next listener starts another."""
+        if child:
+            self._start()
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Listen; what is returned stops it."""
@@ -54,13 +67,12 @@ class Listening:
                 wake()
 
     def _look(self, stop: threading.Event) -> None:
-        with self._connect() as version:
-            seen = version()
-            while not stop.wait(INTERVAL):
-                now = version()
-                if now != seen:
-                    seen = now
-                    self.wake()
+        seen = self._version()
+        while not stop.wait(INTERVAL):
+            now = self._version()
+            if now != seen:
+                seen = now
+                self.wake()
 
     def close(self) -> None:
         """End the looking thread."""

@@ -6,10 +6,9 @@ A batch of commits is one transaction. The heads that this process wrote last ar
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast import search
@@ -74,10 +73,10 @@ class RowBackend:
         self._bodies = bodies
         self._facts = facts
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
-        self._data_version = -1
+        self._data_version = (0, -1)
         self._words = WordIndex(file, bodies.unpack, text_of)
         self._background = Background(self._catch_up)
-        self._listening = Listening(self._seen_version)
+        self._listening = Listening(file.version)
 
     def _guarded(self) -> Guarded:
         return Guarded(self._engine, self.path)
@@ -123,7 +122,8 @@ class RowBackend:
 
     def _trust(self, db: Connection) -> None:
         """Believe the remembered heads only if no other connection has written since."""
-        version = db.execute("PRAGMA data_version").fetchone()[0]
+        # Numbers of different connections have nothing to say about each other.
+        version = (self._file.opened, db.execute("PRAGMA data_version").fetchone()[0])
         if version != self._data_version:
             self._heads.clear()
             self._bodies.distrust()
@@ -325,12 +325,6 @@ class RowBackend:
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""
         return self._listening.add(wake)
-
-    @contextlib.contextmanager
-    def _seen_version(self) -> Generator[Callable[[], int]]:
-        """What tells a commit of any process, from one connection of its own."""
-        with contextlib.closing(self._file.connect()) as db:
-            yield lambda: int(db.execute("PRAGMA data_version").fetchone()[0])
 
     def verify(self) -> list[Problem]:
         """SQLite's own check, then every record's checksum."""

@@ -3,8 +3,8 @@
 What keeps it safe: every write transaction, with the checkpoint that it may bring about, runs under the lock of the
 file `<path>-lock`, so writers of all processes take turns and none meets "database is locked"; nobody ever opens the
 database file itself but SQLite, because closing it again would cancel the process's locks on it
-(https://sqlite.org/howtocorrupt.html 2.2), and on Linux a guard of our own holds those locks a second time. A forked
-child starts afresh with its own connections.
+(https://sqlite.org/howtocorrupt.html 2.2), and on Linux a guard of our own holds those locks a second time. All
+is closed while the process is forked.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ from holdfast import forks
 from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sync_dir, try_lock, unavailable, unlock
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.migrate import migrate
-from holdfast.errors import Unavailable
+from holdfast.errors import HoldfastError, Unavailable
 
 MIN_FREE = 4 * 1024 * 1024
 """Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
 MAX_READERS = 16
 """Idle read connections that are kept."""
-
-_INHERITED: list[object] = []
-"""What a forked child got from its parent and must neither use nor close."""
 
 
 class SQLiteFile:
@@ -40,8 +37,11 @@ class SQLiteFile:
         self.durable = durable
         self.timeout = timeout
         self.created = False
+        self.opened = 0
+        self._watches = 0
         self._closed = False
         self._start()
+        forks.watch(self)
         try:
             self.created = self._create()
         except OSError as error:
@@ -50,12 +50,15 @@ class SQLiteFile:
             raise engine.explain(error, self.path) from error
 
     def _start(self) -> None:
-        self._forks = forks.count()
         self._writer: Connection | None = None
         self._readers: list[Connection] = []
+        self._watch: Connection | None = None
+        self._lent = 0
+        self._forking = False
         self._lock_fd = -1
         self._guards: list[int] = []
         self.mutex = threading.RLock()
+        self._pool = threading.Condition()
 
     def _create(self) -> bool:
         folder = os.path.dirname(self.path)
@@ -86,33 +89,41 @@ class SQLiteFile:
         db.execute("PRAGMA wal_autocheckpoint = 1000")
         return db
 
-    def _here(self) -> None:
-        if self._forks != forks.count():
-            _INHERITED.extend([self._writer, *self._readers, self.mutex])
-            self._start()
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable(f"the store {self.path} was closed")
 
     def writer(self) -> Connection:
-        """The write connection; the caller holds `mutex`."""
-        self._here()
+        """The write connection; the caller holds `mutex`. `opened` counts how often it was another one."""
+        self._check_open()
         if self._writer is None:
             try:
                 self._writer = self._open_writer()
             except OSError as error:
                 raise unavailable(error, f"{self.path} can't be written") from error
+            self.opened += 1
         return self._writer
 
     def _open_writer(self) -> Connection:
         if self._lock_fd < 0:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             self._lock_fd = os.open(self.path + "-lock", flags, FILE_MODE)
-        db = self.connect()
+        db = self._open()
         try:
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the file and its log
             if self.durable:
                 sync_dir(os.path.dirname(self.path))  # SQLite does it too, and does not tell when that fails
-            self._guard()
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open(self) -> Connection:
+        """A connection that has the file, its log and its locks; and the guard."""
+        db = self.connect()
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            with self._pool:
+                self._guard()
         except BaseException:
             db.close()
             raise
@@ -161,19 +172,34 @@ class SQLiteFile:
     @contextlib.contextmanager
     def reader(self) -> Generator[Connection]:
         """A read connection, which never waits for a writer."""
-        self._here()
+        with self._pool:
+            while self._forking:
+                self._pool.wait()
+            self._check_open()
+            db = self._readers.pop() if self._readers else None
+            self._lent += 1
         try:
-            db = self._readers.pop()
-        except IndexError:
-            db = self.connect()
-            db.execute("PRAGMA query_only = 1")
-        try:
+            if db is None:
+                db = self._open()
+                db.execute("PRAGMA query_only = 1")
             yield db
         finally:
-            if len(self._readers) < MAX_READERS and not self._closed:
-                self._readers.append(db)
-            else:
-                db.close()
+            with self._pool:
+                self._lent -= 1
+                if db is not None:
+                    self._readers.append(db)
+                while len(self._readers) > (0 if self._closed else MAX_READERS):
+                    self._readers.pop().close()
+                self._pool.notify_all()
+
+    def version(self) -> tuple[int, int]:
+        """What is another with every commit of any process."""
+        with self._pool:
+            self._check_open()
+            if self._watch is None:
+                self._watch = self._open()
+                self._watches += 1
+            return self._watches, int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     def _guard(self) -> None:
         """Hold SQLite's shared locks once more, in a way that a stray close() in this process can't cancel."""
@@ -182,30 +208,53 @@ class SQLiteFile:
         import fcntl
 
         for path, start, length in ((self.path, 0x40000002, 510), (self.path + "-shm", 128, 1)):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._guards.append(fd)
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, start, length, 0))
 
     def close(self) -> None:
         """Close all connections, under the lock: the last one of all processes checkpoints."""
-        with self.mutex:
+        with self.mutex, self._pool:
             if self._closed:
-                return
-            if self._forks != forks.count():
-                self._closed = True
                 return
             with locked(self.path + "-lock", self.timeout):
                 self._closed = True
-                self._unguard()
-                for db in [*self._readers, self._writer]:
-                    if db is not None:
-                        with contextlib.suppress(*self.engine.errors):
-                            db.close()  # a checkpoint that fails here loses nothing: the log stays and is read again
-            self._readers.clear()
-            self._writer = None
-            for fd in [*self._guards, self._lock_fd]:
-                if fd >= 0:
-                    os.close(fd)
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close what is open; the caller holds `mutex` and `_pool`."""
+        self._unguard()
+        for db in [*self._readers, self._watch, self._writer]:
+            if db is not None:
+                with contextlib.suppress(*self.engine.errors):
+                    db.close()  # a checkpoint that fails here loses nothing: the log stays and is read again
+        for fd in [*self._guards, self._lock_fd]:
+            if fd >= 0:
+                os.close(fd)
+        self._readers.clear()
+        self._guards.clear()
+        self._watch = self._writer = None
+        self._lock_fd = -1
+
+    def before_fork(self) -> None:
+        """See `forks`: SQLite's memory of its locks is wrong in a child, so nothing may be open meanwhile."""
+        self.mutex.acquire()
+        self._pool.acquire()
+        self._forking = True
+        self._pool.wait_for(lambda: not self._lent, self.timeout)
+        if not self._closed:
+            with contextlib.suppress(HoldfastError), locked(self.path + "-lock", self.timeout):
+                self._disconnect()
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: whoever needs a connection opens it."""
+        if child:
+            self._start()
+        else:
+            self._forking = False
+            self._pool.notify_all()
+            self._pool.release()
+            self.mutex.release()
 
     def _unguard(self) -> None:
         if sys.platform == "linux" and self._guards:

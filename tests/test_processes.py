@@ -1,0 +1,142 @@
+"""Several processes on one store: every acknowledged event once, gapless, and never an error of a lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import holdfast
+from faults import BACKENDS, output, start, url_of
+from faults.history import Call, wrong
+from faults.member import SESSIONS
+from faults.work import text_of
+from holdfast import Store
+
+CALLS, LONG = 400, 5_000
+"""Calls of each process."""
+
+
+def history(url: str, processes: int, count: int, mode: str) -> list[Call]:
+    """What the processes did, all beginning at the same time."""
+    members = [start("member", url, f"p{number}", count, mode, stdin=subprocess.PIPE) for number in range(processes)]
+    try:
+        for member in members:
+            assert member.stdout is not None
+            assert member.stdout.readline() == b"ready\n"
+        told = [member.communicate() for member in begun(members)]
+        assert [member.returncode for member in members] == [0] * processes
+        return [call for out, _ in told for call in msgspec.json.decode(out, type=list[Call])]
+    finally:
+        for member in members:
+            member.kill()
+            member.communicate()
+
+
+def begun(members: Sequence[subprocess.Popen[bytes]]) -> Sequence[subprocess.Popen[bytes]]:
+    """Let all of them begin before any is waited for."""
+    for member in members:
+        assert member.stdin is not None
+        member.stdin.write(b"go\n")
+        member.stdin.flush()
+    return members
+
+
+def logs(store: Store) -> dict[str, list[str]]:
+    """All sessions that are there, read whole; their numbers must have no gap."""
+    found: dict[str, list[str]] = {}
+    for info in store.sessions(limit=10_000):
+        events = list(store.session(info.id).events())
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        found[info.id] = [text_of(event) for event in events]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["threads", "tasks"])
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_processes_that_share_sessions_lose_nothing(
+    backend: str, processes: int, mode: str, tmp_path: Path, long: bool
+) -> None:
+    url = url_of(backend, tmp_path)
+    with holdfast.open(url) as store:
+        for id in SESSIONS:
+            store.session(id)
+    calls = history(url, processes, LONG if long else CALLS, mode)
+    with holdfast.open(url) as store:
+        assert store.check().findings == ()
+        found = logs(store)
+        assert set(found) == set(SESSIONS)  # and no short one came back
+        assert wrong(calls, found) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_hundred_callers_of_four_processes_get_one_new_session(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path)  # the store itself is new, too
+    calls = history(url, 4, 50, "callers")
+    assert len(calls) == 200
+    with holdfast.open(url) as store:
+        found = logs(store)
+        assert list(found) == ["everybody's"]
+        assert wrong(calls, found) == []
+
+
+@pytest.mark.parametrize("how", ["fork", "pool", "busy", "left"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_forked_child_and_its_parent_go_on_with_an_open_store(backend: str, how: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path)
+    told = output("forker", url, how)
+    with holdfast.open(url) as store:
+        assert store.check().findings == ()
+        held = [text_of(event) for event in store.session("shared").events()]
+    assert sorted(held) == sorted(told.decode().splitlines())
+    assert len(held) >= 40
+
+
+if sys.platform == "linux":  # the locks are POSIX's, the guard is made of Linux's
+
+    @pytest.mark.parametrize("how", ["stray", "twice"])
+    def test_a_stray_close_of_the_database_in_this_process_loses_nothing(how: str, tmp_path: Path) -> None:
+        assert lost_by(how, tmp_path) == []
+
+    def test_without_the_guard_a_stray_close_loses_writes(tmp_path: Path) -> None:
+        assert len(lost_by("unguarded", tmp_path)) > 10
+
+
+def lost_by(how: str, place: Path) -> list[str]:
+    """The acknowledged events that another process does not find."""
+    url = url_of("sqlite", place)
+    acknowledged = output("locks", url, how).decode().splitlines()
+    assert len(acknowledged) == 50
+    with holdfast.open(url) as store:
+        assert store.check().findings == ()
+        held = {text_of(event) for event in store.session("s").events()}
+    return [text for text in acknowledged if text not in held]
+
+
+def test_nothing_but_sqlite_opens_a_live_database(tmp_path: Path) -> None:
+    """Closing such a file would cancel the locks that SQLite holds on it; only the guard does, and keeps it open."""
+    url = url_of("sqlite", tmp_path)
+    assert output("locks", url, "audit") == b"opened 0 times\n"
+
+
+def test_the_judge_of_histories_finds_what_is_wrong() -> None:
+    log = ["a", "b", "c"]
+    first = Call("append", "s", 0, 10, ["a", "b"], 1, 2)
+    second = Call("append", "s", 20, 30, ["c"], 3, 3)
+    assert wrong([first, second, Call("read", "s", 12, 15, ["a", "b"])], {"s": log}) == []
+    for calls, held in (
+        ([first, second], ["a", "b"]),  # lost
+        ([first, second], ["a", "b", "c", "c"]),  # twice
+        ([first, second], ["a", "c", "b"]),  # torn apart
+        ([first], log),  # from nobody
+        ([first, second, Call("read", "s", 12, 15, ["a"])], log),  # half a batch
+        ([first, second, Call("read", "s", 12, 15, ["b", "a"])], log),  # out of order
+        ([first, second, Call("read", "s", 31, 35, ["a", "b"])], log),  # too old
+        ([first, second, Call("read", "other", 0, 1, [])], log),  # no such session
+    ):
+        assert wrong(calls, {"s": held}) != []
