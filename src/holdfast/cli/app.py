@@ -1,0 +1,280 @@
+"""The group of commands: common options, the store they work on, and what an error means to a shell.
+
+Data goes to stdout, talk to stderr. Every failure is one sentence and an exit code; `HOLDFAST_DEBUG=1` shows the
+traceback behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from holdfast import errors
+from holdfast.cli.shapes import dumps, error_shape
+from holdfast.cli.terminal import Line, Span, safe, styler
+
+if TYPE_CHECKING:
+    from holdfast.store import Store
+
+OK, FAILURE, USAGE, NOT_FOUND, CONFLICT, INTEGRITY, UNAVAILABLE, DENIED, PARTIAL, INTERRUPTED = (*range(9), 130)
+
+_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
+    (errors.NotFound, NOT_FOUND),
+    (errors.Conflict, CONFLICT),
+    (errors.Corrupt, INTEGRITY),
+    (errors.Unavailable, UNAVAILABLE),
+    (errors.Denied, DENIED),
+    (errors.ReadOnly, DENIED),
+    (errors.Invalid, USAGE),
+)
+
+
+class App:
+    """What the common options say, and where output goes."""
+
+    def __init__(self, url: str | None, json: bool, color: bool | None, quiet: bool) -> None:
+        self.url = url
+        self.json = json
+        self.quiet = quiet
+        no_color = color is False or bool(os.environ.get("NO_COLOR"))
+        self.terminal = sys.stdout.isatty()
+        self._colored = color is True or (self.terminal and not no_color and os.environ.get("TERM") != "dumb")
+
+    @contextlib.contextmanager
+    def store(self, *, create: bool = False) -> Generator[Store]:
+        """The store that is meant, open. Only a command that writes something new creates one by opening it.
+
+        Raises:
+            NotFound: there is none, and it is not to be created.
+        """
+        from holdfast.store import default_url, open
+
+        url = self.url or default_url()
+        if not create:
+            check_there(url)
+        with open(url) as store:
+            yield store
+
+    def line(self, *spans: Span | str) -> None:
+        """A line of data. What was stored must have gone through `safe` or `safe_line`."""
+        self.lines([[s if isinstance(s, Span) else Span(s) for s in spans]])
+
+    def lines(self, lines: Iterable[Line], *, paged: bool = False) -> None:
+        """Lines of data; `paged` shows them in a pager if stdout is a terminal."""
+        style = styler(self._colored)
+        texts = ("".join(style(span) for span in line) + "\n" for line in lines)
+        if paged and self.terminal:
+            os.environ.setdefault("LESS", "-FRX")
+            click.echo_via_pager(texts, color=self._colored)
+            return
+        for text in texts:
+            sys.stdout.write(text)
+
+    def data(self, value: Any) -> None:
+        """A value as a line of JSON."""
+        self.text(dumps(value))
+
+    def text(self, text: str) -> None:
+        """A line that is ready to be printed."""
+        sys.stdout.write(text + "\n")
+
+    def items(self, texts: Iterable[str], cursor: str | None = None, **more: Any) -> None:
+        """A list as one JSON object, its items written as they come."""
+        head = dumps(more)[1:-1]
+        sys.stdout.write("{" + (head + ", " if head else "") + '"items": [')
+        for index, text in enumerate(texts):
+            sys.stdout.write(("\n" if index == 0 else ",\n") + text)
+        sys.stdout.write(f'], "cursor": {dumps(cursor)}}}\n')
+
+    def say(self, text: str) -> None:
+        """Talk: a line on stderr, unless `-q`. Control characters are made safe."""
+        if not self.quiet:
+            sys.stderr.write(safe(text) + "\n")
+
+
+def check_there(url: str) -> None:
+    """Refuse a store that is not there yet.
+
+    Raises:
+        NotFound: nothing is at the URL's path.
+        Invalid: the URL is wrong.
+    """
+    from holdfast.backend import parse_url
+
+    where = parse_url(url)
+    if where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
+        raise errors.NotFound(f"there is no store at {url} yet; `holdfast init` creates one", url=url)
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(App).json = True
+
+
+def _set_store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(App).url = value
+
+
+class Command(click.Command):
+    """A command whose help begins with examples, and that takes `--json` and `--store` behind its name too."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params += [
+            click.Option(["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print JSON."),
+            click.Option(["--store"], metavar="URL", expose_value=False, callback=_set_store, hidden=True),
+        ]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples, usage, then what it does and its options."""
+        _format_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+
+def _format_examples(examples: str, formatter: click.HelpFormatter) -> None:
+    if examples:
+        formatter.write("Examples:\n")
+        for line in examples.strip().splitlines():
+            formatter.write(f"  {line.strip()}\n")
+        formatter.write_paragraph()
+
+
+class Group(click.Group):
+    """A group whose commands are imported when they are asked for: `name` is in `holdfast.cli.<module>`."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, lazy: dict[str, str] | None = None, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # the name is click's
+        """In the order they were named."""
+        return [*self.lazy, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, its module imported now."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.lazy[cmd_name].partition(":")
+        return getattr(import_module(f"holdfast.cli.{module}"), attribute)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples, usage, then the commands."""
+        _format_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+
+LAZY = {
+    "init": "admin:init",
+    "info": "admin:info",
+    "check": "admin:check",
+    "version": "admin:version",
+    "session": "sessions:session",
+    "append": "events:append",
+    "tail": "events:tail",
+    "search": "events:search",
+}
+
+EXAMPLES = """
+holdfast session list                     # the sessions that were active last
+holdfast session show @last               # the newest one, as a person reads it
+holdfast append support-42 'Hi' --create  # add a message
+holdfast search '"order 7" -refund'       # find it again
+"""
+
+
+@click.group(cls=Group, lazy=LAZY, examples=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--store", "url", metavar="URL", help="The store; else HOLDFAST_URL, else a file in your data directory.")
+@click.option("--json", is_flag=True, help="Print JSON of a stable shape (docs/CLI.md).")
+@click.option("--color/--no-color", default=None, help="Colours; without, only on a terminal and not with NO_COLOR.")
+@click.option("-q", "--quiet", is_flag=True, help="No talk on stderr but errors.")
+@click.version_option(package_name="holdfast", message="holdfast %(version)s")
+@click.pass_context
+def holdfast(ctx: click.Context, url: str | None, json: bool, color: bool | None, quiet: bool) -> None:
+    """Keep the sessions of AI agents: what was said, which tools ran, what it cost.
+
+    A session is named by its id, the unique start of it, its name, or @last; name@seq is one of its events.
+    """
+    ctx.obj = App(url, json, color, quiet)
+
+
+pass_app = click.make_pass_decorator(App)
+
+
+def exit_code(error: errors.HoldfastError) -> int:
+    """What an error means to a shell. `Uncertain` is a plain failure: it must not look like one that stored nothing."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        _utf8(stream)
+    if instruction := os.environ.get("_HOLDFAST_COMPLETE"):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(holdfast, {}, "holdfast", "_HOLDFAST_COMPLETE", instruction)
+    try:
+        code = _invoke(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted. What is buffered can't be written any more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    return code
+
+
+def _utf8(stream: IO[str]) -> None:
+    # A lone surrogate becomes `\udXXX`, which in JSON is the right escape for it.
+    stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # text streams of a process have it
+
+
+def _invoke(args: Sequence[str]) -> int:
+    as_json = "--json" in args[: args.index("--") if "--" in args else None]
+    debug = bool(os.environ.get("HOLDFAST_DEBUG"))
+    try:
+        with holdfast.make_context("holdfast", list(args)) as ctx:
+            holdfast.invoke(ctx)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        code = USAGE if isinstance(error, click.UsageError) else FAILURE
+        hint = (
+            f"; {error.ctx.command_path} --help says more" if isinstance(error, click.UsageError) and error.ctx else ""
+        )
+        return _fail({"type": type(error).__name__, "message": error.format_message() + hint}, code, as_json)
+    except errors.HoldfastError as error:
+        if debug:
+            raise
+        return _fail(error_shape(error), exit_code(error), as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if debug:
+            raise
+        where = f" {error.filename!r}" if error.filename else ""
+        return _fail({"type": type(error).__name__, "message": f"{error.strerror or error}{where}"}, FAILURE, as_json)
+    except Exception as error:  # the last line before the shell: a sentence, and a way to see more
+        if debug:
+            raise
+        message = f"unexpected {type(error).__name__}: {error}; HOLDFAST_DEBUG=1 shows where"
+        return _fail({"type": type(error).__name__, "message": message}, FAILURE, as_json)
+    return OK
+
+
+def _fail(shape: dict[str, Any], code: int, as_json: bool) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(dumps({"error": shape}) + "\n" if as_json else f"holdfast: {safe(shape['message'])}\n")
+    return code

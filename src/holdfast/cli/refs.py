@@ -1,0 +1,94 @@
+"""References: how a person names a session or one of its events on the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from holdfast.errors import HoldfastError, Invalid, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.session import Session
+    from holdfast.store import Store
+
+_WITH_SEQ = re.compile(r"(.+)@(\d{1,18})", re.DOTALL)
+
+
+class Named(NamedTuple):
+    """What a reference names: a session, and one of its events if it ends in `@seq`."""
+
+    session: Session
+    seq: int | None
+
+
+def named(store: Store, reference: str) -> Named:
+    """The session, or event, that a reference names.
+
+    Raises:
+        NotFound: there is none.
+        Invalid: several sessions could be meant; the message names them.
+    """
+    try:
+        return Named(store.resolve(reference), None)
+    except NotFound:
+        match = _WITH_SEQ.fullmatch(reference)
+        if match is None:
+            raise
+    session, seq = store.resolve(match[1]), int(match[2])
+    if not 1 <= seq <= session.last:
+        raise NotFound(f"session {session.id!r} has no event {seq}; its newest is {session.last}", session=session.id)
+    return Named(session, seq)
+
+
+def whole(store: Store, reference: str) -> Session:
+    """The session that a reference names, where an event would make no sense.
+
+    Raises:
+        NotFound, Invalid: as `named`, or it names an event.
+    """
+    session, seq = named(store, reference)
+    if seq is not None:
+        raise Invalid(f"{reference!r} names one event; name the whole session: {session.id}", session=session.id)
+    return session
+
+
+class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # older click's takes none
+    """A reference as a parameter: kept as text, completed from the newest sessions of the store."""
+
+    name = "ref"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # the name is click's
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Ids and names that start so. Whatever goes wrong, a shell gets no completions rather than an error."""
+        from holdfast.cli.app import check_there
+        from holdfast.store import default_url, open
+
+        url = str(ctx.find_root().params.get("url") or default_url())
+        found = [CompletionItem("@last", help="the newest session")] if "@last".startswith(incomplete) else []
+        try:
+            check_there(url)
+            with open(url) as store:
+                for info in store.sessions(limit=1000):
+                    if info.id.startswith(incomplete):
+                        found.append(CompletionItem(info.id, help=_one_line(info.title)))
+                    if info.name and info.name.startswith(incomplete):
+                        found.append(CompletionItem(info.name, help=_one_line(info.title)))
+        except HoldfastError:
+            return found
+        return found[:100]
+
+
+def _one_line(title: str | None) -> str:
+    from holdfast.cli.terminal import safe_line
+
+    return safe_line(title or "")
+
+
+REF = SessionRef()

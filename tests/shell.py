@@ -1,0 +1,68 @@
+"""Runs the command as a process, as a shell does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+COMMAND = [sys.executable, "-m", "holdfast.cli"]
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as one JSON value."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """What it printed, a JSON value a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """A place with a store of its own, where commands run."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.url = f"sqlite://{place}/store.db"
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST", "_HOLDFAST", "XDG_"))
+        }
+        for name in ("NO_COLOR", "CLAUDE_CONFIG_DIR", "CODEX_HOME"):
+            kept.pop(name, None)
+        self.env = {**kept, "HOME": str(place), "HOLDFAST_URL": self.url, "COLUMNS": "120", "TZ": "UTC"}
+
+    def start(self, *args: str, **how: Any) -> subprocess.Popen[bytes]:
+        """A command that goes on running."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        return subprocess.Popen([*COMMAND, *args], cwd=self.place, env=self.env, **streams)
+
+    def __call__(self, *args: str, stdin: str | bytes = b"", env: dict[str, str] | None = None) -> Done:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*COMMAND, *args],
+            cwd=self.place,
+            env={**self.env, **(env or {})},
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ok(self, *args: str, stdin: str | bytes = b"") -> Done:
+        """Run a command that must succeed."""
+        done = self(*args, stdin=stdin)
+        assert done.code == 0, done
+        return done
