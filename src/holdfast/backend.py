@@ -178,7 +178,12 @@ def parse_url(url: str) -> Location:
     if scheme not in PARAMS:
         known = ", ".join(f"{name}:" for name in PARAMS)
         raise Invalid(f"no backend for {scheme!r} in {url!r}; there are {known}", url=url, scheme=scheme)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Invalid(f"{url!r} is no URL: {error}", url=url) from None
+    if parts.fragment or not url.isprintable():
+        raise Invalid(f"{url!r} holds '#' or a control character, which would cut the path; write %23", url=url)
     if parts.netloc:
         hint = f"{scheme}:///{parts.netloc}{parts.path} (absolute) or {scheme}:{parts.netloc}{parts.path} (relative)"
         raise Invalid(f"{url!r} names a host; write {hint}", url=url)
@@ -190,6 +195,8 @@ def parse_url(url: str) -> Location:
     if params.get("durability", "disk") not in DURABILITIES:
         raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of disk, process", url=url)
     path = unquote(parts.path)
+    if "\0" in path:
+        raise Invalid(f"{url!r} holds a NUL character, which no file system takes", url=url)
     if path.startswith("/~"):
         path = path[1:]
     if scheme != "memory" and not path.strip("/"):

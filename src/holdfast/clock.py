@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from holdfast.errors import Invalid
 
@@ -37,8 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def from_micros(at: int) -> datetime:
     """Microseconds since 1970 UTC as a datetime in UTC."""
-    seconds, micros = divmod(at, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+    return _EPOCH + timedelta(microseconds=at)
 
 
 def rfc3339(at: int) -> str:

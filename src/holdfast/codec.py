@@ -57,8 +57,7 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
         Invalid: a value has no JSON form, or nests too deep; the message names its path.
         TooLarge: the body exceeds `MAX_BODY` although its large values moved out.
     """
-    if isinstance(payload, Other | model.Damaged):
-        raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
+    _check_kind(payload)
     try:
         body = _encoder.encode(payload)
     except (TypeError, ValueError, RecursionError, OverflowError):
@@ -68,6 +67,24 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
     if b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check(_plain(payload), "$", 0)
     return _PREFIX + body[1:]
+
+
+_PAYLOADS = (model.Payload, Custom)
+_PARTS = (model.Part, OtherPart)
+
+
+def _check_kind(payload: Any) -> None:
+    """Refuse what is no payload, or is made of what is no part: it would be stored and not be read again."""
+    if not isinstance(payload, _PAYLOADS):
+        if isinstance(payload, Other | model.Damaged):
+            raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
+        raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
+    if isinstance(payload, Message):
+        for part in cast("tuple[object, ...]", payload.parts):
+            if not isinstance(part, _PARTS):
+                raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
+    elif isinstance(payload, Custom) and not payload.type.startswith("x."):
+        raise Invalid(f"the type of a custom event is x.<name>, not {payload.type!r:.80}", type=payload.type)
 
 
 def encode_json(value: Any) -> bytes:

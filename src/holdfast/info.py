@@ -17,8 +17,9 @@ import msgspec
 
 from holdfast.clock import now as now
 from holdfast.codec import decode_json, encode_json
+from holdfast.errors import Invalid
 from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
-from holdfast.plan import Head, Ref
+from holdfast.plan import Head, Ref, check_id
 
 SESSION = "session"
 """The kind of head that a session is."""
@@ -120,6 +121,7 @@ def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | N
     named = isinstance(labels, Mapping)
     chosen = cast("Mapping[str, bool]", labels) if named else dict.fromkeys(labels, True)
     for label, present in chosen.items():
+        check_id(label, "label")
         tags[_LABEL + label] = "1" if present else None
     return tags
 
@@ -169,7 +171,9 @@ class Tally:
             if payload.model:
                 self.tags = {**(self.tags or {}), _MODEL + payload.model: "1"}
 
-    def _count(self, name: str, more: int) -> None:
+    def _count(self, name: str, more: object) -> None:
+        if not isinstance(more, int):
+            raise Invalid(f"{name} is counted in whole numbers, not {more!r:.40}", name=name)
         self.add[name] = self.add.get(name, 0) + more
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from holdfast.errors import Invalid
+from holdfast.plan import LAST_TIME, MAX_COUNT
 
 T = TypeVar("T")
 MAX_LIMIT = 10_000
@@ -55,11 +56,15 @@ def _uncursor(cursor: str, type: Any) -> Any:
         ) from None
 
 
+_At = Annotated[int, msgspec.Meta(ge=0, le=LAST_TIME)]
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
 def position_of(cursor: str | None) -> tuple[int, str] | None:
     """The (at, id) behind which a list goes on; None for its beginning."""
-    return None if cursor is None else _uncursor(cursor, tuple[int, str])
+    return None if cursor is None else _uncursor(cursor, tuple[_At, str])
 
 
 def offset_of(cursor: str | None) -> int:
     """How many hits a search passes over."""
-    return 0 if cursor is None else _uncursor(cursor, tuple[int])[0]
+    return 0 if cursor is None else _uncursor(cursor, tuple[_Offset])[0]

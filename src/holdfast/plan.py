@@ -27,7 +27,11 @@ MAX_BATCH = 64 * 1024 * 1024
 MAX_TAGS = 256
 """Tags on one head."""
 MAX_COUNT = 2**63 - 1
-"""Largest absolute value of a counter, a sequence number or a time."""
+"""Largest absolute value of a counter."""
+MAX_BASE = 2**62
+"""Largest seq that a log may start behind, so that there is always room for more."""
+FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The years 1 to 9999, which calendars can tell, in microseconds since 1970 UTC."""
 
 
 class Ref(NamedTuple):
@@ -221,8 +225,10 @@ def validate(commit: Commit) -> None:
     """
     check_id(commit.ref.kind, "kind")
     check_id(commit.ref.id, "id")
-    if not 0 <= commit.at <= MAX_COUNT or not 0 <= commit.base <= MAX_COUNT:
-        raise Invalid("a time or base is outside 0 … 2**63-1", ref=commit.ref)
+    if not 0 <= commit.at <= LAST_TIME:
+        raise Invalid(f"the time {commit.at} is outside the years 1970 to 9999; it counts microseconds", at=commit.at)
+    if not 0 <= commit.base <= MAX_BASE:
+        raise Invalid(f"the base {commit.base} is outside 0 … 2**62", ref=commit.ref)
     if commit.append:
         _check_entries(commit)
     if commit.body is not None and len(commit.body) > MAX_ENTRY:
@@ -234,7 +240,7 @@ def validate(commit: Commit) -> None:
         for name, more in commit.add.items():
             check_id(name, "counter")
             if not -MAX_COUNT <= more <= MAX_COUNT:
-                raise Invalid(f"counter {name!r} can't grow by {more}: outside ±2**63", name=name)
+                raise Invalid(f"counter {name!r} can't grow by more than ±2**63", name=name)
     if commit.void and any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
         raise Invalid("a range to hide must run from a first to a last seq, from 1 on", ranges=list(commit.void))
     if commit.base and commit.if_rev != 0:
@@ -254,8 +260,8 @@ def _check_entries(commit: Commit) -> None:
             raise TooLarge(f"an entry takes {size:,} bytes, the limit is {MAX_ENTRY:,}", size=size, limit=MAX_ENTRY)
         if entry.id:
             check_id(entry.id, "event id")
-        if not -MAX_COUNT <= entry.at <= MAX_COUNT:
-            raise Invalid(f"an entry's time {entry.at} is outside ±2**63 microseconds", at=entry.at)
+        if not FIRST_TIME <= entry.at <= LAST_TIME:
+            raise Invalid(f"the time {entry.at} is outside the years 1 to 9999; it counts microseconds", at=entry.at)
     if total > MAX_BATCH:
         raise TooLarge(f"the batch takes {total:,} bytes, the limit is {MAX_BATCH:,}", size=total, limit=MAX_BATCH)
     if len(commit.append) > 1:
@@ -274,15 +280,17 @@ def _check_tags(tags: Mapping[str, str | None] | Mapping[str, str]) -> None:
 
 
 @lru_cache(8192)  # the same few ids and names come with every commit
-def check_id(value: str, what: str) -> None:
+def check_id(value: object, what: str) -> None:
     """Refuse an id that some backend or file system could not hold exactly.
 
     Ids may hold any character but control characters and lone surrogates; they are compared code point by code point.
 
     Raises:
-        Invalid: empty, or with such a character.
+        Invalid: no text, empty, or with such a character.
         TooLarge: more than `MAX_ID` bytes of UTF-8.
     """
+    if not isinstance(value, str):
+        raise Invalid(f"the {what} must be text, not {type(value).__name__}", value=value)
     if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID:
         return
     if not value:
@@ -292,8 +300,10 @@ def check_id(value: str, what: str) -> None:
         raise Invalid(f"the {what} {value[:80]!r} holds a control character; leave it out", value=value)
 
 
-def check_text(value: str, what: str, limit: int) -> None:
+def check_text(value: object, what: str, limit: int) -> None:
     """Refuse text that has no UTF-8, holds NUL, or takes more than `limit` bytes."""
+    if not isinstance(value, str):
+        raise Invalid(f"the {what} must be text, not {type(value).__name__}", value=value)
     try:
         size = len(value.encode())
     except UnicodeEncodeError:

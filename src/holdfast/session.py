@@ -28,7 +28,7 @@ from holdfast.errors import (
 )
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import Commit, Entry, Head, Range, Refused
+from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Range, Refused
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -194,7 +194,8 @@ class Session:
         if last is not None and last < 0:
             raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
         wanted = {types} if isinstance(types, str) else None if types is None else set(types)
-        upto = None if before is None else before - 1
+        after = min(max(after, 0), MAX_COUNT)
+        upto = None if before is None else min(max(before - 1, 0), MAX_COUNT)
         if last is not None:
             newest = self._pages(after, upto, last, wanted, True, hidden, damaged)
             return newest if reverse else iter(list(newest)[::-1])

@@ -118,7 +118,7 @@ class Store:
             if head is not None:
                 return self._own(head, user)
         commit = self._creation(
-            id or new_id(), 0, created_at, labels, metadata, config,
+            new_id() if id is None else id, 0, created_at, labels, metadata, config,
             user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
         )  # fmt: skip
         result = self.batcher.commit(commit)
@@ -160,7 +160,7 @@ class Store:
         rev = 0
         while True:
             commit = self._creation(
-                id or new_id(), rev, created_at, labels, metadata, config,
+                new_id() if id is None else id, rev, created_at, labels, metadata, config,
                 user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
             )  # fmt: skip
             result = self.batcher.commit(commit)
