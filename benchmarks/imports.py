@@ -37,8 +37,8 @@ class Imported(NamedTuple):
 def run(bench: Bench) -> Iterator[Row]:
     """A little, then four times as much."""
     what = "import of transcripts"
-    if importlib.util.find_spec("holdfast.__main__") is None or not hasattr(os, "wait4"):
-        yield not_run(what, "there is no command to import with, or no wait4 to weigh it")
+    if importlib.util.find_spec("holdfast.importer") is None or not hasattr(os, "wait4"):
+        yield not_run(what, "there is no importer, or no wait4 to weigh it")
         return
     small, large = (_import(bench, size * MB) for size in (bench.scaled(24, 1), bench.scaled(96, 2)))
     bare = _bare(bench, bench.scaled(24, 1) * MB)
@@ -56,7 +56,7 @@ def _import(bench: Bench, size: int) -> Imported:
     kept = {name: value for name, value in os.environ.items() if name not in places}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "holdfast", "import"],
+        [*(ours.command() or ()), "import"],
         env={**kept, "HOME": str(home), "HOLDFAST_URL": url},
         stdout=subprocess.DEVNULL,
     )

@@ -45,7 +45,7 @@ def _adk(bench: Bench, mine: float) -> Iterator[Row]:
     """google-adk lists all: it knows no page."""
     what = f"list the {PAGE} newest of 10,000 sessions"
     found, missing = peers.installed(bench.path)
-    count = bench.scaled(1_000, 20)  # it takes milliseconds for each
+    count = bench.scaled(500, 20)  # it takes milliseconds for each
     for peer in found:
         loop = peers.Loop()
         if isinstance(peer, peers.GoogleADK):

@@ -6,6 +6,7 @@ So a machine that is slow for a while is slow for all, and one bad burst moves n
 from __future__ import annotations
 
 import gc
+import os
 import random
 import statistics
 import time
@@ -26,8 +27,13 @@ class Sample(NamedTuple):
     rate: float
 
 
-def interleaved(contestants: Mapping[str, Burst], rounds: int, *, warm: int = 1) -> dict[str, Sample]:
-    """Let the contestants take turns, in another order each round; the first `warm` rounds do not count."""
+def interleaved(
+    contestants: Mapping[str, Burst], rounds: int, *, warm: int = 1, settle: bool = False
+) -> dict[str, Sample]:
+    """Let the contestants take turns, in another order each round; the first `warm` rounds do not count.
+
+    With `settle` each turn begins with nothing left to write: a sync of one file may wait for what others wrote.
+    """
     bursts: dict[str, list[list[float]]] = {name: [] for name in contestants}
     order = list(contestants)
     shuffle = random.Random(1).shuffle
@@ -35,6 +41,8 @@ def interleaved(contestants: Mapping[str, Burst], rounds: int, *, warm: int = 1)
         shuffle(order)
         gc.collect()
         for name in order:
+            if settle and hasattr(os, "sync"):
+                os.sync()
             times = contestants[name]()
             if round_ >= warm:
                 bursts[name].append(times)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import holdfast
 from benchmarks.corpus import Said
 from holdfast import Message, Session, Store, message, tool_result
+from holdfast.backends.fts import Background
 
 
 def url(path: Path, durability: str = "disk") -> str:
@@ -28,3 +33,18 @@ def extend(session: Session, said: Sequence[Said]) -> None:
 def store(path: Path, durability: str = "disk") -> Store:
     """An open store."""
     return holdfast.open(url(path, durability))
+
+
+@contextlib.contextmanager
+def no_background() -> Iterator[None]:
+    """No store feeds its index beside appends: so that what that costs can be told."""
+    with patch.object(Background, "START", 10**12):
+        yield
+
+
+def command() -> list[str] | None:
+    """How the command is run: the script that was installed beside this Python, else by its module; None without it."""
+    script = Path(sys.executable).parent / "holdfast"
+    if importlib.util.find_spec("holdfast.cli") is None:
+        return None
+    return [str(script)] if script.exists() else [sys.executable, "-m", "holdfast.cli"]

@@ -63,13 +63,13 @@ def _peers(bench: Bench, what: str, size: int, last: int | None, mine: float) ->
     found, missing = peers.installed(bench.path)
     for peer in found:
         if peer.name == "google-adk":
-            size = min(size, 1000)  # it takes milliseconds for each append: a tenth must do
+            size = min(size, 500)  # it takes milliseconds for each append
         loop = peers.Loop()
         loop.run(_fill(peer, bench, size))
         sample = interleaved({"peer": timed(lambda p=peer, o=loop: o.run(p.load("s", last)))}, bench.scaled(7, 1))
         loop.run(peer.close())
         loop.close()
-        name = peer.name if size != 1000 else f"{peer.name} with 1,000 messages"
+        name = peer.name if size != 500 else f"{peer.name} with 500 messages"
         yield at_most(what, mine, sample["peer"].p50, None, name)
     for why in missing:
         yield not_run(what, why)

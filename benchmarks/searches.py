@@ -6,6 +6,7 @@ makes no snippets, keeps no identifiers split, and folds no accents but its own;
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ def run(bench: Bench) -> Iterator[Row]:
     """Build both indexes, then ask both in turns."""
     count = bench.scaled(200_000, 2_000)
     table = BareSearch(bench.path("bare.db"), durable=False)
-    with ours.store(bench.path("holdfast.db"), "process") as store:
+    with ours.no_background(), ours.store(bench.path("holdfast.db"), "process") as store:
         _fill(bench, store, table, count)
         start = time.perf_counter()
         assert store.index() == count
@@ -89,25 +90,48 @@ def _fill(bench: Bench, store: Store, table: Bare, count: int) -> None:
 
 
 def appends(bench: Bench) -> Iterator[Row]:
-    """Appends while nobody searches, while somebody searches every 200 ms, and with the index's cost added to each."""
-    count = bench.scaled(2_000, 60)
+    """Appends with an index that is fed beside a recording, by a search now and then, by one every 200 ms, or never."""
+    count = bench.scaled(2_000, 400)
     for durability in ("disk", "process"):
         what = f"append with the index on ÷ off, durability {durability}"
-        with (
-            ours.store(bench.path("plain.db"), durability) as plain,
-            ours.store(bench.path("indexed.db"), durability) as indexed,
-        ):
-            indexed.index()
+        with _pair(bench, durability) as (plain, indexed):
+            off, on = _beside_background(bench, plain, indexed, bench.scaled(20_000, 1_000))
+        note = f"p50 {on.p50 / off.p50:.2f}; fed by a thread beside a recording of 20,000"
+        yield at_most(what + ": mean of the call", on.mean, off.mean, 1.3, "off", note=note)
+        with ours.no_background(), _pair(bench, durability) as (plain, indexed):
             off, on, indexing = _in_turns(bench, plain, indexed, count)
-        yield at_most(what + ": the call", on.mean, off.mean, 1.3, "off", note="a search after every 200 appends")
-        yield at_most(what + ": the call + its share of the index", on.mean + indexing, off.mean, 1.3, "off")
-        with (
-            ours.store(bench.path("plain.db"), durability) as plain,
-            ours.store(bench.path("indexed.db"), durability) as indexed,
-        ):
+        yield at_most(what + ": mean of the call, a search after every 200", on.mean, off.mean, 1.3, "off")
+        yield at_most(what + ": the same + its share of the search", on.mean + indexing, off.mean, 1.3, "off")
+        with ours.no_background(), _pair(bench, durability) as (plain, indexed):
             off, on = _beside_searches(bench, plain, indexed, count)
         note = f"p99 {on.p99 * 1e3:.1f} ms, off {off.p99 * 1e3:.1f} ms"
         yield at_most(what + ": while a thread searches every 200 ms", on.mean, off.mean, None, "off", note=note)
+
+
+@contextlib.contextmanager
+def _pair(bench: Bench, durability: str) -> Iterator[tuple[Store, Store]]:
+    """Two stores, of which the second has an index; the logs of both have their full length."""
+    with (
+        ours.store(bench.path("plain.db"), durability) as plain,
+        ours.store(bench.path("indexed.db"), durability) as indexed,
+    ):
+        for store in (plain, indexed):
+            ours.extend(store.session("s"), bench.corpus.said(4_000))
+        indexed.index()
+        yield plain, indexed
+
+
+def _beside_background(bench: Bench, plain: Store, indexed: Store, count: int) -> tuple[Sample, Sample]:
+    """Bursts of 500 in turns; only the second store feeds its index."""
+    sessions = plain.session("s"), indexed.session("s")
+    offs: list[list[float]] = []
+    ons: list[list[float]] = []
+    for _ in range(count // 500):
+        said = bench.corpus.said(500)
+        with ours.no_background():
+            offs.append(_appends(sessions[0], said))
+        ons.append(_appends(sessions[1], said))
+    return sample(offs), sample(ons)
 
 
 def _in_turns(bench: Bench, plain: Store, indexed: Store, count: int) -> tuple[Sample, Sample, float]:

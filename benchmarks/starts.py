@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ LIMIT = 0.25
 
 def run(bench: Bench) -> Iterator[Row]:
     """Whole processes, in turns."""
-    if importlib.util.find_spec("holdfast.__main__") is None:
+    command = ours.command()
+    if command is None:
         yield not_run("holdfast --version", "there is no command here")
         return
     (size,) = bench.sizes([10_000])
-    path, _ = bench.listed(size)
-    command = [sys.executable, "-m", "holdfast"]
+    url = ours.url(bench.listed(size)[0])
     samples = interleaved(
         {
             "version": timed(lambda: _run([*command, "--version"])),
-            "list": timed(lambda: _run([*command, "--store", ours.url(path), "session", "list"])),
-            "json": timed(lambda: _run([*command, "--store", ours.url(path), "session", "list", "--json"])),
+            "list": timed(lambda: _run([*command, "session", "list"], url)),
+            "json": timed(lambda: _run([*command, "session", "list", "--json"], url)),
             "python": timed(lambda: _run([sys.executable, "-c", "pass"])),
         },
         bench.scaled(21, 2),
@@ -40,5 +40,5 @@ def run(bench: Bench) -> Iterator[Row]:
         yield Row(what, seconds(took), f"python -c pass {seconds(bare)}", took / bare, "≤ 250 ms", took <= LIMIT)
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def _run(command: list[str], url: str = "memory://") -> None:
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HOLDFAST_URL": url})
