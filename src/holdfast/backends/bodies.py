@@ -24,8 +24,8 @@ class Bodies(Protocol):
         """
         ...
 
-    def meet(self, db: Connection, ref: Ref) -> None:
-        """A head is about to be read for writing: bring its rows in step with what is kept elsewhere."""
+    def meet(self, db: Connection, ref: Ref) -> bool:
+        """A head is about to be changed: bring its rows in step with what is kept elsewhere. Whether they changed."""
         ...
 
     def place(
@@ -48,4 +48,8 @@ class Bodies(Protocol):
 
     def distrust(self) -> None:
         """Another process has written: forget what was remembered."""
+        ...
+
+    def done(self) -> None:
+        """The transaction was committed."""
         ...

@@ -80,6 +80,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def share_lock(fd: int) -> None:
+        """There are no shared locks here: nobody can tell whether others have the file open."""
+
     def unlock(fd: int) -> None:
         """Give the lock back."""
         os.lseek(fd, 0, os.SEEK_SET)
@@ -95,6 +98,10 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def share_lock(fd: int) -> None:
+        """Take a lock that others may share; while anybody has it, nobody gets the exclusive one."""
+        fcntl.flock(fd, fcntl.LOCK_SH)
 
     def unlock(fd: int) -> None:
         """Give the lock back."""

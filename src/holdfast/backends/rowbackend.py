@@ -119,6 +119,7 @@ class RowBackend:
         except BaseException:
             self._bodies.undo()
             raise
+        self._bodies.done()
 
     def _trust(self, db: Connection) -> None:
         """Believe the remembered heads only if no other connection has written since."""
@@ -168,9 +169,10 @@ class RowBackend:
         return head
 
     def _known(self, db: Connection, ref: Ref) -> Known | None:
+        if self._bodies.meet(db, ref):
+            self._heads.pop(ref, None)
         known = self._heads.get(ref)
         if known is None:
-            self._bodies.meet(db, ref)
             row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
             if row is None:
                 return None
@@ -281,10 +283,15 @@ class RowBackend:
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """Living heads, newest first."""
+        want = limit
         with self._guarded(), self._file.reader() as db:
             sql, values = find_sql(db, kind, tags, after)
-            rows = db.execute(f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, limit)).fetchall()
-        return [head_of(row) for row in rows]
+            while True:
+                rows = db.execute(f"{sql} ORDER BY h.at DESC, h.id DESC LIMIT ?", (*values, want)).fetchall()
+                heads = [head for row in rows if (head := _sound(row)) is not None]
+                if len(heads) >= limit or len(rows) < want:
+                    return heads[:limit]
+                want += limit - len(heads)
 
     def search(
         self,
@@ -404,3 +411,11 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         if not some:
             return
         yield some
+
+
+def _sound(row: Any) -> Head | None:
+    """A head for a list, which must not end at one that is damaged: `verify` names it, and asking for it says so."""
+    try:
+        return head_of(row)
+    except Corrupt:
+        return None

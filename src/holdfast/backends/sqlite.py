@@ -61,8 +61,9 @@ class PackedBodies:
         """Pack a commit's bodies."""
         return [self._packer.pack(entry.body) for entry in commit.append]
 
-    def meet(self, db: Connection, ref: Ref) -> None:
+    def meet(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
         """Nothing to bring in step."""
+        return False
 
     def place(
         self,
@@ -87,6 +88,9 @@ class PackedBodies:
 
     def distrust(self) -> None:
         """Nothing is remembered."""
+
+    def done(self) -> None:
+        """Nothing is left to do."""
 
 
 def parse_timeout(text: str) -> float:
