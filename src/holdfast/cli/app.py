@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from holdfast import errors
+from holdfast import __version__, errors
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.cli.terminal import Line, Span, safe, styler
 
@@ -183,6 +183,7 @@ LAZY = {
     "append": "events:append",
     "tail": "events:tail",
     "search": "events:search",
+    "demo": "demo:demo",
 }
 
 EXAMPLES = """
@@ -198,7 +199,7 @@ holdfast search '"order 7" -refund'       # find it again
 @click.option("--json", is_flag=True, help="Print JSON of a stable shape (docs/CLI.md).")
 @click.option("--color/--no-color", default=None, help="Colours; without, only on a terminal and not with NO_COLOR.")
 @click.option("-q", "--quiet", is_flag=True, help="No talk on stderr but errors.")
-@click.version_option(package_name="holdfast", message="holdfast %(version)s")
+@click.version_option(__version__, message="holdfast %(version)s")
 @click.pass_context
 def holdfast(ctx: click.Context, url: str | None, json: bool, color: bool | None, quiet: bool) -> None:
     """Keep the sessions of AI agents: what was said, which tools ran, what it cost.

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 @click.option("--key", help="Idempotency key: the same call again stores nothing and answers the same.")
 @click.option("--expect", type=click.IntRange(0), metavar="SEQ", help="Only if this is the newest event; 0: none yet.")
 @click.option("--create", is_flag=True, help="Create the session if it is not there; REF is then its id.")
+@click.option("--user", help="Only if the session is this user's; with --create a new one will be.")
 @pass_app
 def append(
-    app: App, ref: str, text: str | None, role: str, jsonl: bool, key: str | None, expect: int | None, create: bool
+    app: App, ref: str, text: str | None, role: str, jsonl: bool, create: bool, user: str | None, **how: Any
 ) -> None:
     """Store events at the end of a session; print the name of the newest, or with --json the receipt.
 
@@ -45,8 +46,10 @@ def append(
     """
     events = list(_payloads(text)) if jsonl else [_message(role, text)]
     with app.store(create=create) as store:
-        session = _or_new(store, ref) if create else whole(store, ref)
-        receipt = session.append(*events, key=key, expect=expect)
+        session = _or_new(store, ref, user) if create else whole(store, ref)
+        if user is not None:
+            session = store.session(session.id, user=user)  # refuses another user's
+        receipt = session.append(*events, **how)
     if app.json:
         from holdfast.cli.shapes import receipt_shape
 
@@ -113,14 +116,14 @@ def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:
     return any(set(plain) - {"type", *owner.__struct_fields__} for owner, plain in owners if not hasattr(owner, "data"))
 
 
-def _or_new(store: Store, ref: str) -> Session:
+def _or_new(store: Store, ref: str, user: str | None) -> Session:
     """The session with exactly this id or name, else a new one: the start of an id must not catch a longer one."""
     found = store.get(ref)
     if found is None and (page := store.sessions(name=ref, limit=2)).items:
         if len(page) > 1:
             raise Invalid(f"several sessions are named {ref!r}; use an id", matches=[i.id for i in page])
         found = store.get(page[0].id)
-    return found or store.session(ref)
+    return found or store.session(ref, user=user)
 
 
 @click.command(

@@ -37,6 +37,7 @@ class Outcomes:
         self._results: dict[str, Outcome] = {}
         self._names: dict[str, str] = {}
         self._asked: dict[str, int] = {}
+        self._answered: set[str] = set()
 
     def take(self, event: Event) -> None:
         """Learn from an event."""
@@ -48,6 +49,7 @@ class Outcomes:
                     self._asked[call.id] = event.at
             for result in payload.tool_results:
                 if result.id:
+                    self._answered.add(result.id)
                     micros = result.duration if result.duration is not None else self._elapsed(result.id, event.at)
                     self._add(result.id, Outcome(result.name, result.is_error, micros))
         elif isinstance(payload, model.Step) and payload.call_id:
@@ -66,6 +68,10 @@ class Outcomes:
     def of(self, id: str | None) -> Outcome | None:
         """How a call went; None while it is open."""
         return self._results.get(id) if id else None
+
+    def told(self, id: str | None) -> tuple[bool, bool]:
+        """Whether a message tells the arguments of a call, and whether one tells its answer."""
+        return id in self._names, id in self._answered
 
     def name(self, id: str | None) -> str:
         """The tool that was called."""
@@ -132,7 +138,7 @@ def body(payload: model.AnyPayload, outcomes: Outcomes, *, full: bool) -> Iterat
         for part in payload.parts:
             yield from _part(part, outcomes, full)
     elif isinstance(payload, model.Step):
-        yield from _step(payload, full)
+        yield from _step(payload, outcomes, full)
     elif isinstance(payload, model.Usage):
         yield [Span(safe_line(_usage(payload)), "dim")]
     elif isinstance(payload, model.Note):
@@ -187,14 +193,15 @@ def _call(call: model.ToolCall, outcomes: Outcomes, full: bool) -> Iterator[Line
             yield [Span("  "), *line]
 
 
-def _step(step: model.Step, full: bool) -> Iterator[Line]:
+def _step(step: model.Step, outcomes: Outcomes, full: bool) -> Iterator[Line]:
+    asked, answered = (False, False) if full else outcomes.told(step.call_id)
     took = f"  {duration(step.duration)}" if step.duration is not None else ""
     code = f"  exit code {step.exit_code}" if step.exit_code else ""
     sign = Span("✗ ", "bold red") if step.is_error else Span("✓ ", "bold green")
     yield [sign, Span(safe_line(step.name), "bold"), Span(took + code, "dim")]
-    if step.arguments is not None:
+    if step.arguments is not None and not asked:
         yield from _text(_value(step.arguments), "dim", full)
-    if step.output is not None:
+    if step.output is not None and not answered:
         yield from _text(step.output, "", full)
     if step.error:
         yield from _text(step.error, "red", full)
