@@ -32,6 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("holdfast")
 
 
+def pytest_report_header() -> str:
+    """What this machine has for the tests of full disks: a tmpfs can be mounted by root only."""
+    from faults.small_disk import DISKS
+
+    return f"full disks: {', '.join(DISKS)}" + ("" if "tmpfs" in DISKS else " (no tmpfs: it may not be mounted here)")
+
+
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the full length was asked for."""

@@ -103,7 +103,10 @@ class Backend(Protocol):
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
-        """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`."""
+        """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
+
+        One that can't be trusted is left out, so that it hides no other; `verify` names it.
+        """
         ...
 
     def search(

@@ -12,6 +12,7 @@ import threading
 
 import zstandard
 
+from holdfast.backend import CHUNK
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.errors import Corrupt, Invalid
 
@@ -85,7 +86,7 @@ class DirectoryBlobs:
         except FileNotFoundError:
             return None
         try:
-            data = zstandard.decompress(content[1:]) if content[:1] == _ZSTD else content[1:]
+            data = _unpacked(content[1:]) if content[:1] == _ZSTD else content[1:]
         except zstandard.ZstdError as error:
             raise Corrupt(f"blob {digest} can't be unpacked: {error}", digest=digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
@@ -119,3 +120,10 @@ class DirectoryBlobs:
         if len(digest) != 64 or not _HEX.issuperset(digest):
             raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
         return os.path.join(self._path, digest[:2], digest[2:])
+
+
+def _unpacked(packed: bytes) -> bytes:
+    # The size is part of what may be damaged: it must not be believed before memory is asked for.
+    if zstandard.get_frame_parameters(packed).content_size > CHUNK:
+        raise zstandard.ZstdError("it claims to be larger than a blob can be")
+    return zstandard.decompress(packed)

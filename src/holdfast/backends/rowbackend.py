@@ -287,7 +287,9 @@ class RowBackend:
         with self._guarded(), self._file.reader() as db:
             sql, values = find_sql(db, kind, tags, after)
             while True:
-                rows = db.execute(f"{sql} ORDER BY h.at DESC, h.id DESC LIMIT ?", (*values, want)).fetchall()
+                rows = db.execute(
+                    f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, want)
+                ).fetchall()
                 heads = [head for row in rows if (head := _sound(row)) is not None]
                 if len(heads) >= limit or len(rows) < want:
                     return heads[:limit]

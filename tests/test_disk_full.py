@@ -1,0 +1,109 @@
+"""A full disk: a clear error, nothing acknowledged is lost, all can be read, and it goes on when there is room."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from faults import BACKENDS, url_of
+from faults.small_disk import DISKS
+from faults.work import Judge, perform, text_of
+from holdfast import Store
+from holdfast.errors import Unavailable
+
+BEFORE, FAILURES, MOST = 40, 15, 3_000
+"""Steps before the disk is filled; failures after which it counts as full; steps until then at the most."""
+
+
+SAYS = re.compile("disk is full.*make room|file may not grow|check the disk, its free space")
+"""What an error must tell: what is wrong and what to do."""
+
+
+def until_full(store: Store, judge: Judge) -> list[int]:
+    """Work until it fails again and again; the steps that failed."""
+    failed: list[int] = []
+    for n in range(BEFORE, MOST):
+        try:
+            judge.acks[n] = perform(store, judge.seed, judge.step(n))
+        except Unavailable as error:
+            assert_tells(error)
+            failed.append(n)
+            if len(failed) == FAILURES:
+                judge.tried = n + 1
+                return failed
+    raise AssertionError("the disk never got full")
+
+
+def assert_tells(error: Unavailable) -> None:
+    assert SAYS.search(error.message), error.message
+
+
+def steps_in(store: Store) -> set[int]:
+    """The steps of which a session holds something."""
+    found: set[int] = set()
+    for info in store.sessions(limit=10_000):
+        found |= {int(text_of(event).split()[1]) for event in store.session(info.id).events(hidden=True)}
+    return found
+
+
+@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_disk_loses_nothing_acknowledged(backend: str, disk: str, tmp_path: Path) -> None:
+    judge = Judge(0)
+    url = url_of(backend, tmp_path)
+    with DISKS[disk](tmp_path) as small:
+        with holdfast.open(url) as store:
+            for n in range(BEFORE):
+                judge.acks[n] = perform(store, judge.seed, judge.step(n))
+            small.fill()
+            failed = until_full(store, judge)
+            with pytest.raises(Unavailable, match=SAYS):
+                store.session("first").append(holdfast.user("small"), holdfast.user(large_text()))
+            # Full as it is, everything can be read, and nothing of what failed is there.
+            assert judge.wrong(store) == []
+            assert steps_in(store).isdisjoint(failed)
+            small.free()
+            for n in failed:
+                if judge.step(n).kind == "append":
+                    judge.acks[n] = perform(store, judge.seed, judge.step(n))
+            after = store.create("after")
+            assert after.append(holdfast.user(large_text())).last == 1
+            assert [text_of(event) for event in after.events()] == [large_text()]
+            after.delete()
+            assert judge.wrong(store) == []
+        with holdfast.open(url) as store:
+            assert judge.wrong(store) == []
+
+
+@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_search_on_a_full_disk_finds_or_says_why_not(backend: str, disk: str, tmp_path: Path) -> None:
+    with DISKS[disk](tmp_path) as small, holdfast.open(url_of(backend, tmp_path)) as store:
+        session = store.session("first")
+        session.append(holdfast.user("early words"))
+        assert len(store.search("early")) == 1
+        small.fill()
+        judge = Judge(0)
+        until_full(store, judge)
+        try:
+            assert len(store.search("early", session="first")) == 1
+        except Unavailable as error:
+            assert_tells(error)
+        small.free()
+        assert len(store.search("early", session="first")) == 1
+        assert len(store.search("step", limit=1000)) == events_of_steps(store)
+
+
+def events_of_steps(store: Store) -> int:
+    """How many events of steps are to be seen."""
+    logs = (store.session(info.id).events() for info in store.sessions(limit=1000))
+    return sum(text_of(event).startswith("step") for log in logs for event in log)
+
+
+def large_text() -> str:
+    """What goes to the blob store and can't be made small: more than any disk here has left."""
+    return random.Random(0).randbytes(500_000).hex()
