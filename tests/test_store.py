@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -787,3 +788,17 @@ def test_the_parts_of_a_conversation_read_well(store: Store) -> None:
     assert (asked.role, asked.text, called.text) == ("user", "Hi", "Let me look")
     assert called.tool_calls == (ToolCall(id="c1", name="lookup", arguments={"order": 7}),)
     assert answered.tool_results == (ToolResult(id="c1", response="sent"),)
+
+
+def test_the_default_store_is_in_the_users_folder_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLDFAST_URL", raising=False)
+    home = tmp_path / "100%41 #1? é"
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(home))
+    with holdfast.open() as store:
+        store.session("s")
+    assert (home / "holdfast.db").exists()
+    monkeypatch.setenv("HOLDFAST_URL", "memory://")
+    with holdfast.open() as store:
+        assert store.url == "memory://"

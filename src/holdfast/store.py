@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import msgspec
 
@@ -417,7 +418,8 @@ def default_url() -> str:
         return url
     import platformdirs
 
-    return "sqlite://" + os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
+    path = os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
+    return "sqlite://" + quote(path, safe="/:~")  # a home may hold '#', '?' or '%'
 
 
 def open(url: str | None = None) -> Store:
