@@ -20,7 +20,10 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+import holdfast
+from holdfast import user
 from holdfast.backend import Backend, Hit, TextOf
+from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.memory import MemoryBackend
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
@@ -676,3 +679,35 @@ def test_the_examples_catch_what_is_broken(kind: type[Mutant], monkeypatch: pyte
 def test_the_machine_catches_what_is_broken(kind: type[Mutant]) -> None:
     with pytest.raises((AssertionError, LookupError, ExceptionGroup)):
         run_machine(kind)
+
+
+# --- Torn lines: only a store of log files has them ---
+
+
+def tear_a_line(place: Path) -> None:
+    """A crash in the middle of a write; what came before and comes after must be whole, also for whoever reads logs."""
+    url = f"file://{place}/store?durability=process"
+    with holdfast.open(url) as store:
+        store.create("s").append(user("one"), user("two"))
+    (log,) = (place / "store").glob("logs/**/*.jsonl")
+    with log.open("ab") as file:
+        file.write(b'{"v":1,"append":[{"torn')
+    with holdfast.open(url) as store:
+        assert store.session("s").append(user("three")).first == 3
+    for line in log.read_bytes().splitlines():
+        json.loads(line)
+    for index in (place / "store").glob("index.db*"):
+        index.unlink()  # it can be rebuilt from the logs
+    with holdfast.open(url) as store:
+        assert [m.text for m in store.session("s").messages()] == ["one", "two", "three"]
+        assert store.check().ok
+
+
+def test_a_torn_line_is_set_aside(tmp_path: Path) -> None:
+    tear_a_line(tmp_path)
+
+
+def test_a_glued_line_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogBodies, "meet", lambda self, db, ref: False)
+    with pytest.raises(json.JSONDecodeError):
+        tear_a_line(tmp_path)
