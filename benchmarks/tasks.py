@@ -33,7 +33,7 @@ async def _measure(bench: Bench, rows: list[Row]) -> None:
     async def bare_append(id: str, said: Said) -> None:
         bare.append(id, said)
 
-    async with await holdfast.aopen(ours.url(bench.path("holdfast.db"))) as store:
+    async with holdfast.aopen(ours.url(bench.path("holdfast.db"))) as store:
         sessions = {id: await store.session(id) for id in _ids()}
         contestants: dict[str, tuple[Append, int]] = {
             "holdfast": (lambda id, said: sessions[id].append(ours.payload(said)), each),

@@ -24,7 +24,7 @@ async def agent(store: holdfast.AsyncStore, number: int) -> None:
 async def main() -> None:
     """Run all of them on one store."""
     with tempfile.TemporaryDirectory() as folder:
-        async with await holdfast.aopen(f"sqlite://{folder}/agents.db") as store:
+        async with holdfast.aopen(f"sqlite://{folder}/agents.db") as store:
             start = time.perf_counter()
             await asyncio.gather(*(agent(store, number) for number in range(AGENTS)))
             seconds = time.perf_counter() - start

@@ -37,7 +37,7 @@ def run(url: str, use: Callable[[AsyncStore], Awaitable[T]]) -> T:
     """Use a store in an event loop of its own."""
 
     async def main() -> T:
-        async with await holdfast.aopen(url) as store:
+        async with holdfast.aopen(url) as store:
             async with asyncio.timeout(PATIENCE * 3):
                 return await use(store)
 

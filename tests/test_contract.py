@@ -25,6 +25,11 @@ class TestSQLite(BackendContract):
         return open_backend(f"sqlite://{place}/store.db", text_of)
 
 
+class TestSQLiteByApsw(BackendContract):
+    def make(self, place: Path, text_of: TextOf) -> Backend:
+        return open_backend(f"sqlite://{place}/store.db?engine=apsw", text_of)
+
+
 class FilesMachine(BackendMachine):
     def make(self, place: Path, text_of: TextOf) -> Backend:
         return open_backend(f"file://{place}/store?durability=process", text_of)

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
@@ -33,9 +43,34 @@ THREADS = 8
 """Reads that run at the same time."""
 
 
-async def aopen(url: str | None = None) -> AsyncStore:
-    """Open a store for asyncio; see `holdfast.open`. Use it as `async with await aopen(url) as store:`."""
-    return await AsyncStore.open(url)
+def aopen(url: str | None = None) -> Opening:
+    """Open a store for asyncio: `async with aopen(url) as store:`, or `store = await aopen(url)`.
+
+    Args:
+        url: See `holdfast.open`, also for what it raises.
+    """
+    return Opening(url)
+
+
+class Opening:
+    """A store that is about to be opened: awaited it is the store, as a context manager it closes it, too."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+        self._store: AsyncStore | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncStore]:
+        return AsyncStore.open(self._url).__await__()
+
+    async def __aenter__(self) -> AsyncStore:
+        self._store = await AsyncStore.open(self._url)
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()
 
 
 class AsyncStore:

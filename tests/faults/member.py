@@ -127,7 +127,7 @@ def in_threads(url: str, members: list[Member], work: Callable[[Member, Store], 
 
 async def in_tasks(url: str, members: list[Member]) -> None:
     """Each as a task of one store."""
-    async with await holdfast.aopen(url) as store:
+    async with holdfast.aopen(url) as store:
         begin_together()
         await asyncio.gather(*(member.work_async(store) for member in members))
 

@@ -66,7 +66,7 @@ async def in_tasks(url: str, seed: int, numbers: range, report: Report) -> None:
             receipt = await session.append(*events(seed, what), key=f"key-{n}")
             report(Ack(n, receipt.first, receipt.last))
 
-    async with await aopen(url) as store:
+    async with aopen(url) as store:
         await asyncio.gather(*(work(store) for _ in range(TASKS)))
 
 
