@@ -20,7 +20,7 @@ from holdfast import Event, Large, assistant, codec, custom, note, reasoning, st
 FORMATS = Path(__file__).resolve().parent.parent / "tests" / "data" / "formats"
 SERIES = holdfast.__version__.rpartition(".")[0]
 """Versions that differ in their last number only share their formats."""
-STORES = {"sqlite": "sqlite://{}/store.db"}
+STORES = {"sqlite": "sqlite://{}/store.db", "files": "file://{}/store"}
 """The URL of each persistent backend's store, in a folder."""
 QUERIES = ("order", '"order 7"', "résumé", "lookup OR hologram", "built -nothing", "gone")
 AT = 1_767_225_600_000_000

@@ -90,6 +90,23 @@ def test_every_stored_session_is_as_the_schema_says(tmp_path: Path) -> None:
     backend.close()
 
 
+def test_every_line_of_a_log_is_as_the_schema_says(tmp_path: Path) -> None:
+    with holdfast.open(f"file://{tmp_path}/store") as store:
+        bodies = stored(store, *EVERYTHING)
+        session = store.session("more", labels=["x"], metadata={"a": 1})
+        session.append(holdfast.user("Hi"), key="k")
+        session.remove_last()
+        store.delete("more")
+    logs = sorted((tmp_path / "store").rglob("*.jsonl"))
+    lines = [json.loads(line) for log in logs for line in log.read_bytes().splitlines()]
+    for line in lines:
+        validator("log-line").validate(line)
+    entries = [entry for line in lines for entry in line.get("append", ())]
+    assert [entry["body"] for entry in entries if "id" not in entry] == bodies
+    assert not validator("log-line").is_valid({**lines[0], "crc": "none"})
+    assert not validator("log-line").is_valid({**lines[0], "append": [{"at": 1}]})
+
+
 def test_what_a_later_version_adds_is_let_pass() -> None:
     check = validator("event")
     check.validate({"v": 1, "type": "message", "role": "narrator", "parts": [], "mood": "calm"})

@@ -97,9 +97,37 @@ def _session() -> tuple[Schema, dict[str, Schema]]:
     return schema, components
 
 
+def _log_line() -> tuple[Schema, dict[str, Schema]]:
+    from holdfast.backends.jsonl import Line, LoggedEntry  # only to describe them; no store is opened
+
+    entry = _twin(LoggedEntry)
+    (schema,), components = msgspec.json.schema_components(
+        [_twin(Line, append=tuple[entry, ...])],
+        ref_template=_REF,
+    )
+    line = components["Line"]
+    line["properties"] = {"crc": {"type": "string", "pattern": "^[0-9a-f]{8}$"}, **line["properties"]}
+    line["required"] = ["crc", *line["required"]]
+    line["description"] = "A commit. What a line does not name was not changed; `kind` and `id` stand in the first."
+    for component in components.values():
+        del component["properties"]["body"]["default"]
+    return schema, components
+
+
+def _twin(kind: type[msgspec.Struct], **types: Any) -> Any:
+    """The same struct with any JSON where the original keeps raw bytes, which have no schema."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(kind):
+        raw = field.type is msgspec.Raw
+        of = types.get(field.name, Any if raw else field.type)
+        fields.append((field.name, of) if field.required else (field.name, of, None if raw else field.default))
+    return msgspec.defstruct(kind.__name__, fields, namespace={"__doc__": kind.__doc__})
+
+
 _RECORDS: dict[str, tuple[str, Callable[[], tuple[Schema, dict[str, Schema]]]]] = {
     "event": ("The body of an event", _event),
     "session": ("The body of a session's head", _session),
+    "log-line": ("A line of a session's log in a folder store", _log_line),
 }
 NAMES = tuple(_RECORDS)
 """The records that have a schema."""
