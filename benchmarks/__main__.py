@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -41,10 +40,9 @@ def main() -> int:
     results: dict[str, report.Result] = {}
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=asked.dir) as folder:
         bench = Bench(Path(folder), quick=asked.quick)
-        if hasattr(os, "getloadavg"):
-            print(f"load average {os.getloadavg()[0]:.2f}; {report.machine(bench.folder)}", file=sys.stderr)
+        print(f"load average {report.load_average()}; {report.machine(bench.folder)}", file=sys.stderr)
         for name in asked.case or CASES:
-            start = time.perf_counter()
+            load, start = report.load_average(), time.perf_counter()
             try:
                 rows = list(CASES[name](bench))
             except Exception:
@@ -52,7 +50,7 @@ def main() -> int:
                 failed += 1
                 continue
             took = time.perf_counter() - start
-            results[name] = report.result(rows, round(took, 1), bench.folder, quick=asked.quick)
+            results[name] = report.result(rows, load, round(took, 1), bench.folder, quick=asked.quick)
             print(f"\n{name} ({took:.1f} s)", *report.table(rows), sep="\n", flush=True)
     if asked.write:
         report.save(asked.docs, results, list(CASES))

@@ -6,7 +6,6 @@ same lines, decodes their JSON and inserts them as they are, 500 a transaction.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -37,10 +36,11 @@ class Imported(NamedTuple):
 def run(bench: Bench) -> Iterator[Row]:
     """A little, then four times as much."""
     what = "import of transcripts"
-    if importlib.util.find_spec("holdfast.importer") is None or not hasattr(os, "wait4"):
-        yield not_run(what, "there is no importer, or no wait4 to weigh it")
+    command = [*(ours.command() or ("false",)), "import"]
+    if not hasattr(os, "wait4") or subprocess.run([*command, "--help"], capture_output=True).returncode:
+        yield not_run(what, "there is no command to import with, or no wait4 to weigh it")
         return
-    small, large = (_import(bench, size * MB) for size in (bench.scaled(24, 1), bench.scaled(96, 2)))
+    small, large = (_import(bench, command, size * MB) for size in (bench.scaled(24, 1), bench.scaled(96, 2)))
     bare = _bare(bench, bench.scaled(24, 1) * MB)
     against = f"bare read + JSON + insert {bare:,.1f} MB/s"
     speed = min(small.rate, large.rate)
@@ -48,7 +48,7 @@ def run(bench: Bench) -> Iterator[Row]:
     yield at_most("peak memory of an import of 96 MB ÷ of 24 MB", large.peak, small.peak, 1.2, "of 24 MB", _mebibytes)
 
 
-def _import(bench: Bench, size: int) -> Imported:
+def _import(bench: Bench, command: list[str], size: int) -> Imported:
     home = bench.path("home")
     size = Writer(home).write(size)
     url = ours.url(bench.path("holdfast.db"))
@@ -56,7 +56,7 @@ def _import(bench: Bench, size: int) -> Imported:
     kept = {name: value for name, value in os.environ.items() if name not in places}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [*(ours.command() or ()), "import"],
+        command,
         env={**kept, "HOME": str(home), "HOLDFAST_URL": url},
         stdout=subprocess.DEVNULL,
     )

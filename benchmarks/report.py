@@ -28,10 +28,11 @@ all turns of each turn's median. Figures change from machine to machine; the rat
 
 
 class Result(msgspec.Struct):
-    """What one case found, when and where."""
+    """What one case found, when and where. `load` is the load average before it: above 1, others were at work too."""
 
     date: str
     machine: str
+    load: float
     seconds: float
     rows: list[Row]
 
@@ -64,10 +65,15 @@ def versions() -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items() if version)
 
 
-def result(rows: list[Row], seconds: float, folder: Path, *, quick: bool) -> Result:
+def load_average() -> float:
+    """Of the last minute; -1 where it can't be told."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else -1
+
+
+def result(rows: list[Row], load: float, seconds: float, folder: Path, *, quick: bool) -> Result:
     """A case's rows, with when and where."""
     where = f"{machine(folder)}; {versions()}{'; a quick run: sizes are a hundredth' if quick else ''}"
-    return Result(datetime.now(UTC).strftime("%Y-%m-%d"), where, seconds, rows)
+    return Result(datetime.now(UTC).strftime("%Y-%m-%d"), where, load, seconds, rows)
 
 
 def load(path: Path) -> dict[str, Result]:
@@ -93,8 +99,10 @@ def document(results: Mapping[str, Result]) -> str:
     goals = [row for row in rows if row.reached is not None]
     lines = [f"{sum(bool(row.reached) for row in goals)} of {len(goals)} goals reached.", ""]
     for place in dict.fromkeys((found.date, found.machine) for found in results.values()):
-        cases = ", ".join(name for name, found in results.items() if (found.date, found.machine) == place)
-        lines += [f"- {place[0]}: {place[1]} ({cases})"]
+        here = {name: found for name, found in results.items() if (found.date, found.machine) == place}
+        loads = [found.load for found in here.values()]
+        busy = f"load average before a case from {min(loads)} to {max(loads)}"
+        lines += [f"- {place[0]}: {place[1]}; {busy} ({', '.join(here)})"]
     lines += ["", *table(rows)]
     return "\n".join(lines) + "\n"
 
