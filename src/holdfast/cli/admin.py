@@ -10,7 +10,8 @@ import click
 from holdfast import __version__
 from holdfast.cli.app import INTEGRITY, App, Command, pass_app
 from holdfast.cli.refs import REF, whole
-from holdfast.cli.terminal import Span, plural, safe_line
+from holdfast.cli.terminal import Span
+from holdfast.formats.words import plural, safe_line
 
 
 @click.command(

@@ -108,7 +108,7 @@ def run(session: Session, folder: str) -> None:
             report(say=f"{turn.id} {turn.tool}: finished before")
             continue
         if turn.id in asked:
-            report(open=turn.id, seq=session.last, say=f"{turn.id} {turn.tool}: was left open; it is run and answered")
+            report(seq=session.last, say=f"{turn.id} {turn.tool}: was left open; it is run and answered")
         else:
             ask(session, turn)
         answers[turn.id] = answer(session, turn, folder, answers)
@@ -121,13 +121,14 @@ def ask(session: Session, turn: Turn) -> None:
     said = assistant(turn.says, tool_call(turn.id, turn.tool, turn.arguments))
     spent = usage("scripted", len(TASK.split()), len(turn.says.split()), provider="none")
     receipt = session.append(said, spent, key=f"ask-{turn.id}")
-    report(open=turn.id, seq=receipt.last, say=f"assistant: {turn.says} -> {turn.tool}")
+    report(seq=receipt.last, say=f"assistant: {turn.says} -> {turn.tool}")
 
 
 def answer(session: Session, turn: Turn, folder: str, answers: dict[str, str]) -> str:
     """The tool's part: it runs, and its step and its result are stored together."""
     with open(os.path.join(os.path.dirname(folder), RUNS), "a", encoding="utf-8") as runs:
         runs.write(turn.id + "\n")
+    report(running=turn.id, say=f"{turn.tool} runs ...")
     arguments = dict(turn.arguments)
     if before := arguments.pop("from_call", None):
         arguments["text"] = f"sum of the primes: {answers[before]}"

@@ -17,7 +17,8 @@ import click
 
 from holdfast import __version__, errors
 from holdfast.cli.shapes import dumps, error_shape
-from holdfast.cli.terminal import Line, Span, safe, styler
+from holdfast.cli.terminal import Line, Span, styler
+from holdfast.formats.words import safe
 
 if TYPE_CHECKING:
     from holdfast.store import Store

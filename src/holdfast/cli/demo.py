@@ -74,7 +74,7 @@ def _record(app: App, url: str, folder: str) -> dict[str, Any]:
         for told in reports:
             seq = told.get("seq", seq)
             _say(app, told)
-            if told.get("open") == KILL_AT:
+            if told.get("running") == KILL_AT:
                 killed_at = seq
                 break  # leaving the block kills it
     app.say(

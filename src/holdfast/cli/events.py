@@ -11,8 +11,9 @@ import click
 
 from holdfast.cli.app import App, Command, pass_app
 from holdfast.cli.refs import REF, named, whole
-from holdfast.cli.terminal import Line, Span, local, safe_line
+from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Invalid
+from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
     from holdfast.model import AnyPayload, Event
@@ -151,8 +152,9 @@ def tail(app: App, ref: str, follow: bool, last: int, after: int | None, full: b
 def _print_events(app: App, session: Session, events: Iterator[Event], full: bool) -> None:
     from holdfast.cli import show
     from holdfast.cli.shapes import event_text
+    from holdfast.formats.calls import Outcomes
 
-    outcomes = show.Outcomes()
+    outcomes = Outcomes()
     for event in events:
         if app.json:
             app.text(event_text(session.id, event))

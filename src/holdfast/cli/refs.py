@@ -86,7 +86,7 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
 
 
 def _one_line(title: str | None) -> str:
-    from holdfast.cli.terminal import safe_line
+    from holdfast.formats.words import safe_line
 
     return safe_line(title or "")
 

@@ -122,10 +122,11 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
 
 def _shown(found: Session, events: Any, *, full: bool, headed: bool) -> Iterator[Line]:
     from holdfast.cli import show as view
+    from holdfast.formats.calls import Outcomes
 
     if headed:
         yield from view.header(found.info())
-    outcomes = view.Outcomes()
+    outcomes = Outcomes()
     for event in events(["message", "step"]):  # a call stands before its result, so all are read once to pair them
         outcomes.take(event)
     yield from view.events(events(), outcomes, full=full)
@@ -243,7 +244,7 @@ def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
 def _confirm(found: list[Session]) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("deleting can't be undone, and nobody can be asked here; add --yes")
-    from holdfast.cli.terminal import plural, safe_line
+    from holdfast.formats.words import plural, safe_line
 
     named = ", ".join(f"{s.id} ({plural(s.last, 'event')})" for s in found)
     click.confirm(f"Delete {safe_line(named)} for good?", abort=True, err=True)

@@ -1,7 +1,6 @@
-"""What reaches the terminal: text made safe, styles where they are wanted, columns that line up.
+"""What reaches the terminal: styles where they are wanted, columns that line up.
 
-One invariant: no control character of stored text is ever printed raw, so that no recorded output can move the cursor,
-set the window's title or hide what stands beside it.
+Stored text passes through `safe` or `safe_line` before it comes here.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-# C0 but newline and tab, DEL, C1, what turns the direction of writing, and what has no UTF-8.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_LINE = re.compile("[\n\t\u2028\u2029]")
+from holdfast.formats.words import safe_line
+
 _JSON = re.compile("[\x7f-\x9f]")
 
 
@@ -28,22 +26,6 @@ class Span(NamedTuple):
 
 
 Line = list[Span]
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 27: "\\e"}
-    return named.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-def safe(text: str) -> str:
-    """Text with its control characters shown as escapes; newlines and tabs stay."""
-    return _CONTROL.sub(_escaped, text.replace("\r\n", "\n"))
-
-
-def safe_line(text: str) -> str:
-    """The same on one line: newlines and tabs are shown too."""
-    return _LINE.sub(_escaped, _CONTROL.sub(_escaped, text))
 
 
 def safe_json(text: str) -> str:
@@ -130,28 +112,3 @@ def local(at: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
         return datetime.fromtimestamp(at / 1_000_000).astimezone().strftime(form)
     except (OverflowError, ValueError, OSError):
         return f"{at} µs"
-
-
-def duration(micros: int) -> str:
-    """A duration in microseconds as a person says it."""
-    if micros < 1_000_000:
-        return f"{micros / 1000:.0f} ms" if micros >= 10_000 else f"{micros / 1000:.1f} ms"
-    seconds = micros / 1_000_000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def money(micro_dollars: int) -> str:
-    """Micro-dollars as dollars, with as many digits as they need."""
-    sign, whole = ("-" if micro_dollars < 0 else ""), abs(micro_dollars)
-    cents = f"{whole / 1_000_000:.6f}".rstrip("0")
-    whole_part, _, fraction = cents.partition(".")
-    return f"{sign}${whole_part}.{fraction.ljust(2, '0')}"
-
-
-def plural(count: int, noun: str, nouns: str | None = None) -> str:
-    """`1 message`, `2 messages`."""
-    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

@@ -1,0 +1,214 @@
+"""Bundles and copies: the copy equals the original, may be resumed and repeated, and never overwrites what differs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import (
+    Conflict,
+    Corrupt,
+    Deleted,
+    Event,
+    Invalid,
+    Large,
+    NotFound,
+    Store,
+    assistant,
+    note,
+    tool_call,
+    user,
+)
+from holdfast.bundle import Copied, copy_session, is_bundle, read_bundle, write_bundle
+from holdfast.info import session_ref
+from holdfast.plan import Commit, Entry, Head
+
+
+@pytest.fixture
+def target(url: str, tmp_path: Path) -> Iterator[Store]:
+    """A second empty store, on the same backend as `store`."""
+    (tmp_path / "target").mkdir()
+    with holdfast.open(url.replace(str(tmp_path), str(tmp_path / "target"))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def full(store: Store) -> Store:
+    """A store whose session `s` has everything that a copy must keep."""
+    session = store.session(
+        "s", user="ada", name="n", labels=["x"], metadata={"a": 2**70}, config={"k": [1]}, created_at=5_000_000
+    )
+    session.append(user("Hi", metadata={"m": 1}), key="first")
+    session.append(assistant("Look \ud800\0", tool_call("c", "run", {"big": 2**80})))
+    session.append(Event(payload=note("old"), at=-7, id="mine"))
+    session.append(note(Large.from_stream(io.BytesIO(b"large\n" * 700_000))))  # more than one chunk: a manifest too
+    odd = b'{"v":1,"type":"x.odd","data":1.0,"unknown":{"b":1e5}, "spaced" : true}'
+    session.append(Event(payload=holdfast.custom("x.odd", 1.0), raw=odd))
+    session.append(user("take this back"))
+    session.remove_last()
+    session.append(holdfast.usage("m1", 10, 20, cost=300), holdfast.step("t", is_error=True))
+    session.update(title="T", labels=["y"])
+    return store
+
+
+def log(store: Store, id: str = "s") -> list[Entry]:
+    return store.backend.read(session_ref(id), voided=True)
+
+
+def same(a: Head, b: Head) -> bool:
+    """Whether two heads are equal in all but the number of changes it took."""
+    return (a.ref, a.last, a.base, a.at, a.tags, a.counts, a.body) == (
+        b.ref,
+        b.last,
+        b.base,
+        b.at,
+        b.tags,
+        b.counts,
+        b.body,
+    )
+
+
+def large_of(store: Store) -> str:
+    return next(str(e.payload.text) for e in store.get("s").events(types="note", last=1))  # type: ignore[union-attr]
+
+
+def test_a_copy_equals_the_original(full: Store, target: Store) -> None:
+    told = copy_session(full, target, "s")
+    assert told == Copied(session="s", events=8, new=8)
+    assert same(target.head("s"), full.head("s"))
+    assert log(target) == log(full)
+    assert large_of(target) == "large\n" * 700_000
+    assert target.check().ok
+    assert [hit.seq for hit in target.search("hi")] == [1]
+
+
+def test_a_bundle_holds_all_and_makes_the_same_session(full: Store, target: Store) -> None:
+    lines = list(write_bundle(full, ["s"]))
+    assert is_bundle(lines[0])
+    assert all(line.count(b"\n") == 1 and isinstance(json.loads(line), dict) for line in lines)
+    assert list(read_bundle(target, lines)) == [Copied(session="s", events=8, new=8)]
+    assert same(target.head("s"), full.head("s"))
+    assert log(target) == log(full)
+    assert large_of(target) == "large\n" * 700_000
+    assert list(write_bundle(target, ["s"])) == lines
+
+
+def test_again_copies_only_what_is_new(full: Store, target: Store) -> None:
+    copy_session(full, target, "s")
+    rev = target.head("s").rev
+    assert copy_session(full, target, "s").new == 0
+    assert target.head("s").rev == rev  # nothing was written
+    session = full.session("s")
+    session.append(user("more"))
+    session.remove_last()
+    session.update(name=None, title="U", metadata={"a": None})
+    assert copy_session(full, target, "s").new == 1
+    assert same(target.head("s"), full.head("s"))
+    assert log(target) == log(full)
+
+
+@pytest.mark.parametrize("cut", range(1, 13))
+def test_a_bundle_that_breaks_off_anywhere_is_told_and_completed_later(cut: int, tmp_path: Path) -> None:
+    with holdfast.open("memory://") as store, holdfast.open("memory://") as target:
+        session = store.session("s")
+        for number in range(10):
+            session.append(user(f"n{number}"))
+        lines = list(write_bundle(store, ["s"]))
+        assert len(lines) == 12
+        told = list(read_bundle(target, lines[:cut]))
+        assert (cut == 12) == (told[0].error is None)
+        assert [e.body for e in log(target)] == [e.body for e in log(store)][: len(log(target))]
+        assert next(read_bundle(target, lines)).error is None
+        assert same(target.head("s"), store.head("s"))
+
+
+def test_a_copy_that_was_killed_between_two_commits_goes_on(full: Store, target: Store) -> None:
+    head, entries = full.head("s"), log(full)
+    target.backend.commit([Commit(ref=head.ref, at=5_000_000, if_rev=0, append=entries[:3])])
+    assert copy_session(full, target, "s").new == 5
+    assert same(target.head("s"), head)
+    assert log(target) == entries
+
+
+@pytest.mark.parametrize("change", ["append", "rename", "other", "longer"])
+def test_a_session_that_went_its_own_way_is_a_conflict_and_stays(full: Store, target: Store, change: str) -> None:
+    if change in ("append", "rename"):
+        copy_session(full, target, "s")
+    if change == "rename":
+        target.session("s").update(title="mine")
+    else:
+        target.session("s").append(*[user("mine")] * (20 if change == "longer" else 1))
+    before = target.head("s"), log(target)
+    with pytest.raises(Conflict):
+        copy_session(full, target, "s")
+    (told,) = read_bundle(target, write_bundle(full, ["s"]))
+    assert isinstance(told.error, Conflict)
+    assert (target.head("s"), log(target)) == before
+
+
+def test_entries_that_differ_are_a_conflict_even_in_an_older_session(full: Store, target: Store) -> None:
+    entries = log(full)
+    wrong = Entry(entries[1].id, entries[1].at, b'{"v":1,"type":"note","text":"other"}')
+    target.backend.commit([Commit(ref=session_ref("s"), at=1, if_rev=0, append=[entries[0], wrong])])
+    with pytest.raises(Conflict, match="event 2 is another one"):
+        copy_session(full, target, "s")
+
+
+def test_what_was_deleted_is_not_brought_back(full: Store, target: Store) -> None:
+    copy_session(full, target, "s")
+    target.delete("s")
+    with pytest.raises(Deleted):
+        copy_session(full, target, "s")
+    full.delete("s")
+    with pytest.raises(NotFound):
+        copy_session(full, target, "s")
+    with pytest.raises(NotFound):
+        list(write_bundle(full, ["s"]))
+
+
+def test_numbers_stay_where_a_log_was_forgotten_or_begins_later(store: Store, target: Store) -> None:
+    for id, base in (("trimmed", 0), ("forked", 40)):
+        appended = [Entry("", n, b'{"v":1,"type":"note","text":"n"}') for n in range(5)]
+        store.backend.commit([Commit(ref=session_ref(id), at=9, if_rev=0, base=base, append=appended)])
+    store.backend.commit([Commit(ref=session_ref("trimmed"), trim=3)])
+    assert copy_session(store, target, "trimmed").events == 2
+    assert [e.seq for e in log(target, "trimmed")] == [4, 5]
+    assert max(target.head("trimmed").base, target.head("trimmed").trim) == 3
+    assert copy_session(store, target, "trimmed").new == 0
+    (told,) = read_bundle(target, write_bundle(store, ["forked"]))
+    assert told == Copied(session="forked", events=5, new=5)
+    assert target.head("forked").base == 40
+    assert log(target, "forked") == log(store, "forked")
+
+
+def test_any_changed_byte_is_refused_and_hides_no_other_session(target: Store) -> None:
+    with holdfast.open("memory://") as store:
+        for id in ("a", "b"):
+            store.session(id, created_at=1).append(Event(payload=user(f"in {id}"), at=2))
+        lines = list(write_bundle(store, ["a", "b"]))
+    for at in range(9, len(lines[1]) - 2, 7):
+        changed = lines[1][:at] + bytes([lines[1][at] ^ 1]) + lines[1][at + 1 :]
+        told = {c.session: c.error for c in read_bundle(target, [lines[0], changed, *lines[2:]])}
+        assert isinstance(told["a"], Corrupt), changed
+        assert told["b"] is None
+    assert [m.text for m in target.session("b").messages()] == ["in b"]
+
+
+@pytest.mark.parametrize("lines", [[b"{}\n"], [b'{"type":"user"}\n'], [b"\xff\x00"], [b""]])
+def test_what_is_no_bundle_is_refused(target: Store, lines: list[bytes]) -> None:
+    assert not is_bundle(lines[0])
+    with pytest.raises(Invalid):
+        list(read_bundle(target, lines))
+
+
+def test_a_missing_large_value_is_told_by_copy_and_bundle(full: Store, target: Store) -> None:
+    full.backend.blobs.delete(full.backend.blobs.scan()[0])
+    with pytest.raises(Corrupt):
+        copy_session(full, target, "s")
+    (told,) = read_bundle(target, write_bundle(full, ["s"]))
+    assert isinstance(told.error, Corrupt)
