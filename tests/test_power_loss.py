@@ -34,8 +34,6 @@ def recorded(backend: str, tmp_path: Path, mode: str, *, fail: int = 0, steps: i
     """The calls of a writer that did all its steps."""
     place, out = tmp_path / f"place{fail}", tmp_path / f"ops{fail}"
     place.mkdir()
-    if backend == "sqlite":
-        params["engine"] = "apsw"  # its calls can be watched
     arguments = (place, out, url_of(backend, place, **params), 0, steps, mode, *([fail] if fail else []))
     subprocess.run(command("recorder", *arguments), env=environment(), check=True, timeout=300)
     ops = [Op(*op) for op in pickle.loads(out.read_bytes())]

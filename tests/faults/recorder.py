@@ -1,7 +1,7 @@
 """What a store asks of the disk, call by call: `python -m faults.recorder PLACE OUT URL SEED STOP MODE [FAIL]`.
 
 Runs a writer (faults.writer) in this process with two eyes on it: the functions of `os` that change files are wrapped,
-and SQLite (through apsw, `engine=apsw`) works on a VFS that passes everything on to its own and notes writes, syncs and
+and SQLite (apsw's, whatever the store says) works on a VFS that passes all on to its own and notes writes, syncs and
 removals; the sync of a folder is seen where SQLite opens it. Nothing of this needs root, ptrace or a mount. What the
 recording missed can't go unnoticed: replayed in full it must give the very files that are there (test_power_loss).
 
@@ -23,6 +23,7 @@ import apsw
 
 from faults.work import Ack
 from faults.writer import run
+from holdfast.backends.engine import Engine
 
 
 class Op(NamedTuple):
@@ -51,17 +52,20 @@ class Recorder:
         self.ops: list[Op] = []
         self.lock = threading.RLock()
         self._nodes = {place: 0}
-        self._fds: dict[int, str] = {}
+        self._fds: dict[int, int] = {}
         self._syncs = 0
         self._fail = fail
 
     def inside(self, path: Any) -> bool:
         return isinstance(path, str) and path.startswith(self.place + "/") and not path.endswith("-shm")
 
-    def appeared(self, path: str, *, folder: bool = False) -> None:
+    def node(self, path: str) -> int:
+        return self._nodes[path]
+
+    def appeared(self, path: str, *, folder: bool = False, node: int = 0) -> None:
         above, name = os.path.split(path)
-        node = self._nodes[path] = len(self.ops) + 1
-        self.ops.append(Op("create", self._nodes[above], name, node, int(folder)))
+        self._nodes[path] = node or len(self.ops) + 1
+        self.ops.append(Op("create", self._nodes[above], name, self._nodes[path], int(folder)))
 
     def vanished(self, path: str) -> None:
         above, name = os.path.split(path)
@@ -73,17 +77,17 @@ class Recorder:
         node = self._nodes[new] = self._nodes.pop(old)
         self.ops.append(Op("rename", self._nodes[above], name, node, 0, None, self._nodes[folder], to))
 
-    def written(self, path: str, offset: int, data: bytes) -> None:
-        self.ops.append(Op("write", self._nodes[path], size=offset, data=bytes(data)))
+    def written(self, node: int, offset: int, data: bytes) -> None:
+        self.ops.append(Op("write", node, size=offset, data=bytes(data)))
 
-    def truncated(self, path: str, size: int) -> None:
-        self.ops.append(Op("truncate", self._nodes[path], size=size))
+    def truncated(self, node: int, size: int) -> None:
+        self.ops.append(Op("truncate", node, size=size))
 
-    def synced(self, path: str) -> bool:
+    def synced(self, node: int) -> bool:
         """Note a sync; False if it is the one that is to fail."""
         self._syncs += 1
         failed = self._syncs == self._fail
-        self.ops.append(Op("failed" if failed else "sync", self._nodes[path]))
+        self.ops.append(Op("failed" if failed else "sync", node))
         return not failed
 
     def acked(self, ack: Ack) -> None:
@@ -95,8 +99,8 @@ class Recorder:
         for name, note in (
             ("open", self._open), ("close", self._close), ("write", self._write), ("pwrite", self._pwrite),
             ("ftruncate", self._ftruncate), ("fsync", self._sync), ("fdatasync", self._sync), ("mkdir", self._mkdir),
-            ("rename", self._rename), ("replace", self._rename), ("unlink", self._unlink), ("remove", self._unlink),
-            ("rmdir", self._unlink),
+            ("link", self._link), ("rename", self._rename), ("replace", self._rename), ("unlink", self._unlink),
+            ("remove", self._unlink), ("rmdir", self._unlink),
         ):  # fmt: skip
             setattr(os, name, self._wrapped(getattr(os, name), note))
 
@@ -110,12 +114,12 @@ class Recorder:
     def _open(self, real: Callable[..., int], path: Any, flags: int, *rest: Any, **options: Any) -> int:
         new = self.inside(path) and not os.path.lexists(path)
         fd = real(path, flags, *rest, **options)
+        if new:
+            self.appeared(path)
         if path == self.place or self.inside(path):
-            self._fds[fd] = path
-            if new:
-                self.appeared(path)
-            elif flags & os.O_TRUNC:
-                self.truncated(path, 0)
+            self._fds[fd] = self.node(path)
+            if flags & os.O_TRUNC and not new:
+                self.truncated(self.node(path), 0)
         return fd
 
     def _close(self, real: Callable[..., None], fd: int) -> None:
@@ -141,13 +145,18 @@ class Recorder:
 
     def _sync(self, real: Callable[..., None], fd: int) -> None:
         if fd in self._fds and not self.synced(self._fds[fd]):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), self._fds[fd])
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(fd)
 
     def _mkdir(self, real: Callable[..., None], path: Any, *rest: Any, **options: Any) -> None:
         real(path, *rest, **options)
         if self.inside(path):
             self.appeared(path, folder=True)
+
+    def _link(self, real: Callable[..., None], old: Any, new: Any) -> None:
+        real(old, new)
+        if self.inside(new):
+            self.appeared(new, node=self.node(old))
 
     def _rename(self, real: Callable[..., None], old: Any, new: Any) -> None:
         real(old, new)
@@ -168,7 +177,7 @@ class Recorder:
 
         def open_folder(path: bytes, fd: Any) -> int:
             with self.lock:
-                self.synced(os.path.dirname(path.decode()))
+                self.synced(self.node(os.path.dirname(path.decode())))
             return int(real(path, fd))
 
         self._kept = (vfs, opening(open_folder))
@@ -199,36 +208,45 @@ class WatchedFile(apsw.VFSFile):
     def __init__(self, recorder: Recorder, name: Any, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self._recorder = recorder
-        self._path = path if recorder.inside(path) else None
+        self._node: int | None = None
         with recorder.lock:
-            new = self._path is not None and not os.path.lexists(path)
+            new = recorder.inside(path) and not os.path.lexists(path)
             super().__init__("unix", name, flags)
             if new:
                 recorder.appeared(path)
+            if recorder.inside(path):
+                self._node = recorder.node(path)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802  # apsw's name
         with self._recorder.lock:
             super().xWrite(data, offset)
-            if self._path:
-                self._recorder.written(self._path, offset, data)
+            if self._node is not None:
+                self._recorder.written(self._node, offset, data)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802  # apsw's name
         with self._recorder.lock:
             super().xTruncate(newsize)
-            if self._path:
-                self._recorder.truncated(self._path, newsize)
+            if self._node is not None:
+                self._recorder.truncated(self._node, newsize)
 
     def xSync(self, flags: int) -> None:  # noqa: N802  # apsw's name
         with self._recorder.lock:
-            if self._path and not self._recorder.synced(self._path):
-                raise apsw.IOError(f"the sync of {self._path} failed")
+            if self._node is not None and not self._recorder.synced(self._node):
+                raise apsw.IOError("the sync failed")
             super().xSync(flags)
+
+
+def use_apsw() -> None:
+    """Let every backend that is built on SQLite use the library whose calls can be watched."""
+    real = Engine.__init__
+    Engine.__init__ = lambda self, name: real(self, "apsw")  # type: ignore[method-assign]  # for this program
 
 
 def main(arguments: list[str]) -> None:
     """The program."""
     place, out, url, seed, stop, mode, *fail = arguments
     recorder = Recorder(place, int(fail[0]) if fail else 0)
+    use_apsw()
     recorder.watch_sqlite()
     recorder.watch_os()
     middle = int(stop) // 2  # the store is closed and opened again half-way

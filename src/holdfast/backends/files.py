@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from holdfast import forks
 from holdfast.backend import Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, make_dir, share_lock, sync_dir, try_lock, unavailable, unlock, write_all
@@ -49,9 +50,7 @@ class FilesBackend(RowBackend):
         self._dirty = False
         try:
             self._prepare()
-            self._writers = os.open(
-                os.path.join(self.root, "writers"), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE
-            )
+            self._writers = self._open_writers()
         except OSError as error:
             raise unavailable(error, f"{self.root} can't be opened") from error
         try:
@@ -64,6 +63,23 @@ class FilesBackend(RowBackend):
         facts = {"engine": "files", "durability": durability, "path": self.root}
         super().__init__(file, self._logs, blobs, text_of, facts)
         self.path = self.root
+        forks.watch(self)
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: a lock that a child shares with its parent would be its to change. It takes one of its own."""
+        if child and self._writers >= 0:
+            inherited = self._writers
+            self._writers = self._open_writers()
+            share_lock(self._writers)
+            os.close(inherited)
+            self._dirty = False  # the parent may have closed, and vouched, before this one came so far
+
+    def _open_writers(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        return os.open(os.path.join(self.root, "writers"), flags, FILE_MODE)
 
     def _prepare(self) -> None:
         """The folder, and the version of its layout."""
