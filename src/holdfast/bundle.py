@@ -52,6 +52,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
 class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Any line of a bundle. A body that can't stand in a line as it is stands in base64."""
 
+    fault: str = ""
     holdfast: int = 0
     session: str = ""
     base: int = 0
@@ -67,7 +68,6 @@ class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     body64: str = ""
     blob: str = ""
     data: str = ""
-    fault: str = ""
     end: str = ""
     events: int = 0
 
@@ -157,6 +157,11 @@ def _comes_back(text: bytes, body: bytes) -> bool:
 def is_bundle(line: bytes) -> bool:
     """Whether a file that begins with this line is a bundle."""
     return line.startswith(_MARK) and line[16:].startswith(b'","holdfast":')
+
+
+def tells_damage(line: bytes) -> bool:
+    """Whether a line stands for an entry or a chunk that could not be read."""
+    return line[16:].startswith(b'","fault":')
 
 
 def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:

@@ -184,6 +184,9 @@ LAZY = {
     "append": "events:append",
     "tail": "events:tail",
     "search": "events:search",
+    "import": "transfer:import_",
+    "export": "transfer:export",
+    "copy": "transfer:copy",
     "demo": "demo:demo",
 }
 

@@ -1,0 +1,297 @@
+"""`import`, `export` and `copy`: sessions from and to files and other stores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
+from holdfast.cli.refs import REF, whole
+from holdfast.cli.shapes import dumps, error_shape
+from holdfast.errors import Exists, HoldfastError
+from holdfast.formats.words import plural, safe_line
+
+if TYPE_CHECKING:
+    from holdfast.bundle import Copied
+    from holdfast.importer import FileReport, Progress
+    from holdfast.session import Session
+    from holdfast.sources import SourceFile
+    from holdfast.store import Store
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast export support-42 > support-42.jsonl
+    holdfast export -f html -o support-42.html support-42
+    holdfast export --all -o backup.jsonl
+    """,
+)
+@click.argument("refs", type=REF, metavar="[REF]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every session of the store.")
+@click.option("-f", "--format", "form", type=click.Choice(["jsonl", "md", "html"]), help="Else by the name of -o.")
+@click.option("-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed; - is stdout.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all.")
+@pass_app
+def export(
+    app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
+) -> None:
+    """Write sessions as a bundle that `import` reads back exactly (jsonl), or as documents to read (md, html)."""
+    if bool(refs) == everything:
+        raise click.UsageError("name the sessions to export, or say --all")
+    form = form or _form_of(output or "")
+    if app.json and form != "jsonl" and output in (None, "-"):
+        raise click.UsageError("with --json, md and html need -o FILE")
+    with app.store() as store:
+        sessions = list(_all(store)) if everything else [whole(store, ref) for ref in refs]
+        ids = list(dict.fromkeys(session.id for session in sessions))
+        with _written(output, force) as file:
+            damaged = _write(store, ids, form, hidden, file)
+    if output not in (None, "-"):
+        app.data({"file": output, "format": form, "sessions": len(ids), "damaged": damaged}) if app.json else app.say(
+            f"{plural(len(ids), 'session')} written to {output}"
+        )
+    if damaged:
+        app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
+        raise click.exceptions.Exit(INTEGRITY)
+
+
+def _form_of(output: str) -> str:
+    return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(os.path.splitext(output)[1], "jsonl")
+
+
+def _all(store: Store) -> Iterator[Session]:
+    cursor: str | None = None
+    while True:
+        page = store.sessions(limit=1000, cursor=cursor)
+        yield from (session for info in page if (session := store.get(info.id)) is not None)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO) -> int:
+    """Write the sessions; how many damaged events and blobs there were."""
+    damaged = 0
+    if form == "jsonl":
+        from holdfast.bundle import tells_damage, write_bundle
+
+        for line in write_bundle(store, ids):
+            damaged += tells_damage(line)
+            file.write(line)
+        return damaged
+    from holdfast.formats.html import end_html, start_html, write_html
+    from holdfast.formats.markdown import write_markdown
+
+    write = write_html if form == "html" else write_markdown
+    if form == "html":
+        _put(file, start_html(store.session(ids[0]).info().title or ids[0] if ids else "holdfast"))
+    for number, id in enumerate(ids):
+        from holdfast.formats.calls import Outcomes
+        from holdfast.model import Damaged
+
+        session, outcomes = store.session(id), Outcomes()
+        for event in session.events(hidden=hidden, damaged="keep"):
+            outcomes.take(event)
+            damaged += isinstance(event.payload, Damaged)
+        _put(file, ["\n"] if number and form == "md" else [])
+        _put(file, write(session.info(), session.events(hidden=hidden, damaged="keep"), outcomes))
+    if form == "html":
+        _put(file, end_html())
+    return damaged
+
+
+def _put(file: BinaryIO, texts: Iterable[str]) -> None:
+    for text in texts:
+        file.write(text.encode("utf-8", "replace"))
+
+
+@contextlib.contextmanager
+def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
+    """Where to write: stdout, or a file that appears under its name when it is whole."""
+    if output is None or output == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    refusal = Exists(f"{output} is there already; --force replaces it", file=output)
+    if not force and os.path.lexists(output):
+        raise refusal
+    beside = f"{output}.{os.getpid()}.tmp"
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if force:
+            os.replace(beside, output)
+        else:
+            os.link(beside, output)  # unlike a rename, refuses a file that appeared meanwhile
+    except FileExistsError:
+        raise refusal from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast copy sqlite:agents.db file:agents-folder
+    holdfast copy sqlite:a.db sqlite:b.db --session support-42
+    """,
+)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
+@pass_app
+def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
+    """Copy sessions from one store to another, exactly; again copies what is new.
+
+    A session that went its own way in the target is a conflict and stays as it is.
+    """
+    from holdfast.bundle import Copied, copy_session
+    from holdfast.store import open
+
+    check_there(source)
+    done: list[Copied] = []
+    with open(source) as here, open(target) as there:
+        sessions = [whole(here, ref) for ref in refs] if refs else list(_all(here))
+        for session in sessions:
+            try:
+                done.append(copy_session(here, there, session.id))
+            except HoldfastError as error:
+                done.append(Copied(session=session.id, error=error))
+    _tell_copied(app, done)
+    failed = [one.error for one in done if one.error is not None]
+    if failed:
+        raise click.exceptions.Exit(exit_code(failed[0]) if len(done) == 1 else PARTIAL)
+
+
+def _tell_copied(app: App, done: Sequence[Copied]) -> None:
+    if app.json:
+        app.items(
+            dumps({"session": c.session, "events": c.events, "new": c.new, "error": c.error and error_shape(c.error)})
+            for c in done
+        )
+        return
+    for one in done:
+        if one.error is not None:
+            app.say(f"{one.session}: {one.error.message}")
+        elif one.new:
+            app.line(safe_line(f"{one.session}: {plural(one.new, 'new event')} of {one.events:,}"))
+    failed = sum(one.error is not None for one in done)
+    app.say(f"{plural(len(done) - failed, 'session')} equal in both stores, {failed} failed")
+
+
+@click.command(
+    "import",
+    cls=Command,
+    examples="""
+    holdfast import                      # transcripts in their usual places
+    holdfast import ~/old/projects more.jsonl
+    holdfast import backup.jsonl         # what `holdfast export` wrote
+    """,
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option("--user", help="Whose sessions the imported transcripts are to be.")
+@pass_app
+def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
+    """Take in transcripts of Claude Code and Codex CLI, and bundles; again takes only what is new.
+
+    Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
+    is named, and the exit code is 8.
+    """
+    bundles = [path for path in paths if path == "-" or _is_bundle(path)]
+    others = [path for path in paths if path not in bundles]
+    with app.store(create=True) as store:
+        reports: list[FileReport] = []
+        for path in bundles:
+            reports += _import_bundle(store, path)
+        if others or not paths:
+            reports += _import_files(app, store, others or None, user)
+    _tell_imported(app, reports)
+    if any(report.error for report in reports):
+        raise click.exceptions.Exit(PARTIAL)
+
+
+def _is_bundle(path: str) -> bool:
+    from holdfast.bundle import is_bundle
+
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            return is_bundle(file.readline(100))
+    except OSError:
+        return False  # a folder, or not there: the importer says which
+
+
+def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
+    from holdfast.bundle import read_bundle
+    from holdfast.importer import FileReport
+
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(os.path.expanduser(path), "rb") as file:
+        for one in read_bundle(store, file):
+            error = None if one.error is None else one.error.message
+            known = one.events - one.new
+            yield FileReport(
+                path=path, program="holdfast", session=one.session, events=one.new, known=known, error=error
+            )
+
+
+def _import_files(app: App, store: Store, paths: list[str] | None, user: str | None) -> list[FileReport]:
+    from holdfast.importer import import_files
+    from holdfast.sources import find_sources
+
+    files = find_sources(paths)
+    with _progress(app, files) as progress:
+        return import_files(store, files, user=user, progress=progress).files
+
+
+@contextlib.contextmanager
+def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
+    """A bar over the bytes, on a terminal only."""
+    total = sum(file.size for file in files if file.program is not None)
+    if app.quiet or not sys.stderr.isatty() or not total:
+        yield None
+        return
+    with click.progressbar(length=total, label="importing", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.update(max(progress.done - bar.pos, 0))
+
+        yield show
+
+
+def _tell_imported(app: App, reports: Sequence[FileReport]) -> None:
+    events, failed = sum(r.events for r in reports), [r for r in reports if r.error]
+    if app.json:
+        from msgspec import to_builtins
+
+        app.items((dumps(to_builtins(r)) for r in reports), events=events, failed=len(failed))
+        return
+    for report in reports:
+        if report.events or report.unreadable_lines:
+            app.line(safe_line(f"{report.session}  {_taken(report)}  {report.path}"))
+    for report in failed:
+        app.say(f"{report.path}: {report.error}")
+    if not reports:
+        app.say("no transcripts in the usual places; name files or folders to look in")
+        return
+    taken = sum(bool(report.events) for report in reports)
+    app.say(f"{plural(events, 'new event')} from {taken} of {plural(len(reports), 'file')}, {len(failed)} failed")
+
+
+def _taken(report: FileReport) -> str:
+    said = [plural(report.events, "new event")]
+    if report.known:
+        said.append(f"{report.known:,} known")
+    if report.unknown:
+        said.append(f"{sum(report.unknown.values()):,} of unknown types ({', '.join(report.unknown)})")
+    if report.unreadable_lines:
+        said.append(plural(report.unreadable_lines, "unreadable line"))
+    return ", ".join(said)

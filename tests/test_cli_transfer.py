@@ -1,0 +1,228 @@
+"""Import, export and copy by the command: exact bundles, documents that are safe to open, partial failures told."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import sqlite3
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import Large, Session, assistant, custom, note, reasoning, step, tool_call, tool_result, usage, user
+from shell import Shell
+
+HOSTILE = "</script></pre></style>--><img src=x onerror=alert(1)>\"'`&lt;\x1b[31m\u202e"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def fill(session: Session) -> None:
+    session.append(user("Where is order 7?"))
+    session.append(assistant(reasoning("Hm."), "Let me look.", tool_call("c1", "lookup", {"order": 7})))
+    session.append(tool_result("c1", "line\n" * 40, is_error=True, duration=1_200_000))
+    session.append(note(Large.from_stream(io.BytesIO(b"large\n" * 20_000))))
+
+
+def hostile(session: Session) -> None:
+    session.append(holdfast.message(HOSTILE, HOSTILE, reasoning(HOSTILE), name=HOSTILE, metadata={HOSTILE: HOSTILE}))
+    session.append(assistant(tool_call(HOSTILE, HOSTILE, {HOSTILE: HOSTILE})))
+    session.append(tool_result(HOSTILE, {HOSTILE: HOSTILE}, name=HOSTILE, is_error=True))
+    session.append(
+        holdfast.message("user", holdfast.Uri(uri=HOSTILE), holdfast.Blob(mime_type=HOSTILE, content="eA=="))
+    )
+    session.append(holdfast.message("user", holdfast.OtherPart(data={"type": HOSTILE, HOSTILE: HOSTILE})))
+    session.append(step(HOSTILE, HOSTILE, HOSTILE, call_id="z", error=HOSTILE, artifacts=[HOSTILE]))
+    session.append(
+        custom("x." + HOSTILE, HOSTILE),
+        note(HOSTILE),
+        usage(HOSTILE.replace("\x1b", "")),
+        holdfast.Summary(content=HOSTILE),
+    )
+    session.append(holdfast.State(state=HOSTILE, reason=HOSTILE), holdfast.Artifact(name=HOSTILE, uri=HOSTILE))
+    session.append(note(Large.from_stream(io.BytesIO(HOSTILE.encode() * 4000))))
+
+
+@pytest.fixture
+def order(shell: Shell) -> Shell:
+    with holdfast.open(shell.url) as store:
+        fill(store.session("order-7", user="ada"))
+    return shell
+
+
+def test_a_bundle_goes_out_and_comes_back_the_same(order: Shell) -> None:
+    bundle = order.ok("export", "order-7").out
+    other = f"sqlite://{order.place}/other.db"
+    done = order.ok("import", "-", "--store", other, "--json", stdin=bundle).json
+    assert [(f["session"], f["events"], f["error"]) for f in done["items"]] == [("order-7", 4, None)]
+    assert order.ok("export", "order-7", "--store", other).out == bundle
+    order.ok("export", "--all", "-o", "b.jsonl")
+    again = order.ok("import", "b.jsonl", "--store", other)
+    assert again.out == ""
+    assert again.err == "0 new events from 0 of 1 file, 0 failed\n"
+
+
+def test_an_export_is_private_whole_or_not_there_and_replaces_nothing_unasked(order: Shell) -> None:
+    order.ok("export", "order-7", "-o", "a.html")
+    path = order.place / "a.html"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().startswith("<!doctype html>")
+    path.write_text("mine")
+    assert order("export", "order-7", "-o", "a.html").code == 4
+    assert path.read_text() == "mine"
+    order.ok("export", "order-7", "-o", "a.html", "--force")
+    assert path.read_text() != "mine"
+    assert order("export", "nobody", "-o", "b.html").code == 3
+    assert sorted(os.listdir(order.place))[0] == "a.html"
+    assert not [name for name in os.listdir(order.place) if "tmp" in name or name == "b.html"]
+
+
+class Seen(HTMLParser):
+    """The tags, attributes and text of a document."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_shows_hostile_text_and_runs_none_of_it(shell: Shell) -> None:
+    identifier = HOSTILE.replace("\x1b", "")
+    with holdfast.open(shell.url) as store:
+        session = store.session(
+            identifier, user=HOSTILE, name=HOSTILE, title=HOSTILE, agent=HOSTILE, project=HOSTILE, parent=HOSTILE
+        )
+        hostile(session)
+    page = shell.ok("export", "-f", "html", "@last").out
+    seen = Seen()
+    seen.feed(page)
+    assert seen.open == []
+    assert seen.tags <= {
+        "html", "head", "meta", "title", "style", "body", "header", "main", "article", "h1", "h2", "p", "pre",
+        "details", "summary",
+    }  # fmt: skip
+    assert seen.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class"}
+    assert seen.text.count("<img src=x onerror=alert(1)>") > 15
+    assert "url(" not in page
+    assert not [c for c in page if (c < " " and c != "\n") or "\x7f" <= c <= "\x9f" or c == "\u202e"]
+
+
+def test_the_policy_of_the_html_allows_its_own_style_and_nothing_else(order: Shell) -> None:
+    page = order.ok("export", "-f", "html", "order-7").out
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    style = re.search(r"<style>(.*)</style>", page, re.DOTALL)
+    assert policy is not None
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy[1] == f"default-src 'none'; style-src 'sha256-{digest}'"
+    assert "prefers-color-scheme" in page or "color-scheme: light dark" in page
+    assert "<details>" in page  # forty lines of output are folded, and there
+    assert page.count("line\n") >= 39
+    assert page.count("large\n") >= 19_999
+
+
+def test_a_document_of_several_sessions_has_them_all(order: Shell) -> None:
+    with holdfast.open(order.url) as store:
+        store.session("second").append(user("Something else"))
+    for form in ("md", "html"):
+        text = order.ok("export", "--all", "-f", form).out
+        assert "Where is order 7?" in text
+        assert "Something else" in text
+
+
+def test_markdown_reads_well_and_no_text_breaks_out(shell: Shell) -> None:
+    with holdfast.open(shell.url) as store:
+        session = store.session("s", title="# a *title*")
+        fill(session)
+        session.append(user("# not a heading\n```\nopen fence"))
+        session.append(step("run", output="```\n````\nfences\n"))
+    text = shell.ok("export", "-f", "md", "s").out
+    lines = text.splitlines()
+    assert lines[0] == r"# \# a \*title\*"
+    assert len([line for line in lines if line.startswith("## ")]) == 6
+    assert "> # not a heading" in lines
+    fence = lines.index("`````")
+    assert lines[fence + 1 : fence + 5] == ["```", "````", "fences", "`````"]
+    assert "→ lookup  ✗ 1.2 s" in text
+    assert text.count("> large\n") == 20_000
+
+
+def test_a_damaged_event_is_exported_as_such_with_exit_code_5(order: Shell) -> None:
+    db = sqlite3.connect(order.place / "store.db")
+    db.execute("UPDATE entry SET body = zeroblob(20) WHERE seq = 2")
+    db.commit()
+    db.close()
+    for form in ("md", "html"):
+        done = order("export", "-f", form, "order-7")
+        assert done.code == 5
+        assert "damaged" in done.out
+    done = order("export", "order-7")
+    assert done.code == 5
+    back = order("import", "-", "--store", "memory://", stdin=done.out)
+    assert back.code == 8
+    assert "was damaged when it was written" in back.err
+    assert order("copy", order.url, "sqlite:c.db").code == 5
+
+
+def test_copy_is_exact_repeatable_and_tells_conflicts(order: Shell) -> None:
+    with holdfast.open(order.url) as store:
+        store.session("second").append(user("Something else"))
+    assert order.ok("copy", order.url, "file:folder").out.count("new event") == 2
+    again = order.ok("copy", order.url, "file:folder")
+    assert (again.out, again.err) == ("", "2 sessions equal in both stores, 0 failed\n")
+    assert order.ok("export", "order-7").out == order.ok("export", "order-7", "--store", "file:folder").out
+    order.ok("append", "second", "mine", "--store", "file:folder")
+    done = order("copy", order.url, "file:folder", "--json")
+    assert done.code == 8
+    told = {item["session"]: item["error"] for item in done.json["items"]}
+    assert told["order-7"] is None
+    assert told["second"]["type"] == "Conflict"
+    assert order("copy", order.url, "file:folder", "--session", "second").code == 4
+    assert order("copy", "sqlite:typo.db", "file:folder").code == 3
+    assert not (order.place / "typo.db").exists()
+
+
+CLAUDE = (
+    b'{"type":"user","uuid":"u1","parentUuid":null,"sessionId":"11111111-1111-4111-8111-111111111111","cwd":"/w",'
+    b'"timestamp":"2026-01-01T00:00:00.000Z","version":"2.0.0","message":{"role":"user","content":"Hello Claude"}}\n'
+)
+
+
+def test_import_finds_transcripts_takes_them_once_and_names_what_it_can_not_take(shell: Shell) -> None:
+    nothing = shell.ok("import")
+    assert "no transcripts" in nothing.err
+    folder = shell.place / ".claude" / "projects" / "-w"
+    folder.mkdir(parents=True)
+    (folder / "11111111-1111-4111-8111-111111111111.jsonl").write_bytes(CLAUDE)
+    first = shell.ok("import", "--json").json
+    assert (first["failed"], len(first["items"])) == (0, 1)
+    assert first["events"] >= 1
+    assert "Hello Claude" in shell.ok("session", "show", "@last").out
+    assert shell.ok("import", "--json").json["events"] == 0
+    done = shell("import", str(folder), "absent.jsonl")
+    assert done.code == 8
+    assert "absent.jsonl" in done.err
+    assert "1 failed" in done.err
