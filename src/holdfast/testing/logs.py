@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.backend import Backend
-from holdfast.plan import Entry, Range
+from holdfast.plan import Commit, Entry, Head, Range
 from holdfast.testing.heads import BODIES, IDS
 from holdfast.testing.subject import Subject, created, done, entries, entry, head, ref, refused, seqs, texts
 
@@ -135,6 +135,17 @@ class LogContract(Subject):
         assert done(backend, trim=10).trim == 10
         assert backend.read(ref(), voided=True) == []
         assert done(backend, append=entries("eleven")).last == 11
+
+    def test_commits_of_one_batch_may_forget_one_after_the_other(self, backend: Backend) -> None:
+        _ten(backend)
+        batch = [Commit(ref=ref(), trim=n, append=[entry(f"e{n + 10}", f"k{n + 10}")]) for n in (1, 2, 3)]
+        batch.insert(0, Commit(ref=ref("new"), if_rev=0, append=entries("one", "two")))
+        batch.append(Commit(ref=ref("new"), trim=1, append=entries("three")))
+        assert all(isinstance(result, Head) for result in backend.commit(batch))
+        assert texts(backend.read(ref())) == [f"e{n}" for n in range(4, 14)]
+        assert texts(backend.read(ref(), ids=["k4", "k11", "k13"])) == ["e4", "e11", "e13"]
+        assert texts(backend.read(ref("new"))) == ["two", "three"]
+        assert backend.verify() == []
 
     def test_trim_stops_at_the_base(self, backend: Backend) -> None:
         created(backend, base=5, append=entries("six"))
