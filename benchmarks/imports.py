@@ -59,6 +59,7 @@ def _import(bench: Bench, command: list[str], size: int) -> Imported:
         command,
         env={**kept, "HOME": str(home), "HOLDFAST_URL": url},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     took = time.perf_counter() - start

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,20 +74,35 @@ def _figures(rounds: list[list[Told]], duration: float) -> Figures:
 
 
 def _together(worker: Callable[..., Any], *args: Any) -> list[Any]:
-    """Run a worker in every process, started at the same moment; what each told."""
+    """Run a worker in every process, started at the same moment; what each returned.
+
+    Raises:
+        RuntimeError: one failed.
+    """
     context = multiprocessing.get_context("spawn")
     queue, barrier = context.Queue(), context.Barrier(PROCESSES)
-    started = [context.Process(target=worker, args=(n, barrier, queue, *args)) for n in range(PROCESSES)]
+    started = [context.Process(target=_run, args=(worker, n, barrier, queue, args)) for n in range(PROCESSES)]
     for process in started:
         process.start()
     told = [queue.get(timeout=120) for _ in started]
     for process in started:
         process.join(60)
+    for one in told:
+        if isinstance(one, str):
+            raise RuntimeError(f"a process failed:\n{one}")
     return told
 
 
-def _many_worker(n: int, barrier: Any, queue: Any, kind: str, path: Path, duration: float) -> None:
-    queue.put(asyncio.run(_many(n, barrier, kind, path, duration)))
+def _run(worker: Callable[..., Any], n: int, barrier: Any, queue: Any, args: Sequence[Any]) -> None:
+    try:
+        queue.put(worker(n, barrier, *args))
+    except Exception:
+        barrier.abort()  # nobody waits for one that is gone
+        queue.put(traceback.format_exc())
+
+
+def _many_worker(n: int, barrier: Any, kind: str, path: Path, duration: float) -> Told:
+    return asyncio.run(_many(n, barrier, kind, path, duration))
 
 
 async def _many(n: int, barrier: Any, kind: str, path: Path, duration: float) -> Told:
@@ -178,7 +194,7 @@ def _on_one(bench: Bench, kind: str) -> tuple[int, int] | None:
     return acknowledged, stored
 
 
-def _one_worker(n: int, barrier: Any, queue: Any, kind: str, path: Path) -> None:
+def _one_worker(n: int, barrier: Any, kind: str, path: Path) -> int:
     said = Corpus(n).said(EACH)
     if kind == "holdfast":
         store = ours.store(path)
@@ -193,4 +209,4 @@ def _one_worker(n: int, barrier: Any, queue: Any, kind: str, path: Path) -> None
         append(one)
         acknowledged += 1
     close()
-    queue.put(acknowledged)
+    return acknowledged
