@@ -13,6 +13,7 @@ import pytest
 import holdfast
 from holdfast import model, parts, schema
 from holdfast.backend import open_backend
+from holdfast.bundle import write_bundle
 from holdfast.info import session_ref
 
 BIG = "a long line\n" * 10_000
@@ -105,6 +106,22 @@ def test_every_line_of_a_log_is_as_the_schema_says(tmp_path: Path) -> None:
     assert [entry["body"] for entry in entries if "id" not in entry] == bodies
     assert not validator("log-line").is_valid({**lines[0], "crc": "none"})
     assert not validator("log-line").is_valid({**lines[0], "append": [{"at": 1}]})
+
+
+def test_every_line_of_a_bundle_is_as_the_schema_says(tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store:
+        session = store.session("s", labels=["x"], metadata={"a": 1})
+        session.append(*EVERYTHING)
+        session.remove_last()
+        lines = [json.loads(line) for line in write_bundle(store, ["s"])]
+    for line in lines:
+        validator("bundle-line").validate(line)
+    assert sum("seq" in line for line in lines) == len(EVERYTHING)
+    assert any("blob" in line for line in lines)
+    for line in lines:
+        assert not validator("bundle-line").is_valid({**line, "crc": 5})
+        unsaid = {name: value for name, value in line.items() if name not in {"holdfast", "seq", "blob", "end"}}
+        assert not validator("bundle-line").is_valid(unsaid)
 
 
 def test_what_a_later_version_adds_is_let_pass() -> None:

@@ -49,7 +49,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     error: HoldfastError | None = None
 
 
-class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Any line of a bundle. A body that can't stand in a line as it is stands in base64."""
 
     fault: str = ""
@@ -72,7 +72,7 @@ class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     events: int = 0
 
 
-_decoder = msgspec.json.Decoder(_Line)
+_decoder = msgspec.json.Decoder(Line)
 _encoder = msgspec.json.Encoder()
 
 
@@ -88,7 +88,7 @@ def write_bundle(store: Store, sessions: Iterable[str]) -> Iterator[bytes]:
     sent: set[str] = set()
     for id in sessions:
         head = store.head(id)
-        first = _Line(
+        first = Line(
             holdfast=VERSION, session=id, base=head.base, trim=head.trim, last=head.last, at=head.at,
             tags=dict(sorted(head.tags.items())), counts=dict(sorted(head.counts.items())),
         )  # fmt: skip
@@ -99,10 +99,10 @@ def write_bundle(store: Store, sessions: Iterable[str]) -> Iterator[bytes]:
                 if digest not in sent:
                     sent.add(digest)
                     yield _blob_line(store, digest)
-            line = _Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
+            line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
             yield _sealed(line, entry.body)
             events += 1
-        yield _sealed(_Line(end=id, events=events), b"")
+        yield _sealed(Line(end=id, events=events), b"")
 
 
 def _stored(store: Store, head: Head) -> Iterator[Entry]:
@@ -127,13 +127,13 @@ def _blob_line(store: Store, digest: str) -> bytes:
     try:
         data = store.backend.blobs.get(digest)
     except Corrupt as error:
-        return _sealed(_Line(blob=digest, fault=error.message), b"")
+        return _sealed(Line(blob=digest, fault=error.message), b"")
     if data is None:
-        return _sealed(_Line(blob=digest, fault="it is missing"), b"")
-    return _sealed(_Line(blob=digest, data=base64.b64encode(data).decode()), b"")
+        return _sealed(Line(blob=digest, fault="it is missing"), b"")
+    return _sealed(Line(blob=digest, data=base64.b64encode(data).decode()), b"")
 
 
-def _sealed(line: _Line, body: bytes) -> bytes:
+def _sealed(line: Line, body: bytes) -> bytes:
     """A line with its body, its checksum and its newline."""
     if body:
         line.body = msgspec.Raw(body)
@@ -186,10 +186,10 @@ class _Reader:
         self._store = store
         self._lines = iter(lines)
         self._number = 0
-        self._held: _Line | None = None
+        self._held: Line | None = None
         self.head = Head(session_ref(""))
 
-    def _next(self) -> _Line | None:
+    def _next(self) -> Line | None:
         if self._held is not None:
             line, self._held = self._held, None
             return line
@@ -199,7 +199,7 @@ class _Reader:
         self._number += 1
         return self._opened(text.rstrip(b"\r\n"))
 
-    def _opened(self, text: bytes) -> _Line:
+    def _opened(self, text: bytes) -> Line:
         rest = b"{" + text[18:]
         sum = text[len(_MARK) : 16]
         if not text.startswith(_MARK) or text[16:18] != b'",' or sum != b"%08x" % zlib.crc32(rest):
@@ -253,14 +253,14 @@ class _Reader:
                 yield Entry(line.id, line.at, _body(line), line.seq, line.hidden)
         raise Corrupt(f"the bundle ends in the middle of session {self.head.ref.id!r}, after {count} events")
 
-    def _put(self, line: _Line) -> None:
+    def _put(self, line: Line) -> None:
         data = base64.b64decode(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
         self._store.backend.blobs.put(line.blob, data)
 
 
-def _body(line: _Line) -> bytes:
+def _body(line: Line) -> bytes:
     return base64.b64decode(line.body64) if line.body64 else bytes(line.body)
 
 

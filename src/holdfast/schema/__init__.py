@@ -105,12 +105,8 @@ def _log_line() -> tuple[Schema, dict[str, Schema]]:
         [_twin(Line, append=tuple[entry, ...])],
         ref_template=_REF,
     )
-    line = components["Line"]
-    line["properties"] = {"crc": {"type": "string", "pattern": "^[0-9a-f]{8}$"}, **line["properties"]}
-    line["required"] = ["crc", *line["required"]]
+    line = _with_checksum(components["Line"])
     line["description"] = "A commit. What a line does not name was not changed; `kind` and `id` stand in the first."
-    for component in components.values():
-        del component["properties"]["body"]["default"]
     return schema, components
 
 
@@ -118,15 +114,39 @@ def _twin(kind: type[msgspec.Struct], **types: Any) -> Any:
     """The same struct with any JSON where the original keeps raw bytes, which have no schema."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
-        raw = field.type is msgspec.Raw
-        of = types.get(field.name, Any if raw else field.type)
-        fields.append((field.name, of) if field.required else (field.name, of, None if raw else field.default))
+        of = types.get(field.name, Any if field.type is msgspec.Raw else field.type)
+        if field.required:
+            fields.append((field.name, of))
+        elif field.type is msgspec.Raw:
+            fields.append((field.name, of, msgspec.UNSET))
+        else:
+            made = field.default_factory is not msgspec.NODEFAULT
+            fields.append(
+                (field.name, of, msgspec.field(default_factory=field.default_factory) if made else field.default)
+            )
     return msgspec.defstruct(kind.__name__, fields, namespace={"__doc__": kind.__doc__})
+
+
+def _bundle_line() -> tuple[Schema, dict[str, Schema]]:
+    from holdfast.bundle import Line
+
+    (schema,), components = msgspec.json.schema_components([_twin(Line)], ref_template=_REF)
+    line = _with_checksum(components["Line"])
+    line["anyOf"] = [{"required": names} for names in (["holdfast", "session"], ["seq"], ["blob"], ["end"])]
+    return schema, components
+
+
+def _with_checksum(line: Schema) -> Schema:
+    """A line's schema with the checksum that its first bytes are."""
+    line["properties"] = {"crc": {"type": "string", "pattern": "^[0-9a-f]{8}$"}, **line["properties"]}
+    line["required"] = ["crc", *line.get("required", ())]
+    return line
 
 
 _RECORDS: dict[str, tuple[str, Callable[[], tuple[Schema, dict[str, Schema]]]]] = {
     "event": ("The body of an event", _event),
     "session": ("The body of a session's head", _session),
+    "bundle-line": ("A line of a bundle, as `holdfast export` writes it", _bundle_line),
     "log-line": ("A line of a session's log in a folder store", _log_line),
 }
 NAMES = tuple(_RECORDS)
