@@ -1,0 +1,94 @@
+"""What the model responses of a Claude Code transcript took: each is counted once, however many lines repeat it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.formats.transcript import Draft, mapping, micros, string, tokens, word
+from holdfast.model import Usage
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What a response took so far."""
+
+    input: int = 0
+    output: int = 0
+    read: int = 0
+    written: int = 0
+    cost: int = 0
+
+    def beyond(self, before: Counted) -> Counted:
+        """By how much this is more; a count never falls."""
+        return Counted(*(max(a - b, 0) for a, b in zip(_numbers(self), _numbers(before), strict=True)))
+
+    def highest(self, other: Counted) -> Counted:
+        """The larger of each count."""
+        return Counted(*(max(a, b) for a, b in zip(_numbers(self), _numbers(other), strict=True)))
+
+
+def _numbers(counted: Counted) -> tuple[int, ...]:
+    return (counted.input, counted.output, counted.read, counted.written, counted.cost)
+
+
+class Responses:
+    """Counts each model response once, although every line of it repeats its usage, which may still grow."""
+
+    def __init__(self) -> None:
+        self._open = ""
+        self._model = ""
+        self._id: str | None = None
+        self._at: int | None = None
+        self._counted = Counted()
+        self._told: dict[str, tuple[Counted, int]] = {}
+
+    def take(self, record: dict[str, Any], at: int | None) -> list[Draft]:
+        """The usage of the response before, if this line begins another."""
+        message = mapping(record.get("message"))
+        model, counted = word(message.get("model")) or "", _counted(mapping(message.get("usage")), record)
+        if model == "<synthetic>" or not any(_numbers(counted)):
+            return []  # nothing was asked of a model
+        id = string(message.get("id")) or string(record.get("requestId"))
+        key = id or string(record.get("uuid")) or f"at {at}"
+        if key == self._open:
+            self._counted = self._counted.highest(counted)
+            ended: list[Draft] = []
+        else:
+            ended = self.close()
+            self._counted = counted
+        self._open, self._model, self._id, self._at = key, model, id, at
+        return ended
+
+    def close(self) -> list[Draft]:
+        """The usage of the open response, or by how much it grew since it was told."""
+        key, self._open = self._open, ""
+        if not key:
+            return []
+        before, times = self._told.get(key, (Counted(), 0))
+        more = self._counted.beyond(before)
+        if not any(_numbers(more)):
+            return []
+        self._told[key] = (before.highest(self._counted), times + 1)
+        usage = Usage(
+            model=self._model,
+            provider="anthropic",
+            response_id=self._id,
+            input_tokens=more.input,
+            output_tokens=more.output,
+            cache_read_tokens=more.read,
+            cache_write_tokens=more.written,
+            cost=more.cost or None,
+        )
+        return [Draft(usage, self._at, response=key if times == 0 else f"{key}+{times}")]
+
+
+def _counted(usage: dict[str, Any], record: dict[str, Any]) -> Counted:
+    read, written = tokens(usage.get("cache_read_input_tokens")), tokens(usage.get("cache_creation_input_tokens"))
+    return Counted(
+        input=tokens(usage.get("input_tokens")) + read + written,
+        output=tokens(usage.get("output_tokens")),
+        read=read,
+        written=written,
+        cost=micros(record.get("costUSD"), 1_000_000) or 0,
+    )

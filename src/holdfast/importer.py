@@ -1,0 +1,335 @@
+"""Import of other programs' transcripts: a file becomes events of its session, each line once, however often it runs.
+
+Every source line is kept byte for byte in the `source` of one event. How far a file was taken is stored with the events
+(see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one look. A
+file that grew is read from its start, to know its calls and responses again, but stored only from where it ended. Where
+the bytes before that are not those that were taken, the file was rewritten: then every event is looked up by its id,
+which is made of the line's content, and only what is new is stored. Usage is counted once: not again for a response
+that a copied history brings along (see `formats` and `lineage`).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from holdfast.clock import now
+from holdfast.errors import HoldfastError, Invalid, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.formats.lines import LINE_LIMIT, Lines, Piece, open_source
+from holdfast.formats.transcript import Draft, Line, kept, parse, source_of, time_of
+from holdfast.info import clean
+from holdfast.intake import Cursor, Intake, Row, StartOver
+from holdfast.lineage import in_order
+from holdfast.sources import PROGRAMS, SourceFile, find_sources
+from holdfast.store import Store
+
+BATCH_BYTES = 2 * 1024 * 1024
+"""Bytes of source lines in one commit, about."""
+BATCH_EVENTS = 1000
+"""Events in one commit, about."""
+QUIET = 3_600_000_000
+"""Microseconds without a change after which half a line at the end of a file is taken for all there will be."""
+TOLD = 1000
+"""Unreadable lines of one file that a report names; it counts them all."""
+RETRIES = 20
+"""How often one file is begun again, because it was rewritten or another import took it meanwhile."""
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A line that was kept and could not be read, and why."""
+
+    line: int
+    reason: str
+
+
+class FileReport(msgspec.Struct, kw_only=True):
+    """What was taken from one file.
+
+    `events` were stored now, `known` were there already. `unknown` counts lines by type, of types that this version
+    does not know; they are kept under `x.<program>.<type>`. `unreadable` names the first of `unreadable_lines`, kept as
+    `x.<program>.unreadable` or, over 32 MiB, `x.<program>.oversize`. Of `size` bytes, `bytes` were taken now; `left`
+    are half a line that is still being written. `skipped` says why nothing was to be done, `error` what went wrong.
+    """
+
+    path: str
+    program: str | None = None
+    session: str | None = None
+    events: int = 0
+    known: int = 0
+    unknown: dict[str, int] = {}
+    unreadable: list[Unreadable] = []
+    unreadable_lines: int = 0
+    size: int = 0
+    bytes: int = 0
+    left: int = 0
+    skipped: str | None = None
+    error: str | None = None
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """What an import took, file by file."""
+
+    files: list[FileReport]
+
+    @property
+    def events(self) -> int:
+        """Events that were stored now."""
+        return sum(file.events for file in self.files)
+
+    @property
+    def failed(self) -> list[FileReport]:
+        """The files that could not be taken, or not to their end."""
+        return [file for file in self.files if file.error is not None]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far an import is: bytes `done` of `total`, in the file at `path`, number `index` of `files`."""
+
+    path: str
+    index: int
+    files: int
+    done: int
+    total: int
+
+
+def import_files(
+    store: Store,
+    files: Sequence[SourceFile] | None = None,
+    *,
+    user: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ImportReport:
+    """Import transcripts; what was imported before is not stored again.
+
+    Args:
+        store: Where to.
+        files: What `find_sources` found; by default, all in the usual places.
+        user: Whose sessions they are to be.
+        progress: Called after every commit and every file.
+
+    Raises:
+        Unavailable, Uncertain, ReadOnly: the store can't take them now; call again to go on. Whatever is wrong with a
+            file is in its report instead, and stops no other.
+    """
+    found = find_sources() if files is None else files
+    reports = [
+        FileReport(path=f.path, size=f.size, error=f.error, skipped=None if f.error else "it is empty")
+        for f in found
+        if f.program is None
+    ]
+    chosen = in_order(store, [f for f in found if f.program is not None])
+    total, done = sum(f.size for f in chosen), 0
+    for index, file in enumerate(chosen):
+
+        def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
+            if progress is not None:
+                progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
+
+        report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
+        reports.append(report)
+        with _told_in(report):
+            _FileImport(store, file, user, report, tick).run()
+        done += file.size
+        tick(file.size)
+    return ImportReport(reports)
+
+
+@contextmanager
+def _told_in(report: FileReport) -> Generator[None]:
+    """What goes wrong with a file is put into its report; what is wrong with the store is raised."""
+    try:
+        yield
+    except (Unavailable, Uncertain, ReadOnly):
+        raise
+    except OSError as error:
+        report.error = error.strerror or str(error)
+    except HoldfastError as error:
+        report.error = error.message
+    except Exception as error:  # noqa: BLE001  # a bug that one file brings to light must not keep the others out
+        report.error = f"reading it failed: {type(error).__name__}: {error}"
+
+
+class _FileImport:
+    """One file on its way into its session: the reading half."""
+
+    def __init__(
+        self, store: Store, file: SourceFile, user: str | None, report: FileReport, tick: Callable[[int], None]
+    ) -> None:
+        if file.program is None or file.origin is None:
+            raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
+        self._path = file.path
+        self._key = clean(os.path.abspath(file.path))
+        self._name = os.path.basename(self._key)
+        self._program = PROGRAMS[file.program]
+        self._origin = file.origin
+        self._report = report
+        self._tick = tick
+        self._intake = Intake(store, self._program, file.origin, self._key, user)
+
+    def run(self) -> None:
+        """Take what is new."""
+        if self._intake.head is not None and self._intake.head.dead:
+            self._report.skipped = "its session was deleted here"
+            return
+        with open_source(self._path) as file:
+            self._status = os.fstat(file.fileno())
+            self._report.size = self._status.st_size
+            cursor = self._intake.cursor(self._status.st_size)
+            if cursor is not None and self._is_unchanged(cursor):
+                self._report.known = cursor.events
+                return
+            self._read(file, cursor)
+
+    def _read(self, file: BinaryIO, cursor: Cursor | None) -> None:
+        for _ in range(RETRIES):
+            file.seek(0)
+            try:
+                self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
+                return
+            except StartOver as again:
+                cursor = again.cursor
+                self._intake.load()
+        raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
+
+    def _is_unchanged(self, cursor: Cursor) -> bool:
+        same = (cursor.size, cursor.mtime) == (self._status.st_size, self._status.st_mtime_ns)
+        return same and cursor.end and (cursor.bytes == cursor.size or not self._is_quiet())
+
+    def _is_quiet(self) -> bool:
+        return now() - self._status.st_mtime_ns // 1000 > QUIET
+
+    def _drive(self, lines: Lines, cursor: Cursor | None) -> None:
+        """Read all lines, and store what is behind the cursor."""
+        self._begin(lines, cursor)
+        ahead, taken = cursor, 0
+        for piece in lines:
+            if ahead is not None and lines.offset >= ahead.bytes:
+                self._verify(ahead)
+                ahead = None
+            drafts = self._drafts(piece, stored=ahead is not None)
+            if drafts is None:
+                self._report.left = self._status.st_size - piece.start
+                break
+            lines.accept(piece)
+            self._gather(piece, drafts, stored=ahead is not None)
+            taken = taken + piece.end - piece.start if ahead is None else 0
+            if taken >= BATCH_BYTES or len(self._rows) >= BATCH_EVENTS:
+                self._put(end=False)
+                taken = 0
+        if ahead is not None:
+            self._verify(ahead)
+        self._gather(None, self._reader.flush(), stored=False)
+        self._put(end=True)
+        self._report.unknown = dict(self._reader.unknown)
+
+    def _begin(self, lines: Lines, cursor: Cursor | None) -> None:
+        report = self._report
+        report.events, report.known, report.bytes, report.left = 0, cursor.events if cursor else 0, 0, 0
+        report.unreadable, report.unreadable_lines = [], 0
+        self._intake.begin(cursor)
+        origin = self._origin
+        if origin.parent is None and (told := self._intake.parent) is not None:
+            origin = msgspec.structs.replace(origin, parent=told)
+        self._lines = lines
+        self._start = cursor.bytes if cursor else 0
+        self._reader = self._program.reader(origin)
+        self._at: int | None = None
+        self._waiting: list[tuple[str, Draft]] = []
+        self._rows: list[Row] = []
+        self._seen: set[int] = set()
+        self._again: dict[int, int] = {}
+
+    def _verify(self, cursor: Cursor) -> None:
+        """Behind the lines that were taken: are these the same bytes?"""
+        if self._lines.offset != cursor.bytes or self._lines.sha256 != cursor.sha256:
+            raise StartOver(None)
+        if cursor.end:
+            self._reader.flush()  # what it gives was stored with the end of the file as it was
+        self._reader.unknown.clear()
+
+    def _drafts(self, piece: Piece, *, stored: bool) -> list[Draft] | None:
+        """What a line becomes; None if its end is still to come."""
+        raw, event = piece.raw, self._program.event
+        waits = not piece.whole and not stored and not self._is_quiet()
+        if raw is None:
+            if waits:
+                return None
+            size = piece.end - piece.start
+            self._miss(piece, f"a line of {size:,} bytes is over the limit of {LINE_LIMIT:,}; kept unread", stored)
+            return [Draft(kept(event, "oversize", None, self._lines.source(piece, self._name)))]
+        value, reason = (None, "") if raw.isspace() else parse(raw)
+        if waits and not isinstance(value, dict):
+            return None
+        source = source_of(raw, piece.number, self._name)
+        if isinstance(value, dict):
+            record = cast("dict[str, Any]", value)
+            at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
+            return self._reader.take(Line(record, source, at))
+        if reason:
+            self._miss(piece, reason, stored)
+            return [Draft(kept(event, "unreadable", None, source))]
+        if raw.isspace():
+            return [Draft(kept(event, "blank", None, source))]
+        self._reader.unknown["untyped"] = self._reader.unknown.get("untyped", 0) + 1
+        return [Draft(kept(event, None, value, source))]
+
+    def _miss(self, piece: Piece, reason: str, stored: bool) -> None:
+        if stored:
+            return
+        self._report.unreadable_lines += 1
+        if len(self._report.unreadable) < TOLD:
+            self._report.unreadable.append(Unreadable(piece.number, reason))
+
+    def _gather(self, piece: Piece | None, drafts: Sequence[Draft], *, stored: bool) -> None:
+        """Give drafts their ids and times. Lines before the first time wait for it."""
+        id = self._line_id(piece.digest) if piece else ""
+        for index, draft in enumerate(drafts):
+            if draft.at is not None:
+                self._at = draft.at
+            if not stored:
+                self._waiting.append((f"{id}.{index}" if index else id, draft))
+        if self._at is not None:
+            at = self._at
+            self._rows += [Row(id, at if draft.at is None else draft.at, draft) for id, draft in self._waiting]
+            self._waiting.clear()
+
+    def _line_id(self, digest: bytes) -> str:
+        """An id that the line has wherever it stands: made of its bytes, and counted where the file repeats them."""
+        name = base64.urlsafe_b64encode(digest).decode()
+        short = int.from_bytes(digest[:8])
+        if short not in self._seen:
+            self._seen.add(short)
+            return name
+        self._again[short] = times = self._again.get(short, 1) + 1
+        return f"{name}#{times}"
+
+    def _put(self, *, end: bool) -> None:
+        if self._waiting and (end or len(self._waiting) >= BATCH_EVENTS):
+            self._at = self._at or self._status.st_mtime_ns // 1000
+            self._gather(None, (), stored=False)
+        cursor = Cursor(
+            bytes=self._lines.offset,
+            sha256=self._lines.sha256,
+            events=0,
+            end=end,
+            size=self._status.st_size,
+            mtime=self._status.st_mtime_ns,
+        )
+        taken, known = self._intake.put(self._rows, self._reader.facts, cursor)
+        for source, reason in self._intake.unfit:
+            self._report.unreadable_lines += 1
+            self._report.unreadable.append(Unreadable(source.line, reason))
+        self._intake.unfit.clear()
+        self._rows.clear()
+        self._report.events += taken
+        self._report.known += known
+        self._report.bytes = self._lines.offset - self._start
+        self._tick(self._lines.offset)
+
+
+__all__ = ["FileReport", "ImportReport", "Progress", "SourceFile", "Unreadable", "find_sources", "import_files"]

@@ -1,0 +1,239 @@
+"""Intake: the writing half of an import, from drafts of events to commits of one session.
+
+Its invariant: one commit holds events and, in the session's metadata under `imported`, the cursor behind the lines they
+came from. So whenever an import ends, however it ends, what is stored and what is said to be stored agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast import codec
+from holdfast.errors import Denied, Invalid, Stale, TooLarge
+from holdfast.formats.transcript import Draft, Facts, Origin, id_of, kept, mapping
+from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
+from holdfast.lineage import counted_before, relatives
+from holdfast.model import AnyPayload, Damaged, Other, Source
+from holdfast.plan import Commit, Entry, Head, Ref
+from holdfast.session import refusal
+from holdfast.sources import Program, session_id
+from holdfast.store import Store
+
+RETRIES = 50
+"""How often a commit starts over when others change the session at the same time."""
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a file was taken: its first `bytes`, with this `sha256`, and the `events` they became.
+
+    `end` says that this was the end of the file as it was then, of `size` and `mtime` (in nanoseconds).
+    """
+
+    bytes: int
+    sha256: str
+    events: int
+    end: bool
+    size: int
+    mtime: int
+
+
+class StartOver(Exception):
+    """No failure: read the file from its start once more, as it was rewritten, or another import took it meanwhile."""
+
+    def __init__(self, cursor: Cursor | None) -> None:
+        super().__init__()
+        self.cursor = cursor
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A draft with its time, and the id that its line gives it; "" where only a response names it."""
+
+    id: str
+    at: int
+    draft: Draft
+
+
+class Intake:
+    """A session that a file at `key` fills."""
+
+    def __init__(self, store: Store, program: Program, origin: Origin, key: str, user: str | None) -> None:
+        self.ref: Ref = session_ref(session_id(program.name, origin.id))
+        self.unfit: list[tuple[Source, str]] = []
+        """Lines that could not be stored as they were read, and why; they were kept unread."""
+        self._store = store
+        self._program = program
+        self._origin = origin
+        self._key = key
+        self._user = user
+        self._relatives: tuple[str | None, list[Ref]] | None = None
+        self.load()
+
+    def load(self) -> None:
+        """Look at the session as it is now.
+
+        Raises:
+            Denied: it belongs to another user.
+        """
+        self.head: Head | None = self._store.backend.get([self.ref])[0]
+        self.looks_up = False
+        self._is_new = self.head is None
+        if self.head and not self.head.dead and self._user is not None and self.head.tags.get("user") != self._user:
+            raise Denied(f"session {self.ref.id!r} belongs to another user; import as that user", session=self.ref.id)
+
+    @property
+    def parent(self) -> str | None:
+        """The program's id of the parent that an earlier import found."""
+        told = _imported(self.head).get("parent")
+        return told if isinstance(told, str) else None
+
+    def cursor(self, size: int) -> Cursor | None:
+        """How far this file was taken; or another that told the same session, as when it was moved."""
+        cursors = _cursors(self.head)
+        shorter = [cursor for cursor in cursors.values() if cursor.bytes <= size]
+        return cursors.get(self._key) or max(shorter, key=lambda cursor: cursor.bytes, default=None)
+
+    def begin(self, cursor: Cursor | None) -> None:
+        """Go on behind a cursor; without one, a session that is there has each event looked up before it is stored."""
+        self._cursor = cursor
+        self._own = _cursors(self.head).get(self._key)
+        self._events = cursor.events if cursor else 0
+        self.looks_up = cursor is None and self.head is not None
+
+    def put(self, rows: Sequence[Row], facts: Facts, cursor: Cursor) -> tuple[int, int]:
+        """Store the events of some lines and the cursor behind them; how many were stored, how many there already."""
+        entries, payloads = self._encoded(self._resolved(rows, facts))
+        for _ in range(RETRIES):
+            fresh = self._unknown(entries) if self.looks_up and entries else range(len(entries))
+            behind = msgspec.structs.replace(cursor, events=self._events + len(entries))
+            commit = self._commit([entries[i] for i in fresh], [payloads[i] for i in fresh], facts, behind)
+            result = self._store.batcher.commit(commit)
+            if isinstance(result, Head):
+                self.head, self._own, self._events = result, behind, behind.events
+                return len(fresh), len(entries) - len(fresh)
+            if result.why == "known":
+                self.looks_up = True
+            elif result.why == "rev":
+                self._reload()
+            else:
+                raise refusal(result, commit)
+        raise Stale(f"session {self.ref.id!r} changed {RETRIES} times during one commit; import again")
+
+    def _reload(self) -> None:
+        """Someone changed the session; if it was another import of the same file, start over behind that."""
+        self.load()
+        own = _cursors(self.head).get(self._key)
+        if own != self._own:
+            raise StartOver(own)
+
+    def _unknown(self, entries: Sequence[Entry]) -> list[int]:
+        stored = self._store.backend.read(self.ref, ids=[entry.id for entry in entries], voided=True)
+        known = {entry.id for entry in stored}
+        return [index for index, entry in enumerate(entries) if entry.id not in known]
+
+    def _resolved(self, rows: Sequence[Row], facts: Facts) -> list[tuple[str, int, AnyPayload]]:
+        """The rows as what is to be stored, without the usage that a relative counted before."""
+        named = {row.draft.response: "u:" + id_of(row.draft.response) for row in rows if row.draft.response}
+        counted = counted_before(self._store, self._related(facts), named.values()) if named else set[str]()
+        found: list[tuple[str, int, AnyPayload]] = []
+        for row in rows:
+            draft = row.draft
+            if not draft.response:
+                found.append((row.id, row.at, draft.payload))
+            elif (id := named[draft.response]) not in counted:
+                found.append((id, row.at, draft.payload))
+            elif draft.instead is not None:
+                found.append((row.id, row.at, draft.instead))
+        return found
+
+    def _related(self, facts: Facts) -> list[Ref]:
+        if self._relatives is None or self._relatives[0] != facts.parent:
+            parent = session_id(self._program.name, facts.parent) if facts.parent else None
+            self._relatives = facts.parent, relatives(self._store, self.ref.id, parent, new=self._is_new)
+        return self._relatives[1]
+
+    def _encoded(self, items: Sequence[tuple[str, int, AnyPayload]]) -> tuple[list[Entry], list[AnyPayload]]:
+        entries: list[Entry] = []
+        payloads: list[AnyPayload] = []
+        for id, at, read in items:
+            payload = read
+            try:
+                body = codec.encode(payload, self._store.large)
+            except (Invalid, TooLarge) as error:
+                if isinstance(payload, Other | Damaged) or payload.source is None:
+                    raise
+                self.unfit.append((payload.source, error.message))
+                payload = kept(self._program.event, "unreadable", None, payload.source)
+                body = codec.encode(payload, self._store.large)
+            entries.append(Entry(id, at, body))
+            payloads.append(payload)
+        return entries, payloads
+
+    def _commit(self, entries: Sequence[Entry], payloads: Sequence[AnyPayload], facts: Facts, cursor: Cursor) -> Commit:
+        head = self.head
+        tally = Tally(payloads, titled=True)
+        times = [entry.at for entry in entries]
+        at = max(times, default=0 if head else cursor.mtime // 1000)
+        tags, metadata = self._told(facts, cursor)
+        created = min([*times, *([int(head.tags.get("created", at))] if head else [])], default=at)
+        body = body_of(head) if head else {}
+        body.pop("v", None)
+        body["metadata"] = {**mapping(body.get("metadata")), **metadata}
+        return Commit(
+            ref=self.ref,
+            at=at,
+            if_rev=head.rev if head else 0,
+            append=entries,
+            add=tally.add,
+            tags={**(tally.tags or {}), **tags, "created": str(created)},
+            body=encode_body(body),
+        )
+
+    def _told(self, facts: Facts, cursor: Cursor) -> tuple[dict[str, str | None], dict[str, Any]]:
+        """Tags and metadata. A title that a person gave the session here stays."""
+        imported = _imported(self.head)
+        held: Mapping[str, str] = self.head.tags if self.head else {}
+        tags: dict[str, str | None] = {}
+        title = imported.get("title")
+        if facts.title and held.get("title") in (None, title):
+            tags["title"] = title = facts.title
+        if facts.parent is not None:
+            tags["parent"] = session_id(self._program.name, facts.parent)
+            tags["fork"] = "1" if self._origin.copies else None
+        if self.head is None:
+            tags |= tags_of(agent=self._program.name, state="unknown", user=self._user)
+            tags["root"] = id_of(self._origin.root) if self._origin.root else None
+        if "project" not in held and (cwd := facts.metadata.get("cwd")):
+            tags["project"] = re.split(r"[\\/]", cwd.rstrip("\\/"))[-1][:200] or cwd
+        files = {**mapping(imported.get("files")), self._key: msgspec.to_builtins(cursor)}
+        metadata: dict[str, Any] = {
+            **facts.metadata,
+            "source_program": self._program.name,
+            "source_session": clean(self._origin.id)[:1024],
+            "source_file": self._key,
+            "imported": {"files": files, "title": title, "parent": facts.parent and clean(facts.parent)},
+        }
+        if self._origin.subagent:
+            metadata["subagent"] = True
+        return tags, metadata
+
+
+def _imported(head: Head | None) -> dict[str, Any]:
+    """What earlier imports noted in the session."""
+    if head is None or head.dead:
+        return {}
+    return mapping(mapping(body_of(head).get("metadata")).get("imported"))
+
+
+def _cursors(head: Head | None) -> dict[str, Cursor]:
+    """The cursors of the session's files."""
+    found: dict[str, Cursor] = {}
+    for key, noted in mapping(_imported(head).get("files")).items():
+        try:
+            found[key] = msgspec.convert(noted, Cursor)
+        except msgspec.ValidationError:
+            continue  # someone changed it: then the events are looked up instead
+    return found

@@ -1,0 +1,159 @@
+"""The transcripts of other programs on this disk: where they lie, which program wrote each, and which session it tells.
+
+A file is recognised by its first lines, never by its name alone. Whatever can't be looked at is in the answer too, with
+the reason, so that nothing is passed over in silence; nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from holdfast.errors import HoldfastError
+from holdfast.formats import claude_code, codex
+from holdfast.formats.lines import open_source
+from holdfast.formats.transcript import Origin, Reader, id_of, parse
+
+HEAD = 4 * 1024 * 1024
+"""Bytes of a file that are looked at to tell what it is."""
+HEAD_LINES = 64
+"""Lines of a file that are looked at to tell what it is."""
+
+
+class Program(NamedTuple):
+    """A program whose transcripts can be read."""
+
+    name: str
+    event: str
+    """Its name within the types of events, `x.<event>.…`."""
+    is_record: Callable[[Mapping[str, Any]], bool]
+    origin_of: Callable[[str, Sequence[Mapping[str, Any]]], Origin]
+    reader: Callable[[Origin], Reader]
+
+
+PROGRAMS: Mapping[str, Program] = {
+    program.name: program
+    for program in (
+        Program(
+            claude_code.PROGRAM,
+            claude_code.NAME,
+            claude_code.is_record,
+            claude_code.origin_of,
+            claude_code.ClaudeCodeReader,
+        ),
+        Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader),
+    )
+}
+
+
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was found. `program` is None where it was not recognised; `error` says why it can't be read.
+
+    `session` is the id that its session has in the store: `<program>:<the program's own id>`.
+    """
+
+    path: str
+    size: int = 0
+    program: str | None = None
+    origin: Origin | None = None
+    error: str | None = None
+
+    @property
+    def session(self) -> str | None:
+        """The id of its session in the store."""
+        return None if self.program is None or self.origin is None else session_id(self.program, self.origin.id)
+
+
+def session_id(program: str, id: str) -> str:
+    """The id in the store of a program's session."""
+    return f"{program}:{id_of(id)}"
+
+
+def usual_places() -> list[str]:
+    """The folders in which the known programs keep their transcripts, those that are there."""
+    claude = os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude,~/.config/claude"
+    rollouts = os.environ.get("CODEX_HOME") or "~/.codex"
+    places = [os.path.join(place.strip(), "projects") for place in claude.split(",")]
+    places += [os.path.join(rollouts, "sessions"), os.path.join(rollouts, "archived_sessions")]
+    return [path for path in map(os.path.expanduser, places) if os.path.isdir(path)]
+
+
+def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[SourceFile]:
+    """The transcripts under these files and folders; by default, those in the usual places of the known programs.
+
+    The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`), and
+    `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`). In a folder only `*.jsonl` is looked at. A file
+    that can be reached in two ways is found once.
+    """
+    places = usual_places() if paths is None else [os.path.expanduser(os.fspath(path)) for path in paths]
+    seen: set[tuple[int, int]] = set()
+    found: list[SourceFile] = []
+    for place in places:
+        for path, error in _files(place, seen):
+            found.append(SourceFile(path=path, error=error) if error else look_at(path))
+    return found
+
+
+def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """The files under a path, or why one can't be reached; a folder that contains itself by a link is walked once."""
+    try:
+        status = os.stat(path)
+        here = (status.st_dev, status.st_ino)
+        if here in seen:
+            return
+        seen.add(here)
+        if not os.path.isdir(path):
+            yield path, ""
+            return
+        with os.scandir(path) as entries:
+            names = sorted(entries, key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        yield path, _reason(error)
+        return
+    for entry in names:
+        if entry.name.endswith(".jsonl") or entry.is_dir():
+            yield from _files(entry.path, seen)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def look_at(path: str) -> SourceFile:
+    """What a file is, by its first lines."""
+    try:
+        with open_source(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            program, head = _recognise(iter(lambda: file.readline(HEAD), b""))
+    except (OSError, ValueError, HoldfastError) as error:
+        return SourceFile(path=path, error=_reason(error))
+    if program is None:
+        why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"
+        return SourceFile(path=path, size=size, error=None if size == 0 else why)
+    return SourceFile(path=path, size=size, program=program.name, origin=program.origin_of(path, head))
+
+
+def _recognise(lines: Iterator[bytes]) -> tuple[Program | None, list[dict[str, Any]]]:
+    """The program that wrote these lines, and those of the first that are records."""
+    program: Program | None = None
+    head: list[dict[str, Any]] = []
+    left = HEAD
+    for number, raw in enumerate(lines):
+        left -= len(raw)
+        value, _ = parse(raw) if left >= 0 else (None, "")
+        if isinstance(value, dict):
+            record = cast("dict[str, Any]", value)
+            head.append(record)
+            program = program or next((p for p in PROGRAMS.values() if p.is_record(record)), None)
+        if left <= 0 or number >= HEAD_LINES or (program and _is_enough(program, head)):
+            break
+    return program, head
+
+
+def _is_enough(program: Program, head: list[dict[str, Any]]) -> bool:
+    if program.name == claude_code.PROGRAM:
+        return claude_code.root_of(head) is not None
+    return len(head) > 2
