@@ -48,6 +48,24 @@ class Log:
         self.end += len(line)
         return offset
 
+    def line_at(self, place: bytes) -> bytes:
+        """The line at a place, without its newline. It may stand in a file that no name leads to any more."""
+        _, offset, length, _, _ = _unpacked(place)
+        return os.pread(self.fd, length, offset)
+
+    def body_at(self, place: bytes) -> bytes:
+        """The body at a place.
+
+        Raises:
+            Corrupt: the line is damaged.
+        """
+        data = self.line_at(place)
+        _, offset, _, crc, position = _unpacked(place)
+        line = opened(data)
+        if checksum(data) != crc or not 0 <= position < len(line.append):
+            raise Corrupt(f"the line at byte {offset} does not hold the entry", offset=offset)
+        return line.append[position].bytes()
+
     def write(self) -> None:
         """Hand what is pending to the system."""
         if self.pending:
@@ -136,29 +154,37 @@ class LogBodies:
         fresh = log.path + ".new"
         try:
             log.write()
-            fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)  # of another change in this batch, which is being read from, or of a killed process
+            fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
         except OSError as error:
             raise unavailable(error, f"{fresh} can't be written; nothing was changed") from error
         anew = Log(log.path, fd, 0, created=log.created)
         anew.fresh = fresh
+        anew.start = log.start
         anew.add(whole_head(head))
         rows = db.execute(f"SELECT n, {ENTRY} FROM entry WHERE head = ? ORDER BY seq", (n,)).fetchall()  # noqa: S608  # columns
         for start in range(0, len(rows), ENTRIES):
-            self._rewrite(db, n, anew, rows[start : start + ENTRIES])
+            self._rewrite(db, n, log, anew, rows[start : start + ENTRIES])
         os.close(log.fd)
         self._touched[head.ref] = anew
 
     def _rewrite(
-        self, db: Connection, n: int, anew: Log, rows: Sequence[tuple[int, int, int, str, int, int, int, bytes]]
+        self,
+        db: Connection,
+        n: int,
+        log: Log,
+        anew: Log,
+        rows: Sequence[tuple[int, int, int, str, int, int, int, bytes]],
     ) -> None:
         sound: list[tuple[int, Entry]] = []
         moved: list[tuple[bytes, int, int]] = []
         for row, head, seq, id, at, void, _, place in rows:
             try:
-                sound.append((row, Entry(id or "", at, self.unpack(place), seq, bool(void))))
+                sound.append((row, Entry(id or "", at, log.body_at(place), seq, bool(void))))
             except Corrupt:
                 # Kept as it is, byte for byte, and reported wherever it stands.
-                damaged = self._line_at(place) + b"\n"
+                damaged = log.line_at(place) + b"\n"
                 _, _, length, crc, position = _place.unpack(place)
                 where = _place.pack(n, anew.add(damaged), length, crc, position)
                 moved.append((where, entry_crc(head, seq, id, at, void, where), row))
@@ -206,9 +232,7 @@ class LogBodies:
                 elif log.created:
                     os.unlink(log.path)
                 else:
-                    os.ftruncate(log.fd, log.start)
-                    if self._durable:
-                        os.fsync(log.fd)
+                    self._cut(log.fd, log.start)
             with contextlib.suppress(OSError):
                 os.close(log.fd)
             self._logs.pop(ref, None)
@@ -216,10 +240,24 @@ class LogBodies:
         self._rows.clear()
 
     def _unswap(self, log: Log, fresh: str) -> None:
+        """Put the old log back, without the lines that were written to it before it was written anew."""
         if os.path.exists(log.path + ".old"):
             os.replace(log.path + ".old", log.path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)
+        if log.created:
+            os.unlink(log.path)
+        else:
+            fd = os.open(log.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+            try:
+                self._cut(fd, log.start)
+            finally:
+                os.close(fd)
+
+    def _cut(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+        if self._durable:
+            os.fsync(fd)
 
     def done(self) -> None:
         """Keep the logs open for the next commit."""
