@@ -35,6 +35,8 @@ QUERIES = (
     "pear -not", "*", "-apple",
 )  # fmt: skip
 
+APPLE = search.Phrase(("apple",))
+
 NAMES = [Ref(kind, id) for kind in KINDS for id in IDS]
 
 refs = st.builds(Ref, st.sampled_from(("session", *KINDS)), st.sampled_from(("a", "a", *IDS)))
@@ -47,6 +49,8 @@ _entries = st.builds(
     body=bodies,
     void=st.sampled_from((False, False, False, True)),
 )
+seeds = st.lists(_entries, max_size=5, unique_by=lambda e: e.id or id(e))
+"""A first log. Only ids must be unique in it."""
 patches = st.dictionaries(st.sampled_from(TAGS), st.none() | st.sampled_from(VALUES), max_size=2)
 ranges = st.tuples(
     st.sampled_from((0, 0, 1, 1, 2, 3, -1)), st.sampled_from((0, 0, 1, 3)), st.sampled_from((True, True, False))
@@ -77,8 +81,10 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         for name in draw(st.lists(st.sampled_from([*sorted(optional), "void"]), max_size=4, unique=True)):
             given[name] = draw(optional[name])
     given["rev"], given["last"] = draw(maybe), draw(maybe)
-    given["if_tags"] = draw(st.none() | st.none() | filters)
-    given["true_tags"] = draw(st.integers(0, 3)) != 3
+    given["if_tags"] = draw(
+        st.none() | st.dictionaries(st.sampled_from(TAGS), st.none() | st.sampled_from(VALUES), min_size=1)
+    )
+    given["true_tags"] = draw(st.sampled_from((True, True, False)))
     return given
 
 
@@ -95,17 +101,16 @@ class BackendMachine(RuleBasedStateMachine):
         raise NotImplementedError("say how your backend is made: def make(self, place, text_of)")
 
     @initialize(
-        logs=st.dictionaries(refs, st.lists(bodies, min_size=1, max_size=6), max_size=4), at=st.sampled_from(TIMES)
+        logs=st.dictionaries(refs, st.tuples(seeds, patches), min_size=1, max_size=4), at=st.sampled_from(TIMES)
     )
-    def open(self, logs: dict[Ref, list[bytes]], at: int) -> None:
+    def open(self, logs: dict[Ref, tuple[list[Entry], dict[str, str | None]]], at: int) -> None:
         """Start with a few logs."""
         self.place = Path(tempfile.mkdtemp(prefix="holdfast-", dir=self.workspace))
         self.model = open_backend("memory://", text_of)
         self.backend = self.make(self.place, text_of)
-        batch = [
-            Commit(ref=name, at=at, if_rev=0, append=[Entry("", at, b) for b in log]) for name, log in logs.items()
-        ]
-        assert self.backend.commit(batch) == self.model.commit(batch)
+        for name, (log, tags) in logs.items():
+            commit = Commit(ref=name, at=at, if_rev=0, append=log, tags=tags, add={"n": len(log)})
+            assert self.backend.commit([commit]) == self.model.commit([commit])
 
     def teardown(self) -> None:
         """Leave nothing behind."""
@@ -161,6 +166,8 @@ class BackendMachine(RuleBasedStateMachine):
     def _agree_on(self, name: Ref) -> None:
         assert self.backend.get([name]) == self.model.get([name])
         assert self.backend.read(name, voided=True) == self.model.read(name, voided=True)
+        assert self.backend.find(name.kind, {}) == self.model.find(name.kind, {})
+        self._agree_on_hits(name.kind, APPLE, False, 1000, {})
 
     @rule(name=refs, more=st.lists(_entries, min_size=1, max_size=3))
     def append(self, name: Ref, more: list[Entry]) -> None:
