@@ -22,6 +22,9 @@ OLDEST = (3, 11)
 WORKERS = "2"
 """Test processes at a time. More would make the tests that start processes of their own wait for each other."""
 
+LONG_TEST = 3 * 3600
+"""Seconds after which a test of a long run is taken to hang; pyproject.toml has the limit of a normal run."""
+
 
 def main(arguments: list[str]) -> int:
     """Set up, then run pytest; its exit code."""
@@ -32,7 +35,8 @@ def main(arguments: list[str]) -> int:
     if "--setup" in arguments:
         return 0
     parallel = [] if any(a.startswith("-n") for a in arguments) else ["-n", WORKERS, "--dist", "loadgroup"]
-    return subprocess.run([python, "-m", "pytest", *parallel, *arguments], cwd=ROOT, check=False).returncode
+    patient = ["-o", f"faulthandler_timeout={LONG_TEST}"] if "--long" in arguments else []
+    return subprocess.run([python, "-m", "pytest", *parallel, *patient, *arguments], cwd=ROOT, check=False).returncode
 
 
 def environment() -> str:
