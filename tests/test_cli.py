@@ -172,6 +172,8 @@ def test_a_list_goes_on_behind_its_cursor(shell: Shell) -> None:
         (4, ["session", "new", "order-7"]),
         (4, ["append", "order-7", "x", "--expect", "1"]),
         (6, ["init", "--store", "sqlite:/dev/null/x.db"]),
+        (7, ["append", "order-7", "x", "--user", "eve"]),
+        (7, ["append", "order-7", "x", "--user", "eve", "--create"]),
     ],
 )
 def test_exit_codes(order: Shell, code: int, args: list[str]) -> None:
@@ -288,9 +290,9 @@ def on_a_terminal(shell: Shell, *args: str, **env: str) -> str:
 
 
 def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
-    plain = order.ok("session", "list").out
+    plain = order.ok("search", "shipped").out
     assert "\x1b" not in plain
-    assert "\x1b[" in on_a_terminal(order, "session", "list")
-    assert on_a_terminal(order, "session", "list", NO_COLOR="1") == plain
+    assert "\x1b[" in on_a_terminal(order, "search", "shipped")
+    assert on_a_terminal(order, "search", "shipped", NO_COLOR="1") == plain
     assert "\x1b" not in on_a_terminal(order, "--no-color", "session", "list")
     assert "order-7" in on_a_terminal(order, "session", "show", "order")

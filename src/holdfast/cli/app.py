@@ -114,13 +114,15 @@ def check_there(url: str) -> None:
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.ensure_object(App).json = True
+    app = ctx.find_object(App)  # none while a shell completes the line
+    if value and app is not None:
+        app.json = True
 
 
 def _set_store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(App).url = value
+    app = ctx.find_object(App)
+    if value is not None and app is not None:
+        app.url = value
 
 
 class Command(click.Command):
@@ -176,10 +178,12 @@ class Group(click.Group):
 
 
 LAZY = {
+    "demo": "demo:demo",
     "init": "admin:init",
     "info": "admin:info",
-    "check": "admin:check",
+    "doctor": "doctor:doctor",
     "version": "admin:version",
+    "completion": "doctor:completion",
     "session": "sessions:session",
     "append": "events:append",
     "tail": "events:tail",
@@ -187,7 +191,7 @@ LAZY = {
     "import": "transfer:import_",
     "export": "transfer:export",
     "copy": "transfer:copy",
-    "demo": "demo:demo",
+    "check": "admin:check",
 }
 
 EXAMPLES = """

@@ -1,0 +1,102 @@
+"""The shapes of `--json`: exactly the keys that docs/CLI.md names, for every command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from holdfast import usage, user
+from holdfast.cli.app import LAZY
+from shell import Shell
+
+DOCS = (Path(__file__).parent.parent / "docs" / "CLI.md").read_text(encoding="utf-8")
+SHAPES_TABLE = DOCS[DOCS.index("| what | keys |") :]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    made = Shell(tmp_path)
+    with holdfast.open(made.url) as store:
+        store.session("s", user="ada").append(user("Hello"), usage("m", 1, 2, cost=3))
+    return made
+
+
+def documented(what: str) -> set[str]:
+    """The keys in the row of the table that begins so."""
+    row = re.search(rf"^\| {re.escape(what)}[^|]*\| (.*) \|$", SHAPES_TABLE, re.MULTILINE)
+    assert row is not None, what
+    return set(re.findall(r"`([^`]*)`", row[1])[0].split())
+
+
+SHAPES: dict[str, tuple[list[str], Any]] = {
+    "session (": (["session", "list"], lambda out: out["items"][0]),
+    "its `counts`": (["session", "list"], lambda out: out["items"][0]["counts"]),
+    "event (": (["session", "show", "s"], lambda out: out["items"][0]),
+    "hit (": (["search", "hello"], lambda out: out["items"][0]),
+    "receipt (": (["append", "s", "x"], lambda out: out),
+    "`session delete`": (["session", "delete", "s", "--yes"], lambda out: out),
+    "`check`": (["check"], lambda out: out),
+    "a file of `import`": (["import", "bundle.jsonl", "--store", "sqlite:o.db"], lambda out: out["items"][0]),
+    "a session of `copy`": (["copy", "sqlite:store.db", "sqlite:o.db"], lambda out: out["items"][0]),
+    "`export -o`": (["export", "s", "-f", "md", "-o", "s.md"], lambda out: out),
+    "`init`": (["init"], lambda out: out),
+    "`info`": (["info"], lambda out: out),
+    "`version`": (["version"], lambda out: out),
+    "`doctor`": (["doctor"], lambda out: out),
+    "`completion`": (["completion", "zsh"], lambda out: out),
+    "`demo`": (["demo"], lambda out: out),
+}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_the_keys_are_those_that_are_documented(shell: Shell, what: str) -> None:
+    args, part = SHAPES[what]
+    (shell.place / "bundle.jsonl").write_text(shell.ok("export", "s").out)
+    for placed in (["--json", *args], [*args, "--json"]):
+        if args[0] in ("append", "check", "session", "export") and placed[-1] == "--json":
+            continue  # once is enough for what changes the store
+        assert set(part(shell.ok(*placed).json)) == documented(what)
+
+
+def test_every_shape_of_the_table_is_pinned() -> None:
+    rows = [row for row in re.findall(r"^\| (.*?) \|", SHAPES_TABLE, re.MULTILINE)[1:] if not row.startswith("-")]
+    unpinned = [row for row in rows if not any(row.startswith(what) for what in SHAPES)]
+    assert unpinned == ["an error, on stderr"]
+
+
+def test_lists_have_items_and_a_cursor_and_what_is_documented(shell: Shell) -> None:
+    (shell.place / "bundle.jsonl").write_text(shell.ok("export", "s").out)
+    assert set(shell.ok("session", "list", "--json").json) == {"items", "cursor"}
+    assert set(shell.ok("search", "nothing", "--json").json) == {"items", "cursor"}
+    assert set(shell.ok("session", "show", "s", "--json").json) == {"items", "cursor", "session"}
+    assert set(shell.ok("import", "bundle.jsonl", "--json").json) == {"items", "cursor", "events", "failed"}
+    assert set(shell.ok("copy", shell.url, "sqlite:o.db", "--json").json) == {"items", "cursor"}
+
+
+def test_streams_are_one_object_a_line(shell: Shell) -> None:
+    assert [set(line) for line in shell.ok("tail", "s", "--json").lines] == [documented("event (")] * 2
+    assert all(isinstance(line, dict) for line in shell.ok("export", "s").lines)
+
+
+def test_an_error_is_json_with_a_type_and_a_message(shell: Shell) -> None:
+    for args in (["session", "show", "nobody"], ["session", "lst"], ["export"], ["session", "list", "--limit", "x"]):
+        done = shell("--json", *args)
+        error = json.loads(done.err)["error"]
+        assert {"type", "message"} <= set(error)
+        assert done.out == ""
+
+
+def test_every_command_is_documented() -> None:
+    commands = [name for name in LAZY if name != "session"]
+    commands += [f"session {name}" for name in ("list", "show", "new", "rename", "label", "delete")]
+    assert [name for name in commands if not re.search(rf"^\| `{name}\b", DOCS, re.MULTILINE)] == []
+
+
+def test_every_exit_code_is_documented() -> None:
+    table = DOCS[DOCS.index("## Exit codes") : DOCS.index("## JSON")]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [*range(9), 130]
