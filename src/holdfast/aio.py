@@ -267,7 +267,7 @@ class AsyncSession:
         if _may_write_blobs(events):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
-        result = await self._store.sync.batcher.commit_async(commit)
+        result = await self._store.sync.batcher.commit_async(commit, asyncio.get_running_loop())
         if isinstance(result, Refused):
             return await self._store.run(session.receipt, commit, result, key)
         return session.receipt(commit, result, key)

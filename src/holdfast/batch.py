@@ -7,17 +7,19 @@ A caller on an event loop queues too, and one thread drains the queue for all of
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from holdfast import forks
 from holdfast.backend import Backend
 from holdfast.errors import Unavailable, Uncertain
 from holdfast.plan import Commit, Head, Refused, validate
+
+if TYPE_CHECKING:  # both take tens of milliseconds to import, and not everybody needs them
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
 MAX_COMMITS = 1024
 """Commits that share one transaction at the most, so that nobody waits long for the others."""
@@ -86,10 +88,10 @@ class Batcher:
             raise slot.error
         return cast("Result", slot.result)  # the loop above ends with one of the two
 
-    async def commit_async(self, commit: Commit) -> Result:
+    async def commit_async(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> Result:
         """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
         validate(commit)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = loop.create_future()
         slot = _Slot(commit, future)
         self._queue.append(slot)
         self._start_drain()
@@ -104,6 +106,8 @@ class Batcher:
                 raise Unavailable("the store was closed")
             self._draining = True
             if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor
+
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
         self._thread.submit(self._drain)
 

@@ -65,8 +65,21 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
     if not body or len(body) > LARGE or _OTHER_MARK in body:
         return _encode_with_care(payload, large)
     if b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _check(_plain(payload), "$", 0)
+        for owner in _owners(payload):
+            _check_values(owner)
     return _PREFIX + body[1:]
+
+
+def _check_values(owner: Any) -> None:
+    """Refuse what JSON can't hold in the fields where a caller may put any value. Structs of ours come apart."""
+    for field in owner.__struct_fields__:
+        value = getattr(owner, field)
+        if field not in _OURS and not isinstance(value, _SIMPLE):
+            _check(value, f"$.{field}", 1)
+
+
+_OURS = frozenset({"parts", "source", "large"})
+_SIMPLE = (str, int, type(None))
 
 
 _PAYLOADS = (model.Payload, Custom)
@@ -300,6 +313,8 @@ def _check(value: Any, path: str, depth: int) -> None:
             _check(item, f"{path}[{index}]", depth + 1)
     elif isinstance(value, str) and not value.isascii() and _SURROGATE_PAIR.search(value):
         raise Invalid(f"{path} holds a character as two separate surrogates; join them, or store bytes", path=path)
+    elif not isinstance(value, _SIMPLE):
+        _check(_plain(value), path, depth)  # a struct, a dataclass, a set, a date: as the JSON that it becomes
 
 
 def _check_depth(path: str, depth: int) -> None:

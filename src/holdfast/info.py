@@ -72,20 +72,27 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 def info_of(head: Head) -> SessionInfo:
     """A session's head, read."""
-    tags = head.tags
-    body = body_of(head)
+    tags, body = head.tags, body_of(head)
+    say = tags.get
+    labels: list[str] = []
+    models: list[str] = []
+    for tag in tags:
+        if tag.startswith(_LABEL):
+            labels.append(tag[len(_LABEL) :])
+        elif tag.startswith(_MODEL):
+            models.append(tag[len(_MODEL) :])
     return SessionInfo(
         id=head.ref.id,
-        user=tags.get("user"),
-        name=tags.get("name"),
-        title=tags.get("title"),
-        state=tags.get("state", "unknown"),
-        parent=tags.get("parent"),
-        agent=tags.get("agent"),
-        project=tags.get("project"),
-        labels=tuple(sorted(t[len(_LABEL) :] for t in tags if t.startswith(_LABEL))),
-        models=tuple(sorted(t[len(_MODEL) :] for t in tags if t.startswith(_MODEL))),
-        counts=msgspec.convert(head.counts, Counts),
+        user=say("user"),
+        name=say("name"),
+        title=say("title"),
+        state=say("state", "unknown"),
+        parent=say("parent"),
+        agent=say("agent"),
+        project=say("project"),
+        labels=tuple(sorted(labels)) if labels else (),
+        models=tuple(sorted(models)) if models else (),
+        counts=msgspec.convert(head.counts, Counts) if head.counts else _NO_COUNTS,
         metadata=body.get("metadata", {}),
         config=body.get("config", {}),
         created_at=created_at(head),
@@ -95,6 +102,9 @@ def info_of(head: Head) -> SessionInfo:
     )
 
 
+_NO_COUNTS = Counts()
+
+
 def created_at(head: Head) -> int:
     """When the session was created, in microseconds UTC."""
     return int(head.tags.get("created", "0"))
@@ -102,12 +112,15 @@ def created_at(head: Head) -> int:
 
 def body_of(head: Head) -> dict[str, Any]:
     """The decoded body of a head; {} if it has none."""
-    return decode_json(head.body) if head.body else {}
+    return decode_json(head.body) if len(head.body) > len(_EMPTY_BODY) else {}
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
     """The bytes of a head's body, with the format version."""
     return encode_json({"v": FORMAT, **body})
+
+
+_EMPTY_BODY = encode_body({})
 
 
 def session_ref(id: str) -> Ref:

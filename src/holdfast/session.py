@@ -212,8 +212,9 @@ class Session:
         damaged: OnDamage,
     ) -> Iterator[Event]:
         first_page = True
+        # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
+        limit = PAGE if count is None else min(count, PAGE)
         while count is None or count > 0:
-            limit = PAGE if count is None or wanted else min(count, PAGE)
             entries = self._store.backend.read(
                 self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
@@ -231,6 +232,7 @@ class Session:
             if len(entries) < limit:
                 return
             after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
+            limit = PAGE
 
     def decode(self, entry: Entry, damaged: OnDamage) -> Event:
         """An entry as an event."""

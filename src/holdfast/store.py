@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
-
-import msgspec
 
 from holdfast import codec, search
 from holdfast.backend import Backend, open_backend
@@ -41,18 +40,35 @@ from holdfast.session import POLL, Session, refusal
 from holdfast.watch import Change, Watcher
 
 
-class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that matches: where it is, how well it matches, and its text around the words that hit.
+class SearchHit:
+    """An event that matches: `session` and `seq` tell where it is, `score` how well it matches within one search.
 
-    `highlights` are (start, end) in characters of `snippet`. Scores compare within one search.
+    Its text around the words that hit is cut when it is first looked at: `snippet`, and `highlights` in it.
     """
 
-    session: str
-    seq: int
-    score: float
-    snippet: str
-    highlights: tuple[tuple[int, int], ...]
-    event: Event
+    def __init__(self, session: str, event: Event, score: float, cut: Callable[[], search.Snippet]) -> None:
+        self.session = session
+        self.seq = event.seq
+        self.score = score
+        self.event = event
+        self._cut = cut
+
+    @cached_property
+    def _piece(self) -> search.Snippet:
+        return self._cut()
+
+    @property
+    def snippet(self) -> str:
+        """The text around the words that hit, on one line."""
+        return self._piece.text
+
+    @property
+    def highlights(self) -> tuple[tuple[int, int], ...]:
+        """Where in `snippet` the words that hit are: (start, end) in characters."""
+        return self._piece.highlights
+
+    def __repr__(self) -> str:
+        return f"<SearchHit {self.session}@{self.seq}: {self.snippet!r}>"
 
 
 class Store:
@@ -309,10 +325,7 @@ class Store:
 
     def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
         event = Session(self, Head(ref)).decode(entry, "keep")
-        cut = search.snippet(codec.words(entry.body, self.large), node, width)
-        return SearchHit(
-            session=ref.id, seq=entry.seq, score=score, snippet=cut.text, highlights=cut.highlights, event=event
-        )
+        return SearchHit(ref.id, event, score, lambda: search.snippet(codec.words(entry.body, self.large), node, width))
 
     def index(self) -> int:
         """Bring the search index up to date now rather than at the next search; the number of events it took."""

@@ -126,14 +126,17 @@ class WordIndex:
 class Background:
     """Feeds the index beside a long recording, so that the first search need not take in all of it.
 
-    A thread starts when enough has come since the last time, works a fifth of the time so as to leave the disk and the
-    lock to writers, and ends when it has caught up. Whether it runs makes no difference to what a search finds.
+    A thread starts when enough has come since the last time, and ends when it has caught up. It leaves the processor
+    and the lock to writers: while they are busy it rests most of the time. Whether it runs makes no difference to what
+    a search finds.
     """
 
     START = 8192
     """Entries of this process after which it is worth a thread."""
-    SHARE = 4
-    """How much longer than it works it rests."""
+    REST = 30
+    """How much longer than it works it rests while writers are busy."""
+    QUIET = 0.1
+    """Seconds without a commit after which they are not."""
 
     def __init__(self, catch_up: Callable[[Callable[[float], bool]], int]) -> None:
         self._catch_up = catch_up
@@ -142,6 +145,7 @@ class Background:
 
     def _start(self) -> None:
         self._waiting = 0
+        self._noticed = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -156,6 +160,7 @@ class Background:
     def notice(self, entries: int) -> None:
         """So many entries were committed; the caller holds the writer's mutex."""
         self._waiting += entries
+        self._noticed = time.monotonic()
         if self._waiting >= self.START and not self._stop.is_set():
             self._waiting = 0
             if self._thread is None or not self._thread.is_alive():
@@ -165,7 +170,11 @@ class Background:
     def _work(self) -> None:
         # What fails here fails again, and is told, when somebody searches.
         with contextlib.suppress(HoldfastError):
-            self._catch_up(lambda worked: self._stop.wait(worked * self.SHARE))
+            self._catch_up(self._rest)
+
+    def _rest(self, worked: float) -> bool:
+        busy = time.monotonic() - self._noticed < self.QUIET
+        return self._stop.wait(worked * self.REST if busy else 0)
 
     def close(self) -> None:
         """End the thread after its batch."""

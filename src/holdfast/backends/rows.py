@@ -21,6 +21,7 @@ FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 
 _numbers = Struct("<qqq?").pack
+_head_numbers = Struct("<qqqqq?").pack
 encode = msgspec.json.Encoder().encode
 _tags = msgspec.json.Decoder(dict[str, str]).decode
 _counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -67,8 +68,8 @@ def _head_crc(
     counts: bytes,
     body: bytes,
 ) -> int:
-    plain = f"{kind}\0{id}\0{rev},{last},{base},{trim},{at},{1 if dead else 0}"
-    return crc32(body, crc32(counts, crc32(tags, crc32(plain.encode()))))
+    numbers = _head_numbers(rev, last, base, trim, at, dead)
+    return crc32(b"\0".join((kind.encode(), id.encode(), numbers, tags, counts, body)))
 
 
 def head_of(row: Any) -> Head:
@@ -80,7 +81,7 @@ def head_of(row: Any) -> Head:
     _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc = row
     try:
         sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body)
-    except TypeError:
+    except (TypeError, AttributeError, UnicodeError, error):
         sound = False  # a flipped bit may change a column's type
     if not sound:
         raise Corrupt(
