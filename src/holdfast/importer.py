@@ -5,7 +5,7 @@ Every source line is kept byte for byte in the `source` of one event. How far a 
 file that grew is read from its start, to know its calls and responses again, but stored only from where it ended. Where
 the bytes before that are not those that were taken, the file was rewritten: then every event is looked up by its id,
 which is made of the line's content, and only what is new is stored. Usage is counted once: not again for a response
-that a copied history brings along (see `formats` and `lineage`).
+that a copied history brings along (see `formats` and `lineage`). While one batch is being written, the next is read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
@@ -25,10 +26,11 @@ from holdfast.formats.transcript import Draft, Line, kept, parse, source_of, tim
 from holdfast.info import clean
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
+from holdfast.model import Source
 from holdfast.sources import PROGRAMS, SourceFile, find_sources
 from holdfast.store import Store
 
-BATCH_BYTES = 2 * 1024 * 1024
+BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of source lines in one commit, about."""
 BATCH_EVENTS = 1000
 """Events in one commit, about."""
@@ -124,18 +126,19 @@ def import_files(
     ]
     chosen = in_order(store, [f for f in found if f.program is not None])
     total, done = sum(f.size for f in chosen), 0
-    for index, file in enumerate(chosen):
+    with ThreadPoolExecutor(1, thread_name_prefix="holdfast-import") as writer:
+        for index, file in enumerate(chosen):
 
-        def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
-            if progress is not None:
-                progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
+            def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
+                if progress is not None:
+                    progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
 
-        report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
-        reports.append(report)
-        with _told_in(report):
-            _FileImport(store, file, user, report, tick).run()
-        done += file.size
-        tick(file.size)
+            report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
+            reports.append(report)
+            with _told_in(report):
+                _FileImport(store, file, user, report, tick, writer).run()
+            tick(file.size)
+            done += file.size
     return ImportReport(reports)
 
 
@@ -158,7 +161,13 @@ class _FileImport:
     """One file on its way into its session: the reading half."""
 
     def __init__(
-        self, store: Store, file: SourceFile, user: str | None, report: FileReport, tick: Callable[[int], None]
+        self,
+        store: Store,
+        file: SourceFile,
+        user: str | None,
+        report: FileReport,
+        tick: Callable[[int], None],
+        writer: ThreadPoolExecutor,
     ) -> None:
         if file.program is None or file.origin is None:
             raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
@@ -169,6 +178,8 @@ class _FileImport:
         self._origin = file.origin
         self._report = report
         self._tick = tick
+        self._writer = writer
+        self._writing: Future[tuple[int, int]] | None = None
         self._intake = Intake(store, self._program, file.origin, self._key, user)
 
     def run(self) -> None:
@@ -183,15 +194,21 @@ class _FileImport:
             if cursor is not None and self._is_unchanged(cursor):
                 self._report.known = cursor.events
                 return
-            self._read(file, cursor)
+            try:
+                self._read(file, cursor)
+            finally:
+                if self._writing is not None:
+                    wait([self._writing])  # what is being written may read the file
 
     def _read(self, file: BinaryIO, cursor: Cursor | None) -> None:
         for _ in range(RETRIES):
             file.seek(0)
             try:
                 self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
+                self._settle()
                 return
             except StartOver as again:
+                self._writing = None
                 cursor = again.cursor
                 self._intake.load()
         raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
@@ -254,14 +271,15 @@ class _FileImport:
 
     def _drafts(self, piece: Piece, *, stored: bool) -> list[Draft] | None:
         """What a line becomes; None if its end is still to come."""
-        raw, event = piece.raw, self._program.event
         waits = not piece.whole and not stored and not self._is_quiet()
-        if raw is None:
-            if waits:
-                return None
-            size = piece.end - piece.start
-            self._miss(piece, f"a line of {size:,} bytes is over the limit of {LINE_LIMIT:,}; kept unread", stored)
-            return [Draft(kept(event, "oversize", None, self._lines.source(piece, self._name)))]
+        if piece.raw is None:
+            reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
+            return (
+                None
+                if waits
+                else self._unread(piece, "oversize", self._lines.source(piece, self._name), reason, stored)
+            )
+        raw = piece.raw
         value, reason = (None, "") if raw.isspace() else parse(raw)
         if waits and not isinstance(value, dict):
             return None
@@ -271,19 +289,22 @@ class _FileImport:
             at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
             return self._reader.take(Line(record, source, at))
         if reason:
-            self._miss(piece, reason, stored)
-            return [Draft(kept(event, "unreadable", None, source))]
+            return self._unread(piece, "unreadable", source, reason, stored)
         if raw.isspace():
-            return [Draft(kept(event, "blank", None, source))]
-        self._reader.unknown["untyped"] = self._reader.unknown.get("untyped", 0) + 1
-        return [Draft(kept(event, None, value, source))]
+            return [Draft(kept(self._program.event, "blank", None, source))]
+        unknown = self._reader.unknown
+        unknown["untyped"] = unknown.get("untyped", 0) + 1
+        return [Draft(kept(self._program.event, None, value, source))]
 
-    def _miss(self, piece: Piece, reason: str, stored: bool) -> None:
-        if stored:
-            return
+    def _unread(self, piece: Piece, kind: str, source: Source, reason: str, stored: bool) -> list[Draft]:
+        if not stored:
+            self._miss(piece.number, reason)
+        return [Draft(kept(self._program.event, kind, None, source))]
+
+    def _miss(self, line: int, reason: str) -> None:
         self._report.unreadable_lines += 1
         if len(self._report.unreadable) < TOLD:
-            self._report.unreadable.append(Unreadable(piece.number, reason))
+            self._report.unreadable.append(Unreadable(line, reason))
 
     def _gather(self, piece: Piece | None, drafts: Sequence[Draft], *, stored: bool) -> None:
         """Give drafts their ids and times. Lines before the first time wait for it."""
@@ -320,16 +341,23 @@ class _FileImport:
             size=self._status.st_size,
             mtime=self._status.st_mtime_ns,
         )
-        taken, known = self._intake.put(self._rows, self._reader.facts, cursor)
-        for source, reason in self._intake.unfit:
-            self._report.unreadable_lines += 1
-            self._report.unreadable.append(Unreadable(source.line, reason))
-        self._intake.unfit.clear()
-        self._rows.clear()
-        self._report.events += taken
-        self._report.known += known
+        self._settle()
+        self._writing = self._writer.submit(self._intake.put, self._rows, self._reader.facts.copy(), cursor)
+        self._rows = []
         self._report.bytes = self._lines.offset - self._start
         self._tick(self._lines.offset)
+
+    def _settle(self) -> None:
+        """Wait for what is being written, and take it into the report."""
+        if self._writing is None:
+            return
+        taken, known = self._writing.result()
+        self._writing = None
+        self._report.events += taken
+        self._report.known += known
+        for source, reason in self._intake.unfit:
+            self._miss(source.line, reason)
+        self._intake.unfit.clear()
 
 
 __all__ = ["FileReport", "ImportReport", "Progress", "SourceFile", "Unreadable", "find_sources", "import_files"]

@@ -88,11 +88,11 @@ def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[
     `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`). In a folder only `*.jsonl` is looked at. A file
     that can be reached in two ways is found once.
     """
-    places = usual_places() if paths is None else [os.path.expanduser(os.fspath(path)) for path in paths]
+    given = usual_places() if paths is None else [str(os.fspath(path)) for path in paths]
     seen: set[tuple[int, int]] = set()
     found: list[SourceFile] = []
-    for place in places:
-        for path, error in _files(place, seen):
+    for place in given:
+        for path, error in _files(os.path.expanduser(place), seen):
             found.append(SourceFile(path=path, error=error) if error else look_at(path))
     return found
 

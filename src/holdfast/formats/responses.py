@@ -40,13 +40,17 @@ class Responses:
         self._model = ""
         self._id: str | None = None
         self._at: int | None = None
+        self._usage: dict[str, Any] = {}
         self._counted = Counted()
         self._told: dict[str, tuple[Counted, int]] = {}
 
     def take(self, record: dict[str, Any], at: int | None) -> list[Draft]:
         """The usage of the response before, if this line begins another."""
         message = mapping(record.get("message"))
-        model, counted = word(message.get("model")) or "", _counted(mapping(message.get("usage")), record)
+        usage = mapping(message.get("usage"))
+        if self._open and usage == self._usage and message.get("id") == self._open:
+            return []
+        model, counted = word(message.get("model")) or "", _counted(usage, record)
         if model == "<synthetic>" or not any(_numbers(counted)):
             return []  # nothing was asked of a model
         id = string(message.get("id")) or string(record.get("requestId"))
@@ -57,7 +61,7 @@ class Responses:
         else:
             ended = self.close()
             self._counted = counted
-        self._open, self._model, self._id, self._at = key, model, id, at
+        self._open, self._model, self._id, self._at, self._usage = key, model, id, at, usage
         return ended
 
     def close(self) -> list[Draft]:

@@ -62,6 +62,12 @@ class Facts:
         self.weight = 0
         self.metadata: dict[str, str] = {}
 
+    def copy(self) -> Facts:
+        """The facts as they are now."""
+        facts = Facts(self.parent)
+        facts.title, facts.weight, facts.metadata = self.title, self.weight, dict(self.metadata)
+        return facts
+
     def name(self, title: object, weight: int) -> None:
         """A title: the heaviest wins; of commands and words the first, of the others the newest."""
         if not isinstance(title, str) or weight < self.weight or weight == self.weight <= WORDS:
