@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.cli.app import App, Group, pass_app
+from holdfast.cli.app import FAILURE, App, Group, pass_app
 from holdfast.cli.refs import REF, named, whole
 from holdfast.cli.terminal import Line
 
@@ -232,7 +232,7 @@ def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
     with app.store() as store:
         found = list({s.id: s for s in (whole(store, ref) for ref in refs)}.values())
         if not yes:
-            _confirm(found)
+            _confirm(app, found)
         for one in found:
             one.delete()
             if not app.json:
@@ -241,10 +241,12 @@ def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
         app.data({"deleted": [one.id for one in found]})
 
 
-def _confirm(found: list[Session]) -> None:
+def _confirm(app: App, found: list[Session]) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("deleting can't be undone, and nobody can be asked here; add --yes")
     from holdfast.formats.words import plural, safe_line
 
     named = ", ".join(f"{s.id} ({plural(s.last, 'event')})" for s in found)
-    click.confirm(f"Delete {safe_line(named)} for good?", abort=True, err=True)
+    if not click.confirm(f"Delete {safe_line(named)} for good?", err=True):
+        app.say("nothing was deleted")
+        raise click.exceptions.Exit(FAILURE)
