@@ -95,7 +95,9 @@ def test_what_was_acknowledged_survives_lost_power(backend: str, mode: str, tmp_
 def test_with_durability_process_lost_power_leaves_a_whole_store(backend: str, tmp_path: Path, long: bool) -> None:
     ops = recorded(backend, tmp_path, "steps", durability="process")
     states = LONG if long else STATES
-    assert wrong_states(backend, ops, states, tmp_path / "disk", "steps", lossy=True) == []
+    # Lines of a log that reached the disk in another order than they were written in are told as damage, not repaired.
+    models = MODELS if backend == "sqlite" else ("strict", "prefix")
+    assert wrong_states(backend, ops, states, tmp_path / "disk", "steps", models, lossy=True) == []
     # Judged as if it had promised more, it must fail: so the test above can.
     assert len(wrong_states(backend, ops, states, tmp_path / "disk", "steps", ["strict"])) > states // 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from holdfast.backend import Location, TextOf
+from holdfast.backend import Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.packing import CURRENT, Packer, dictionary
@@ -34,6 +34,20 @@ class SQLiteBackend(RowBackend):
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
 
+    def verify(self) -> list[Problem]:
+        """As for any rows; and the copy of the dictionary that bodies are packed with."""
+        problems = super().verify()
+        try:
+            with self._file.reader() as db:
+                row = db.execute("SELECT data FROM dictionary WHERE id = ?", (CURRENT,)).fetchone()
+        except self._engine.errors:
+            row = None
+        if row is None or row[0] != dictionary():
+            problems.append(
+                Problem(None, None, f"the copy of dictionary {CURRENT} is damaged; the shipped one is used")
+            )
+        return problems
+
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
         size = sum(os.path.getsize(p) for s in ("", "-wal") if os.path.exists(p := self.path + s))
@@ -42,12 +56,13 @@ class SQLiteBackend(RowBackend):
 
 def _packer(file: SQLiteFile) -> Packer:
     with file.reader() as db:
-        found = dict(db.execute("SELECT id, data FROM dictionary").fetchall())
+        found = db.execute("SELECT id, data FROM dictionary").fetchall()
     if not found:
-        found = {CURRENT: dictionary()}
         with file.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO dictionary VALUES (?, ?)", found.items())
-    return Packer(found)
+            db.execute("INSERT OR IGNORE INTO dictionary VALUES (?, ?)", (CURRENT, dictionary()))
+    # The copy in the file has no checksum, and a flipped bit in it would show in bodies; ours is the same to the byte.
+    kept = {n: data for n, data in found if 0 < n < 256 and isinstance(data, bytes)}
+    return Packer({**kept, CURRENT: dictionary()})
 
 
 class PackedBodies:
