@@ -124,6 +124,9 @@ class SQLiteFile:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             with self._pool:
                 self._guard()
+        except OSError as error:
+            db.close()
+            raise unavailable(error, f"{self.path} can't be opened") from error
         except BaseException:
             db.close()
             raise
