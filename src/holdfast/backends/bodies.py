@@ -43,7 +43,11 @@ class Bodies(Protocol):
         ...
 
     def undo(self) -> None:
-        """Take back what was done since the last commit."""
+        """Take back what was done since the last commit.
+
+        Raises:
+            Uncertain: that failed.
+        """
         ...
 
     def distrust(self) -> None:

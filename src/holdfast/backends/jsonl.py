@@ -10,9 +10,12 @@ is, to the byte; any other bytes stand in base64.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -94,6 +97,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _decoder = msgspec.json.Decoder(Line)
+_text = msgspec.json.Decoder(str).decode
 
 
 def line_of(before: Head | None, head: Head, commit: Commit, entries: Sequence[Entry]) -> bytes:
@@ -180,10 +184,23 @@ def checksum(data: bytes) -> int | None:
         return None
 
 
-def last_told(data: bytes) -> int | None:
-    """The seq of the last entry that a damaged line seems to have held."""
-    found = re.search(rb'"last":(\d{1,18}),', data[:4096])
-    return int(found[1]) if found else None
+class Told(NamedTuple):
+    """What a damaged line seems to say; None where even that can't be told."""
+
+    ref: Ref | None
+    last: int | None
+
+
+def told(data: bytes) -> Told:
+    """What can be made out at the beginning of a damaged line. None of it is sure."""
+    begin = data[:8192]
+    last = re.search(rb'"last":(\d{1,18}),', begin)
+    named = re.search(rb'"kind":("(?:[^"\\]|\\.)*"),"id":("(?:[^"\\]|\\.)*")', begin)
+    ref = None
+    if named is not None:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            ref = Ref(_text(named[1]), _text(named[2]))
+    return Told(ref, int(last[1]) if last else None)
 
 
 def logged(entry: Entry) -> LoggedEntry:
@@ -236,6 +253,11 @@ def file_name(id: str) -> str:
         return id
     slug = re.sub(r"[^a-z0-9]+", "-", id[:64].lower()).strip("-")[:32]
     return f"{slug}~{hashlib.sha256(id.encode()).hexdigest()[:32]}"
+
+
+def log_name(ref: Ref) -> str:
+    """The name of a head's log, below the store's folder."""
+    return os.path.join("logs", file_name(ref.kind), file_name(ref.id) + ".jsonl")
 
 
 def same_head(a: Head, b: Head) -> bool:

@@ -96,8 +96,10 @@ class RowBackend:
                     self._save(db, changed.values())
                     self._bodies.settle(db)
                 except BaseException:
-                    self._bodies.undo()
-                    self._file.end(db, commit=False)
+                    try:
+                        self._bodies.undo()
+                    finally:
+                        self._file.end(db, commit=False)
                     raise
                 self._end(db)
             except BaseException as error:

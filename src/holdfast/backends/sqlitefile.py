@@ -17,7 +17,7 @@ import threading
 from collections.abc import Generator
 
 from holdfast import forks
-from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sync_dir, try_lock, unavailable, unlock
+from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sign, sync_dir, try_lock, unavailable, unlock
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.migrate import migrate
 from holdfast.errors import HoldfastError, Unavailable
@@ -141,6 +141,7 @@ class SQLiteFile:
         db = self.writer()
         if not try_lock(self._lock_fd):
             lock(self._lock_fd, self.timeout, self.path)
+        sign(self._lock_fd)
         try:
             db.execute("BEGIN IMMEDIATE")
         except BaseException:
