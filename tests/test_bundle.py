@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from holdfast import (
     Conflict,
     Corrupt,
     Deleted,
+    Denied,
     Event,
     Invalid,
     Large,
@@ -129,7 +131,8 @@ def test_a_bundle_that_breaks_off_anywhere_is_told_and_completed_later(cut: int,
 
 def test_a_copy_that_was_killed_between_two_commits_goes_on(full: Store, target: Store) -> None:
     head, entries = full.head("s"), log(full)
-    target.backend.commit([Commit(ref=head.ref, at=5_000_000, if_rev=0, append=entries[:3])])
+    made = {name: head.tags[name] for name in ("created", "user")}
+    target.backend.commit([Commit(ref=head.ref, at=5_000_000, if_rev=0, tags=made, append=entries[:3])])
     assert copy_session(full, target, "s").new == 5
     assert same(target.head("s"), head)
     assert log(target) == entries
@@ -151,10 +154,42 @@ def test_a_session_that_went_its_own_way_is_a_conflict_and_stays(full: Store, ta
     assert (target.head("s"), log(target)) == before
 
 
+def test_an_interrupted_copy_is_its_users_from_the_first(full: Store, target: Store) -> None:
+    full.backend.blobs.delete(full.backend.blobs.scan()[0])
+    with pytest.raises(Corrupt):
+        copy_session(full, target, "s")
+    info = target.session("s", user="ada").info()
+    assert (info.user, info.created_at) == ("ada", 5_000_000)
+    with pytest.raises(Denied):
+        target.session("s", user="bob")
+
+
+@pytest.mark.parametrize("owner", ["bob", None])
+def test_an_empty_session_of_another_user_is_not_taken_over(full: Store, target: Store, owner: str | None) -> None:
+    target.create("s", user=owner, title="mine", created_at=1)
+    before = target.head("s")
+    with pytest.raises(Conflict, match="another user"):
+        copy_session(full, target, "s")
+    assert target.head("s") == before
+
+
+def test_a_session_with_more_labels_than_one_call_takes_is_copied(store: Store, target: Store) -> None:
+    session = store.session("s")
+    for part in "abc":
+        session.update(labels=[f"{part}{n}" for n in range(200)])
+    copy_session(store, target, "s")
+    assert same(target.head("s"), store.head("s"))
+    session.update(labels=dict.fromkeys(session.info().labels[:200], False))
+    session.update(labels=dict.fromkeys(session.info().labels[:200], False))
+    copy_session(store, target, "s")
+    assert same(target.head("s"), store.head("s"))
+
+
 def test_entries_that_differ_are_a_conflict_even_in_an_older_session(full: Store, target: Store) -> None:
     entries = log(full)
     wrong = Entry(entries[1].id, entries[1].at, b'{"v":1,"type":"note","text":"other"}')
-    target.backend.commit([Commit(ref=session_ref("s"), at=1, if_rev=0, append=[entries[0], wrong])])
+    older = Commit(ref=session_ref("s"), at=1, if_rev=0, tags={"user": "ada"}, append=[entries[0], wrong])
+    target.backend.commit([older])
     with pytest.raises(Conflict, match="event 2 is another one"):
         copy_session(full, target, "s")
 
@@ -197,6 +232,46 @@ def test_any_changed_byte_is_refused_and_hides_no_other_session(target: Store) -
         assert isinstance(told["a"], Corrupt), changed
         assert told["b"] is None
     assert [m.text for m in target.session("b").messages()] == ["in b"]
+
+
+def three(store: Store) -> list[bytes]:
+    """A bundle of three sessions, three lines each: head, entry, end."""
+    for id in "abc":
+        store.session(id).append(user(id))
+    return list(write_bundle(store, "abc"))
+
+
+@pytest.mark.parametrize("before", ["sound", "refused"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_session_without_a_sound_head_is_told_and_hides_no_other(
+    target: Store, which: int, how: str, before: str
+) -> None:
+    with holdfast.open("memory://") as store:
+        lines = three(store)
+    if before == "refused" and which:  # the lines before the missing head are passed over, not read
+        target.session("abc"[which - 1]).append(user("went its own way"))
+    at = 3 * which
+    lines[at : at + 1] = [lines[at].replace(b'"session":', b'"sessi0n":')] if how == "changed" else []
+    told = list(read_bundle(target, lines))
+    assert [c.session for c in told] == ["" if n == which else "abc"[n] for n in range(3)]
+    assert isinstance(told[which].error, Corrupt)
+    refused = {which - 1} if before == "refused" else set()
+    assert all((c.error is None) == (n not in {which, *refused}) for n, c in enumerate(told))
+
+
+@pytest.mark.parametrize("field", ["body64", "data"])
+def test_bytes_that_are_no_base64_are_damage(target: Store, field: str) -> None:
+    line: dict[str, object] = {"seq": 1, "body64": "abc"} if field == "body64" else {"blob": "ab" * 32, "data": "abc"}
+    text = [sealed({"holdfast": 1, "session": "k", "last": 1}), sealed(line), sealed({"end": "k", "events": 1})]
+    (told,) = read_bundle(target, text)
+    assert isinstance(told.error, Corrupt)
+    assert "base64" in told.error.message
+
+
+def sealed(line: dict[str, object]) -> bytes:
+    rest = json.dumps(line, separators=(",", ":")).encode()
+    return b'{"crc":"%08x",%s\n' % (zlib.crc32(rest), rest[1:])
 
 
 @pytest.mark.parametrize("lines", [[b"{}\n"], [b'{"type":"user"}\n'], [b"\xff\x00"], [b""]])

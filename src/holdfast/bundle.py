@@ -21,7 +21,7 @@ import msgspec
 from holdfast import codec
 from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid
 from holdfast.info import created_at, session_ref
-from holdfast.plan import Commit, Entry, Head, Range, Refused
+from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Range, Refused
 from holdfast.session import refusal
 
 if TYPE_CHECKING:
@@ -171,7 +171,13 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
         Invalid: the lines are no bundle.
     """
     reader = _Reader(store, lines)
-    while reader.find_head():
+    while True:
+        try:
+            if not reader.find_head():
+                return
+        except Corrupt as error:
+            yield Copied(session="", error=error)  # which session it was can't be told
+            continue
         id = reader.head.ref.id
         try:
             yield replay(store, reader.head, reader.entries())
@@ -187,6 +193,7 @@ class _Reader:
         self._lines = iter(lines)
         self._number = 0
         self._held: Line | None = None
+        self._inside = False
         self.head = Head(session_ref(""))
 
     def _next(self) -> Line | None:
@@ -212,18 +219,26 @@ class _Reader:
             raise Corrupt(f"line {self._number} of the bundle can't be read: {error}", line=self._number) from None
 
     def find_head(self) -> bool:
-        """Go on to the next session; False at the end. What is passed over was told as its session's error."""
+        """Go on to the next session; False at the end.
+
+        Raises:
+            Corrupt: a head is damaged or missing. Lines of a session that failed already are passed over in silence.
+        """
         while True:
+            told, self._inside = self._inside, True
             try:
                 line = self._next()
             except Corrupt:
-                if self._number == 1:
-                    raise
-                continue
+                if told:
+                    continue
+                raise
             if line is None:
                 return False
             if line.holdfast:
                 break
+            self._inside = not line.end
+            if not told:
+                raise Corrupt(f"the head of a session is missing before line {self._number} of the bundle")
         if line.holdfast != VERSION:
             raise Invalid(f"the bundle is of version {line.holdfast}; this program reads version {VERSION}")
         self.head = Head(
@@ -240,6 +255,7 @@ class _Reader:
                 self._held = line
                 break
             if line.end:
+                self._inside = False
                 if line.events != count or line.end != self.head.ref.id:
                     raise Corrupt(f"{count} of {line.events} events of session {line.end!r} are in the bundle")
                 return
@@ -254,14 +270,21 @@ class _Reader:
         raise Corrupt(f"the bundle ends in the middle of session {self.head.ref.id!r}, after {count} events")
 
     def _put(self, line: Line) -> None:
-        data = base64.b64decode(line.data)
+        data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
         self._store.backend.blobs.put(line.blob, data)
 
 
 def _body(line: Line) -> bytes:
-    return base64.b64decode(line.body64) if line.body64 else bytes(line.body)
+    return _bytes(line.body64) if line.body64 else bytes(line.body)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Corrupt(f"the bundle holds bytes that are no base64: {error}") from None
 
 
 def copy_session(source: Store, target: Store, id: str) -> Copied:
@@ -329,9 +352,13 @@ def _target(store: Store, head: Head, start: int) -> Head:
     there = store.backend.get([head.ref])[0]
     if there is None:
         # What was trimmed can't come along: the copy's log begins behind it, with the same numbers.
-        return _committed(store, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start))
+        # Whose it is stands there from the first: an interrupted copy must not be open to everybody.
+        tags = {name: head.tags[name] for name in ("created", "user") if name in head.tags}
+        return _committed(store, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
     if there.dead:
         raise refusal(Refused("deleted", there), Commit(ref=head.ref))
+    if there.tags.get("user") != head.tags.get("user"):
+        raise _diverged(head, "it belongs to another user")
     if there.base > start or there.last > head.last or there.at > head.at:
         raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
     return there
@@ -359,6 +386,9 @@ def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
     tags: dict[str, str | None] = {name: None for name in there.tags if name not in head.tags}
     tags |= {name: value for name, value in head.tags.items() if there.tags.get(name) != value}
+    while len(tags) > MAX_TAGS:
+        part = {name: tags.pop(name) for name in list(tags)[:MAX_TAGS]}
+        there = _committed(store, Commit(ref=head.ref, if_rev=there.rev, tags=part))
     names = {*head.counts, *there.counts}
     add = {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
     body = head.body if head.body != there.body else None
