@@ -113,9 +113,15 @@ class WordIndex:
     def forget(self, db: Connection, rows: Iterable[tuple[int, bytes]]) -> None:
         """Before rows leave the table `entry`: take their words out, in the caller's transaction."""
         mark = self._mark(db)
-        if mark is not None:
-            gone = [(n, self._words(body)) for n, body in rows if n <= mark]
-            db.executemany("INSERT INTO fts (fts, rowid, text) VALUES ('delete', ?, ?)", gone)
+        if mark is None:
+            return
+        try:
+            gone = [(n, self._text_of(self._unpack(body))) for n, body in rows if n <= mark]
+        except Corrupt:
+            # Told other words than it holds, the index would break: it is begun anew by the next search.
+            db.execute("DELETE FROM meta WHERE name = 'fts_norm'")
+            return
+        db.executemany("INSERT INTO fts (fts, rowid, text) VALUES ('delete', ?, ?)", gone)
 
     def forgotten(self, db: Connection) -> None:
         """After rows left: numbers of rows at the end may come again, so the index must read them again."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from holdfast import search
 from holdfast.backend import Backend, Hit
-from holdfast.plan import Range
+from holdfast.plan import Commit, Range
 from holdfast.testing.subject import Subject, created, done, entries, entry, hits, ref
 
 
@@ -60,6 +60,13 @@ class SearchContract(Subject):
         assert len(hits(backend, "apple")) == 3
         done(backend, trim=2)
         assert hits(backend, "apple") == {("s", 3)}
+
+    def test_what_one_batch_forgets_twice_is_not_hit(self, backend: Backend) -> None:
+        created(backend, append=entries("apple", "apple pear", "apple"))
+        assert len(hits(backend, "apple")) == 3
+        backend.commit([Commit(ref=ref(), trim=n, append=entries("apple")) for n in (0, 1, 2)])
+        assert hits(backend, "apple") == {("s", n) for n in (3, 4, 5, 6)}
+        assert hits(backend, "pear") == set()
 
     def test_deleted_logs_are_not_hit(self, backend: Backend) -> None:
         created(backend, append=entries("apple", "pear"))
