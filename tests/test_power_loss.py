@@ -8,20 +8,18 @@ are there, and a store that syncs too little fails.
 
 from __future__ import annotations
 
-import pickle
 import random
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from faults import BACKENDS, command, environment, url_of
+from faults import BACKENDS, url_of
 from faults.images import MODELS, Image, image, on_disk
-from faults.recorder import Op
+from faults.recorder import Op, recording
 from faults.work import Ack, Judge
 from holdfast.errors import HoldfastError
 
@@ -30,13 +28,10 @@ STATES, LONG = 40, 2_000
 MODES = ("steps", "tasks")
 
 
-def recorded(backend: str, tmp_path: Path, mode: str, *, fail: int = 0, steps: int = STEPS, **params: str) -> list[Op]:
+def recorded(backend: str, tmp_path: Path, mode: str, *, fail: int = 0, **params: str) -> list[Op]:
     """The calls of a writer that did all its steps."""
-    place, out = tmp_path / f"place{fail}", tmp_path / f"ops{fail}"
-    place.mkdir()
-    arguments = (place, out, url_of(backend, place, **params), 0, steps, mode, *([fail] if fail else []))
-    subprocess.run(command("recorder", *arguments), env=environment(), check=True, timeout=300)
-    ops = [Op(*op) for op in pickle.loads(out.read_bytes())]
+    place = tmp_path / f"place{fail}"
+    ops, _ = recording(url_of(backend, place, **params), place, STEPS, mode, f"fail={fail}" if fail else "")
     whole = Image()
     for op in ops:
         whole.apply(op)
@@ -131,7 +126,7 @@ def syncs_of(ops: Sequence[Op], each: int | None) -> list[int]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_failed_sync_acknowledges_nothing_that_is_not_on_the_disk(backend: str, tmp_path: Path, long: bool) -> None:
     """The system forgets what it could not write, and a later sync of the same file says nothing of it."""
-    for fail in syncs_of(recorded(backend, tmp_path, "steps"), None if long else 2):
+    for fail in syncs_of(recorded(backend, tmp_path, "steps"), None if long else 1):
         ops = recorded(backend, tmp_path, "steps", fail=fail)
         failed = [at for at, op in enumerate(ops) if op.kind == "failed"]
         assert len(failed) == 1, f"sync {fail} did not fail"

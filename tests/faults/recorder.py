@@ -1,11 +1,12 @@
-"""What a store asks of the disk, call by call: `python -m faults.recorder PLACE OUT URL SEED STOP MODE [FAIL]`.
+"""What a store asks of the disk, call by call: `python -m faults.recorder PLACE OUT URL SEED STOP MODE [FAULT]`.
 
 Runs a writer (faults.writer) in this process with two eyes on it: the functions of `os` that change files are wrapped,
 and SQLite (apsw's, whatever the store says) works on a VFS that passes all on to its own and notes writes, syncs and
 removals; the sync of a folder is seen where SQLite opens it. Nothing of this needs root, ptrace or a mount. What the
 recording missed can't go unnoticed: replayed in full it must give the very files that are there (test_power_loss).
 
-With FAIL, the sync of that number fails once with EIO.
+With FAULT `fail=7` the seventh sync fails once with EIO; with `kill=7` the process is killed behind the seventh call.
+Each acknowledged step is printed, too, as faults.writer does.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import ctypes
 import errno
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
 
+from faults import command, environment
 from faults.work import Ack
-from faults.writer import run
+from faults.writer import run, tell
 from holdfast.backends.engine import Engine
 
 
@@ -47,7 +52,7 @@ class Op(NamedTuple):
 class Recorder:
     """The calls below one folder, in order; node 0 is the folder itself."""
 
-    def __init__(self, place: str, fail: int = 0) -> None:
+    def __init__(self, place: str, fail: int = 0, kill: int = 0) -> None:
         self.place = place
         self.ops: list[Op] = []
         self.lock = threading.RLock()
@@ -55,6 +60,12 @@ class Recorder:
         self._fds: dict[int, int] = {}
         self._syncs = 0
         self._fail = fail
+        self._kill = kill
+
+    def _add(self, op: Op) -> None:
+        self.ops.append(op)
+        if len(self.ops) == self._kill:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def inside(self, path: Any) -> bool:
         return isinstance(path, str) and path.startswith(self.place + "/") and not path.endswith("-shm")
@@ -65,34 +76,35 @@ class Recorder:
     def appeared(self, path: str, *, folder: bool = False, node: int = 0) -> None:
         above, name = os.path.split(path)
         self._nodes[path] = node or len(self.ops) + 1
-        self.ops.append(Op("create", self._nodes[above], name, self._nodes[path], int(folder)))
+        self._add(Op("create", self._nodes[above], name, self._nodes[path], int(folder)))
 
     def vanished(self, path: str) -> None:
         above, name = os.path.split(path)
         del self._nodes[path]
-        self.ops.append(Op("unlink", self._nodes[above], name))
+        self._add(Op("unlink", self._nodes[above], name))
 
     def moved(self, old: str, new: str) -> None:
         (above, name), (folder, to) = os.path.split(old), os.path.split(new)
         node = self._nodes[new] = self._nodes.pop(old)
-        self.ops.append(Op("rename", self._nodes[above], name, node, 0, None, self._nodes[folder], to))
+        self._add(Op("rename", self._nodes[above], name, node, 0, None, self._nodes[folder], to))
 
     def written(self, node: int, offset: int, data: bytes) -> None:
-        self.ops.append(Op("write", node, size=offset, data=bytes(data)))
+        self._add(Op("write", node, size=offset, data=bytes(data)))
 
     def truncated(self, node: int, size: int) -> None:
-        self.ops.append(Op("truncate", node, size=size))
+        self._add(Op("truncate", node, size=size))
 
     def synced(self, node: int) -> bool:
         """Note a sync; False if it is the one that is to fail."""
         self._syncs += 1
         failed = self._syncs == self._fail
-        self.ops.append(Op("failed" if failed else "sync", node))
+        self._add(Op("failed" if failed else "sync", node))
         return not failed
 
     def acked(self, ack: Ack) -> None:
+        tell(ack)
         with self.lock:
-            self.ops.append(Op("ack", data=tuple(ack)))
+            self._add(Op("ack", data=tuple(ack)))
 
     def watch_os(self) -> None:
         """Wrap what changes files in `os`."""
@@ -242,10 +254,25 @@ def use_apsw() -> None:
     Engine.__init__ = lambda self, name: real(self, "apsw")  # type: ignore[method-assign]  # for this program
 
 
+def recording(url: str, place: Path, steps: int, mode: str = "steps", fault: str = "") -> tuple[list[Op], bytes]:
+    """Run the program on a new folder: the calls (none if it was killed), and what it printed."""
+    place.mkdir()
+    out = place.with_suffix(".ops")
+    arguments = (place, out, url, 0, steps, mode, *([fault] if fault else []))
+    done = subprocess.run(
+        command("recorder", *arguments), env=environment(), stdout=subprocess.PIPE, timeout=300, check=False
+    )
+    if fault.startswith("kill"):
+        assert done.returncode == -signal.SIGKILL, f"{fault} ended with {done.returncode}"
+        return [], done.stdout
+    assert done.returncode == 0, f"the writer ended with {done.returncode}"
+    return [Op(*op) for op in pickle.loads(out.read_bytes())], done.stdout
+
+
 def main(arguments: list[str]) -> None:
     """The program."""
-    place, out, url, seed, stop, mode, *fail = arguments
-    recorder = Recorder(place, int(fail[0]) if fail else 0)
+    place, out, url, seed, stop, mode, *fault = arguments
+    recorder = Recorder(place, **{name: int(number) for name, number in (text.split("=") for text in fault)})
     use_apsw()
     recorder.watch_sqlite()
     recorder.watch_os()
