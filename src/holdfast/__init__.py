@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Unavailable as Unavailable,
         Uncertain as Uncertain,
     )
+    from holdfast.hits import SearchHit as SearchHit
     from holdfast.info import (
         Counts as Counts,
         SessionInfo as SessionInfo,
@@ -90,7 +91,6 @@ if TYPE_CHECKING:
         Session as Session,
     )
     from holdfast.store import (
-        SearchHit as SearchHit,
         Store as Store,
         open as open,
     )
@@ -109,7 +109,8 @@ _HOME = {
     "tool_call tool_result usage usd user",
     "session": "Receipt Session",
     "pages": "Page",
-    "store": "SearchHit Store open",
+    "hits": "SearchHit",
+    "store": "Store open",
     "watch": "Change",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

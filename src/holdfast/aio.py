@@ -28,13 +28,14 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 from holdfast.check import CheckReport
 from holdfast.codec import LARGE
 from holdfast.errors import Deleted
+from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
 from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
 from holdfast.parts import AnyPart
 from holdfast.plan import Refused
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
-from holdfast.store import SearchHit, Store, default_url
+from holdfast.store import Store, default_url
 from holdfast.watch import Change, Watcher
 
 T = TypeVar("T")

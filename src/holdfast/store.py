@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.check import CheckReport, check_store
 from holdfast.errors import Deleted, Denied, Exists, Invalid, NotFound
+from holdfast.hits import SearchHit
 from holdfast.info import (
     SESSION,
     STATES,
@@ -33,42 +33,11 @@ from holdfast.info import (
     tags_of,
 )
 from holdfast.large import LargeValues
-from holdfast.model import Event, to_micros
+from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
 from holdfast.session import POLL, Session, refusal
 from holdfast.watch import Change, Watcher
-
-
-class SearchHit:
-    """An event that matches: `session` and `seq` tell where it is, `score` how well it matches within one search.
-
-    Its text around the words that hit is cut when it is first looked at: `snippet`, and `highlights` in it.
-    """
-
-    def __init__(self, session: str, event: Event, score: float, cut: Callable[[], search.Snippet]) -> None:
-        self.session = session
-        self.seq = event.seq
-        self.score = score
-        self.event = event
-        self._cut = cut
-
-    @cached_property
-    def _piece(self) -> search.Snippet:
-        return self._cut()
-
-    @property
-    def snippet(self) -> str:
-        """The text around the words that hit, on one line."""
-        return self._piece.text
-
-    @property
-    def highlights(self) -> tuple[tuple[int, int], ...]:
-        """Where in `snippet` the words that hit are: (start, end) in characters."""
-        return self._piece.highlights
-
-    def __repr__(self) -> str:
-        return f"<SearchHit {self.session}@{self.seq}: {self.snippet!r}>"
 
 
 class Store:

@@ -16,9 +16,10 @@ from holdfast.errors import Invalid
 from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
+    from holdfast.hits import SearchHit
     from holdfast.model import AnyPayload, Event
     from holdfast.session import Appendable, Session
-    from holdfast.store import SearchHit, Store
+    from holdfast.store import Store
 
 
 @click.command(

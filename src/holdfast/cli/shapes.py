@@ -14,10 +14,10 @@ from holdfast.cli.terminal import safe_json
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.errors import HoldfastError
+    from holdfast.hits import SearchHit
     from holdfast.info import SessionInfo
     from holdfast.model import Event
     from holdfast.session import Receipt
-    from holdfast.store import SearchHit
 
 
 def dumps(value: Any) -> str:
