@@ -100,6 +100,8 @@ def main() -> int:
         write(url.format(folder))
         with holdfast.open(url.format(folder)) as store:
             told = contents(store)
+        for lock in folder.rglob("*-lock"):
+            lock.unlink()  # it names the process and the machine that wrote last
         expected = json.dumps(told, indent=1, ensure_ascii=True, sort_keys=True)
         folder.with_suffix(".json").write_text(expected + "\n", encoding="utf-8")
         print(f"{folder}: {sum(len(s['events']) for s in told['sessions'].values())} events")
