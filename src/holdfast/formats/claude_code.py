@@ -150,7 +150,7 @@ class ClaudeCodeReader:
     def take(self, line: Line) -> list[Draft]:
         """What a line becomes."""
         record = line.value
-        kind = record.get("type")
+        kind = string(record.get("type"))
         self._learn(record)
         if kind in ("user", "assistant"):
             said = self._user(record, line) if kind == "user" else self._assistant(record, line)
@@ -183,7 +183,7 @@ class ClaudeCodeReader:
             facts.name(self._summaries.pop(uuid), SUMMARY)
 
     def _aside(self, record: dict[str, Any], line: Line) -> AnyPayload:
-        kind = record.get("type")
+        kind = string(record.get("type"))
         if kind == "tool_use":  # versions before 2 wrote calls and results as lines of their own
             call = self._call({**record, "id": record.get("id") or record.get("tool_use_id")}, line.at)
             return Message(role="assistant", parts=(call,), metadata=_links(record), source=line.source)
@@ -200,7 +200,7 @@ class ClaudeCodeReader:
         elif kind == "summary":
             self._summary(record)
         elif kind not in ASIDE:
-            name = kind if isinstance(kind, str) else "untyped"
+            name = kind or "untyped"
             self.unknown[name] = self.unknown.get(name, 0) + 1
         return kept(NAME, kind, record, line.source)
 

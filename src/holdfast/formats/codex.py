@@ -98,9 +98,9 @@ _ROLLOUT = re.compile(r"rollout-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-([0-9a-f-]{36})",
 
 def is_record(record: Mapping[str, Any]) -> bool:
     """Whether a JSON object is a line of such a rollout."""
-    kind = record.get("type")
+    kind = string(record.get("type"))
     if "payload" in record:
-        return isinstance(kind, str) and isinstance(record["payload"], dict)
+        return kind is not None and isinstance(record["payload"], dict)
     if "sessionId" in record or "uuid" in record:
         return False
     if "record_type" in record or ("id" in record and "timestamp" in record and "instructions" in record):
@@ -120,7 +120,8 @@ def origin_of(path: str, head: Sequence[Mapping[str, Any]]) -> Origin:
     named = _ROLLOUT.fullmatch(stem)
     spawned = mapping(mapping(mapping(meta.get("source")).get("subagent")).get("thread_spawn"))
     spawner = string(meta.get("parent_thread_id")) or string(spawned.get("parent_thread_id"))
-    about = {"agent_name": meta.get("agent_nickname"), "agent_type": meta.get("agent_role")}
+    told = {**spawned, **meta}
+    about = {"agent_name": told.get("agent_nickname"), "agent_type": told.get("agent_role")}
     return Origin(
         id=string(meta.get("id")) or (named[1] if named else stem),
         parent=spawner or string(meta.get("forked_from_id")),

@@ -42,7 +42,7 @@ class Responses:
         self._at: int | None = None
         self._usage: dict[str, Any] = {}
         self._counted = Counted()
-        self._told: dict[str, tuple[Counted, int]] = {}
+        self._told: dict[str, Counted] = {}
 
     def take(self, record: dict[str, Any], at: int | None) -> list[Draft]:
         """The usage of the response before, if this line begins another."""
@@ -69,11 +69,11 @@ class Responses:
         key, self._open = self._open, ""
         if not key:
             return []
-        before, times = self._told.get(key, (Counted(), 0))
-        more = self._counted.beyond(before)
+        before = self._told.get(key)
+        more = self._counted.beyond(before or Counted())
         if not any(_numbers(more)):
             return []
-        self._told[key] = (before.highest(self._counted), times + 1)
+        total = self._told[key] = self._counted.highest(before or Counted())
         usage = Usage(
             model=self._model,
             provider="anthropic",
@@ -84,7 +84,9 @@ class Responses:
             cache_write_tokens=more.written,
             cost=more.cost or None,
         )
-        return [Draft(usage, self._at, response=key if times == 0 else f"{key}+{times}")]
+        # Growth is named by what it came to: that is the same wherever earlier imports ended.
+        name = key if before is None else f"{key}+{'.'.join(map(str, _numbers(total)))}"
+        return [Draft(usage, self._at, response=name)]
 
 
 def _counted(usage: dict[str, Any], record: dict[str, Any]) -> Counted:
