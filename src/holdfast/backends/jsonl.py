@@ -194,13 +194,13 @@ class Told(NamedTuple):
 def told(data: bytes) -> Told:
     """What can be made out at the beginning of a damaged line. None of it is sure."""
     begin = data[:8192]
-    last = re.search(rb'"last":(\d{1,18}),', begin)
+    numbers = re.findall(rb'"last":(\d{1,18}),', begin)[:1] or re.findall(rb'[{]"seq":(\d{1,18}),"at":', data)
     named = re.search(rb'"kind":("(?:[^"\\]|\\.)*"),"id":("(?:[^"\\]|\\.)*")', begin)
     ref = None
     if named is not None:
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
             ref = Ref(_text(named[1]), _text(named[2]))
-    return Told(ref, int(last[1]) if last else None)
+    return Told(ref, int(numbers[-1]) if numbers else None)
 
 
 def logged(entry: Entry) -> LoggedEntry:
