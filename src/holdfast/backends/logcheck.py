@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 from holdfast.backend import Problem
 from holdfast.backends.jsonl import log_name, same_head
-from holdfast.backends.logfile import unpacked
+from holdfast.backends.logfile import first_checksum, unpacked
 from holdfast.backends.replay import fits, lines
 from holdfast.backends.rows import HEAD, head_of
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -16,7 +17,9 @@ from holdfast.plan import Head, Ref
 
 TRIES = 3
 """How often a log is looked at that others change meanwhile."""
-_SQL = f"SELECT l.size, {', '.join('h.' + c for c in HEAD.split(', '))} FROM log l JOIN head h ON h.n = l.head "  # noqa: S608  # columns
+_SQL = (
+    f"SELECT l.size, l.first, {', '.join('h.' + c for c in HEAD.split(', '))} FROM log l JOIN head h ON h.n = l.head "  # noqa: S608  # columns
+)
 
 
 def log_problems(file: SQLiteFile, root: str, name: str) -> list[Problem]:
@@ -30,7 +33,7 @@ def log_problems(file: SQLiteFile, root: str, name: str) -> list[Problem]:
             problems = []  # it was removed, or its rows will be found to speak of nothing
         except Invalid as error:
             return [Problem(None, None, f"{name}: {error.message}")]
-        if not problems or _row(file, name) == row:
+        if not problems:
             break
     return problems
 
@@ -41,12 +44,12 @@ def _row(file: SQLiteFile, name: str) -> Any:
 
 
 def _compared(file: SQLiteFile, root: str, name: str, row: Any) -> list[Problem]:
-    size, n = row[0], row[1]
+    size, first, n = row[:3]
     try:
-        known = head_of(row[1:])
+        known = head_of(row[2:])
     except Corrupt:
         return []  # who reads the rows tells
-    path = os.path.join(root, name)
+    path = _written_with(os.path.join(root, name), first)
     head: Head | None = None
     following = 1
     damaged: list[int] = []
@@ -67,6 +70,15 @@ def _compared(file: SQLiteFile, root: str, name: str, row: Any) -> list[Problem]
         what = f"the index does not agree with {name}; close the store and delete index.db to build it again"
         problems.append(Problem(known.ref, None, what))
     return problems
+
+
+def _written_with(path: str, first: int) -> str:
+    """The log, or the one that it is just replacing: whichever begins as it did when the rows were written."""
+    for place in (path, path + ".old"):
+        with contextlib.suppress(FileNotFoundError), open(place, "rb") as file:
+            if first_checksum(file.fileno()) == first:
+                return place
+    return path
 
 
 def _unknown_to_rows(file: SQLiteFile, n: int, damaged: list[int]) -> list[int]:
