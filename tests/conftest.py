@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def pytest_report_header() -> str:
     from faults.small_disk import DISKS
 
     return f"full disks: {', '.join(DISKS)}" + ("" if "tmpfs" in DISKS else " (no tmpfs: it may not be mounted here)")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("--long"):
+        faulthandler.cancel_dump_traceback_later()  # a long run is no hang, however long it takes
 
 
 @pytest.fixture
