@@ -18,7 +18,7 @@ import holdfast
 from faults.work import text_of
 from holdfast import Store, user
 from holdfast.backend import Backend, open_backend
-from holdfast.backends import files, replay
+from holdfast.backends import disk, files
 from holdfast.backends.disk import lock, locked
 from holdfast.backends.jsonl import log_name
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -209,7 +209,6 @@ def test_a_list_of_many_sessions_opens_no_log(tmp_path: Path, long: bool) -> Non
         refs = [Ref("session", f"s{n}") for n in range(start, start + 1000)]
         backend.commit([Commit(ref=ref, at=1, if_rev=0, append=[Entry("", 0, b"{}")]) for ref in refs])
     backend.close()
-    backend_at(tmp_path).close()  # compares them, as so many were not synced one by one
     assert run(COUNTING, url_at(tmp_path)).split() == [str(count), "0", "True"]
     (tmp_path / "store" / "index.db").unlink()
     assert run(COUNTING, url_at(tmp_path)).split() == [str(count), "0", "True"]
@@ -264,8 +263,8 @@ def test_what_a_killed_writer_left_is_synced_before_its_rows_are_committed(
 ) -> None:
     recorded(tmp_path, "one")
     calls: list[str] = []
-    real_sync, real_dir, real_end = replay.sync, files.sync_dir, SQLiteFile.end
-    monkeypatch.setattr(replay, "sync", lambda fd: (calls.append("sync"), real_sync(fd)))
+    real_sync, real_dir, real_end = files.sync_files, files.sync_dir, SQLiteFile.end
+    monkeypatch.setattr(files, "sync_files", lambda paths: (calls.extend(paths), real_sync(paths)))
     monkeypatch.setattr(files, "sync_dir", lambda path: (calls.append("folder"), real_dir(path)))
     monkeypatch.setattr(
         SQLiteFile,
@@ -277,11 +276,11 @@ def test_what_a_killed_writer_left_is_synced_before_its_rows_are_committed(
             run(APPEND.format("logfile.sync = die"), url_at(tmp_path), dies=True)
             calls.clear()
             store.session("a").append(user("four"))
-            assert calls == ["sync", "folder", "commit True"]
+            assert calls == [str(log_at(tmp_path)), "folder", "commit True"]
     else:
         run(APPEND.format("logfile.sync = die"), url_at(tmp_path), dies=True)
         with holdfast.open(url_at(tmp_path)):
-            assert calls[-3:] == ["sync", "folder", "commit True"]
+            assert calls[-3:] == [str(log_at(tmp_path)), "folder", "commit True"]
 
 
 @pytest.mark.parametrize(
@@ -358,18 +357,26 @@ def test_with_durability_process_the_logs_are_synced_before_anyone_vouches_for_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
-    real = files._sync_file
-    monkeypatch.setattr(files, "_sync_file", lambda path: (synced.append(path), real(path)))
+    real, everything = disk.sync_file, os.sync
+    monkeypatch.setattr(disk, "sync_file", lambda path: (synced.append(path), real(path)))
+    monkeypatch.setattr(os, "sync", lambda: (synced.append("everything"), everything()))
     with holdfast.open(url_at(tmp_path, "process")) as store:
         store.session("a").append(user("one"))
-    assert synced == [str(log_at(tmp_path)), str(tmp_path / "store" / "index.db")]
+    assert synced == [str(log_at(tmp_path))]
     assert writers(tmp_path)["clean"] is True
     backend = backend_at(tmp_path, "process")
-    backend.commit([Commit(ref=Ref("session", f"s{n}"), if_rev=0) for n in range(files.UNSYNCED + 1)])
+    backend.commit([Commit(ref=Ref("session", f"s{n}"), if_rev=0) for n in range(disk.MANY + 1)])
+    synced.clear()
     backend.close()
-    assert writers(tmp_path)["clean"] is False
-    backend_at(tmp_path).close()
-    assert writers(tmp_path)["clean"] is True
+    assert synced == ["everything"] or len(synced) > disk.MANY
+    synced.clear()
+    run(
+        f"{DYING}\nholdfast.open(sys.argv[1]).session('a').append(user('two')); die()",
+        url_at(tmp_path, "process"),
+        dies=True,
+    )
+    backend_at(tmp_path).close()  # that one synced nothing, and it can't be told what it wrote
+    assert synced == ["everything"] or len(synced) > disk.MANY
 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])

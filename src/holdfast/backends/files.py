@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from holdfast import forks, search
 from holdfast.backend import Hit, Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
-from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, unavailable, write_all
+from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.logcheck import log_problems
@@ -43,8 +43,6 @@ INDEX = 1
 """Version of the index; one of another version is built anew."""
 TIMEOUT = 30.0
 """Seconds to wait for a lock."""
-UNSYNCED = 256
-"""Logs that are synced at closing with durability=process; with more, the next one to open compares all of them."""
 TRIES = 3
 """How often something is read again that may just have been written anew by another process."""
 
@@ -131,21 +129,7 @@ class FilesBackend(RowBackend):
         """Compare every log with its rows, and take in what differs; nobody else has the store open."""
         stamp = _new_stamp()
         with Guarded(file.engine, file.path), file.transaction() as db:
-            gone = dict(db.execute("SELECT name, head FROM log").fetchall())
-            todo: list[Replay] = []
-            for name in all_files(self.root, ".jsonl"):
-                gone.pop(name, None)
-                replay = Replay(db, self.root, name, trust)
-                with contextlib.suppress(WrongLog):  # it hides no other; `verify` names it
-                    replay.run()
-                    if not replay.is_settled():
-                        todo.append(replay)
-            for n in gone.values():
-                forget_rows(db, n)
-            for replay in todo:
-                replay.settle()
-            if todo:
-                self._sync_log_folders()
+            self._replay(db, trust)
             _write_stamp(db, stamp)
         self._writers.write(State(stamp))
         left = [name for ending in (".jsonl.new", ".jsonl.old") for name in all_files(self.root, ending)]
@@ -153,6 +137,31 @@ class FilesBackend(RowBackend):
             os.unlink(os.path.join(self.root, name))
         if left:
             self._sync_log_folders()
+
+    def _replay(self, db: Connection, trust: Trust) -> None:
+        gone = dict(db.execute("SELECT name, head FROM log").fetchall())
+        todo: list[Replay] = []
+        unsynced: list[str] = []
+        for name in all_files(self.root, ".jsonl"):
+            gone.pop(name, None)
+            replay = Replay(db, self.root, name, trust)
+            with contextlib.suppress(WrongLog):  # it hides no other; `verify` names it
+                replay.run()
+                if not replay.is_settled():
+                    todo.append(replay)
+                if trust is Trust.LOGS or not replay.is_settled():
+                    unsynced.append(replay.path)
+        for n in gone.values():
+            forget_rows(db, n)
+        # All logs were read before the first is touched: if one is refused, nothing was changed.
+        for replay in todo:
+            replay.settle()
+        if unsynced:
+            try:
+                sync_files(unsynced)
+                self._sync_log_folders()
+            except OSError as error:
+                raise unavailable(error, f"the logs of {self.root} can't be made durable") from error
 
     def _sync_log_folders(self) -> None:
         base = os.path.join(self.root, "logs")
@@ -166,6 +175,7 @@ class FilesBackend(RowBackend):
         if not replay.is_settled():
             replay.settle()
             try:
+                sync_files([replay.path])
                 sync_dir(os.path.join(self.root, os.path.dirname(name)))
             except OSError as error:
                 raise unavailable(error, f"{name} can't be made durable; nothing was stored") from error
@@ -297,32 +307,22 @@ class FilesBackend(RowBackend):
 
     def _leave(self) -> None:
         """Take this process's note away; if nobody else is here, and nobody was killed, vouch for the index."""
-        synced = self._sync_logs()
+        paths = self._logs.unsynced
+        sync_files(paths)
+        for folder in {os.path.dirname(path) for path in paths}:
+            sync_dir(folder)
         state = self._writers.read()
-        left = self._writers.without_mine(state) if synced else state
-        if self._writers.alone() and synced and not left.open and not left.clean:
+        left = self._writers.without_mine(state)
+        if self._writers.alone() and not left.open and not left.clean:
             stamp = _new_stamp()
             with self._guarded(), self._file.transaction() as db:
                 _write_stamp(db, stamp)
             super().close()
             if not os.path.exists(self._index_path + "-wal"):  # otherwise SQLite's checkpoint failed
-                _sync_file(self._index_path)
+                sync_file(self._index_path)
                 left = State(stamp, clean=True)
         if left != state:
             self._writers.write(left)
-
-    def _sync_logs(self) -> bool:
-        """With durability=process: make the logs durable that this process wrote; False if they are too many."""
-        paths = self._logs.unsynced
-        if len(paths) > UNSYNCED:
-            return False
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                _sync_file(path)
-        for folder in {os.path.dirname(path) for path in paths}:
-            sync_dir(folder)
-        paths.clear()
-        return True
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
@@ -352,14 +352,6 @@ def _write_layout(path: str) -> None:
         os.close(fd)
     os.replace(beside, path)
     sync_dir(os.path.dirname(path))
-
-
-def _sync_file(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _new_stamp() -> str:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.backends.disk import FILE_MODE, read_at, sync, sync_dir, unavailable, write_all, write_at
+from holdfast.backends.disk import FILE_MODE, read_at, sync_dir, unavailable, write_all, write_at
 from holdfast.backends.engine import Connection
 from holdfast.backends.jsonl import VERSION, Line, Told, log_name, opened, told
 from holdfast.backends.logfile import Place, first_checksum, places
@@ -90,7 +90,7 @@ class Replay:
 
     def __init__(self, db: Connection, root: str, name: str, trust: Trust) -> None:
         self._db = db
-        self._path = os.path.join(root, name)
+        self.path = os.path.join(root, name)
         self._name = name
         self._trust = trust
         row = db.execute("SELECT head, size, first FROM log WHERE name = ?", (name,)).fetchone()
@@ -113,11 +113,11 @@ class Replay:
         try:
             return self._run()
         except OSError as error:
-            raise unavailable(error, f"{self._path} can't be read; nothing was stored") from error
+            raise unavailable(error, f"{self.path} can't be read; nothing was stored") from error
 
     def _run(self) -> bool:
         try:
-            fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
             if self._n is not None:
                 forget_rows(self._db, self._n)
@@ -145,10 +145,10 @@ class Replay:
         if size < self._covered or (size > self._covered and not ended):
             return True
         if first != self._first:
-            found = next(lines(self._path), None)
+            found = next(lines(self.path), None)
             if found is not None and found.line is not None:  # otherwise it is damaged, and the rows know more
                 return True
-        return size == self._covered and self._trust is Trust.LOGS and not ends_well(self._path, size)
+        return size == self._covered and self._trust is Trust.LOGS and not ends_well(self.path, size)
 
     def _load(self) -> Head:
         row = self._db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (self._n,)).fetchone()  # noqa: S608  # columns
@@ -170,7 +170,7 @@ class Replay:
         """Take in what is behind the covered part."""
         end = self._covered
         bad: list[Bad] = []
-        for found in lines(self._path, self._covered, size):
+        for found in lines(self.path, self._covered, size):
             line = found.line
             if line is None or not fits(line, self._head, self._next):
                 bad.append(Bad(found.offset, len(found.data), found.data.endswith(b"\n"), told(found.data)))
@@ -286,30 +286,27 @@ class Replay:
         return not self._changed and self._cut is None and not self._unfinished
 
     def settle(self) -> None:
-        """Make durable what the rows will speak of, and set aside what is torn. The folder is left to the caller.
+        """Set aside what is torn. The caller must sync the log and its folder before the rows are committed.
 
         Raises:
             Unavailable: the disk refuses.
         """
         try:
             if self._cut is not None:
-                set_aside(self._path, self._cut)
-            fd = os.open(self._path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-            try:
-                if self._unfinished:
-                    self._finish(fd)
-                sync(fd)
-            finally:
-                os.close(fd)
-        except FileNotFoundError:
-            return  # its rows are gone, too
+                set_aside(self.path, self._cut)
+            if self._unfinished:
+                self._finish()
         except OSError as error:
-            raise unavailable(error, f"{self._path} can't be written; nothing was stored") from error
+            raise unavailable(error, f"{self.path} can't be written; nothing was stored") from error
 
-    def _finish(self, fd: int) -> None:
+    def _finish(self) -> None:
         """A damaged last line lost its newline: give it one, so that the next line stands by itself."""
-        size = os.fstat(fd).st_size
-        write_at(fd, b"\n", size)
+        fd = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        try:
+            size = os.fstat(fd).st_size
+            write_at(fd, b"\n", size)
+        finally:
+            os.close(fd)
         self._db.execute("UPDATE log SET size = ? WHERE head = ?", (size + 1, self._n))
 
 
