@@ -301,7 +301,7 @@ class AsyncSession:
         self, *, after: int | None = None, last: int = 10, follow: bool = True, stop: asyncio.Event | None = None
     ) -> AsyncIterator[Event]:
         """See `Session.tail`. No thread waits: a change wakes the event loop."""
-        position = after if after is not None else max((await self.info()).last - last, 0)
+        position = await self._store.run(self._session.before_last, last) if after is None else after
         async with _woken(self._store.sync) as wait:
             while True:
                 new = self._session.events(after=position, damaged="keep")
@@ -359,10 +359,17 @@ def _may_be_large(owner: AnyPayload | AnyPart) -> bool:
         if isinstance(value, str):
             if len(value) * 4 > LARGE:
                 return True
-        # How long a JSON value gets is only known once it is encoded; the usual small ones are let through.
-        elif isinstance(value, Large) or (isinstance(value, dict | list) and len(repr(cast("Any", value))) * 2 > LARGE):
+        elif isinstance(value, Large) or (isinstance(value, dict | list) and not _is_small(cast("Any", value))):
             return True
     return False
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a JSON value surely stays small; how long it gets is only known once it is encoded."""
+    try:
+        return len(repr(value)) * 2 <= LARGE
+    except RecursionError:
+        return False
 
 
 @contextlib.asynccontextmanager

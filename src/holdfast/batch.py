@@ -7,6 +7,7 @@ A caller on an event loop queues too, and one thread drains the queue for all of
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from holdfast import forks
 from holdfast.backend import Backend
-from holdfast.errors import Unavailable, Uncertain
+from holdfast.errors import HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.plan import Commit, Head, Refused, validate
 
 if TYPE_CHECKING:  # both take tens of milliseconds to import, and not everybody needs them
@@ -93,22 +94,22 @@ class Batcher:
         validate(commit)
         future: asyncio.Future[Result] = loop.create_future()
         slot = _Slot(commit, future)
-        self._queue.append(slot)
-        self._start_drain()
+        # Under the lock, so that a drain that is about to end sees the commit or is seen to have ended, and none is
+        # queued behind a close.
+        with self._drain_lock:
+            if self._closed:
+                raise Unavailable("the store was closed")
+            self._queue.append(slot)
+            if not self._draining:
+                self._start_drain()
         return await future
 
     def _start_drain(self) -> None:
-        # Under the lock, so that a drain that is about to end sees the commit or is seen to have ended.
-        with self._drain_lock:
-            if self._draining:
-                return
-            if self._closed:
-                raise Unavailable("the store was closed")
-            self._draining = True
-            if self._thread is None:
-                from concurrent.futures import ThreadPoolExecutor
+        if self._thread is None:
+            from concurrent.futures import ThreadPoolExecutor
 
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
+        self._draining = True
         self._thread.submit(self._drain)
 
     def _drain(self) -> None:
@@ -133,39 +134,39 @@ class Batcher:
             try:
                 self._write(slots)
             finally:
+                for slot in slots:
+                    if slot.result is None and slot.error is None:
+                        slot.error = Uncertain("the writer of this batch was interrupted; repeat with the same key")
                 _wake(slots)
 
     def _write(self, slots: Sequence[_Slot]) -> None:
         try:
             results = self._backend.commit([slot.commit for slot in slots])
-        except Uncertain as error:
-            for slot in slots:
+        except (Unavailable, Uncertain, ReadOnly) as error:
+            for slot in slots:  # it is the same for all of them
                 slot.error = error
-        except Exception as error:  # noqa: BLE001  # each caller gets its own below
+        except HoldfastError as error:
             # Nothing was stored. One commit that the engine can't take must not fail its neighbours.
             if len(slots) == 1:
                 slots[0].error = error
                 return
             for slot in slots:
                 self._write([slot])
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # each caller gets it
             for slot in slots:
-                slot.error = error
-            raise
+                slot.error = Uncertain(f"the engine failed unexpectedly ({error!r}); repeat with the same key")
+                slot.error.__cause__ = error
         else:
             for slot, result in zip(slots, results, strict=True):
                 slot.result = result
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish what event loops have queued and end the thread."""
         with self._drain_lock:
             self._closed = True
             thread = self._thread
         if thread is not None:
             thread.shutdown(wait=True)
-        with self._lock:
-            while self._queue:
-                self._flush()
 
 
 def _wake(slots: Sequence[_Slot]) -> None:
@@ -175,7 +176,7 @@ def _wake(slots: Sequence[_Slot]) -> None:
         if slot.future is not None:
             loops.setdefault(slot.future.get_loop(), []).append(slot)
     for loop, done in loops.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, done)
 
 

@@ -25,6 +25,7 @@ from holdfast.errors import (
     LeaseLost,
     NotFound,
     Stale,
+    TooLarge,
 )
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
 from holdfast.model import AnyPayload, Damaged, Event, Message
@@ -103,6 +104,7 @@ class Session:
         """The commit that an append makes."""
         if not events:
             raise Invalid("append needs at least one event")
+        _check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = now()
@@ -124,9 +126,12 @@ class Session:
             return Entry(key, at, codec.encode(event, self._store.large))
         id = key or event.id or ""
         if not event.raw:
+            _check_key(event.id)
             return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
         if isinstance(event.payload, Damaged):
             raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
+        if len(event.raw) > codec.MAX_BODY:
+            raise TooLarge(f"the event takes {len(event.raw):,} bytes, the limit is {codec.MAX_BODY:,}")
         # Read from a store: its bytes say more than the decoded view, so they go on as they are.
         for value in codec.larges(event.payload):
             with value.open() as stream:
@@ -218,8 +223,8 @@ class Session:
             entries = self._store.backend.read(
                 self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
-            if first_page and not entries:
-                self._store.head(self.id)  # an empty log and no session are not the same
+            if len(entries) < limit and not (first_page and entries):
+                self._store.head(self.id)  # the end of a log and the end of its session are not the same
             first_page = False
             for entry in entries:
                 event = self.decode(entry, damaged)
@@ -272,7 +277,7 @@ class Session:
             after: Start behind this seq instead of at the newest `last`.
             follow: Go on waiting; ends when the session is deleted or `stop` is set.
         """
-        position = after if after is not None else max(self.info().last - last, 0)
+        position = self.before_last(last) if after is None else after
         woken = threading.Event()
         quit_listening = self._store.backend.listen(woken.set) if follow else None
         try:
@@ -289,6 +294,11 @@ class Session:
         finally:
             if quit_listening is not None:
                 quit_listening()
+
+    def before_last(self, last: int) -> int:
+        """The seq behind which the newest `last` events stand that were not taken back."""
+        newest = list(self.events(last=last, damaged="keep"))
+        return newest[0].seq - 1 if newest else self.info().last
 
     def update(
         self,
@@ -375,7 +385,16 @@ def _key(key: str | None, index: int) -> str:
     """The id of the event at `index` in a batch with a key."""
     if not key:
         return ""
-    return key if index == 0 else f"{key}#{index}"
+    return key if index == 0 else f"{key}{JOINT}{index}"
+
+
+JOINT = "\u241f"
+"""Joins a batch's key and an event's place in it to the event's id; so no key of a caller's may hold it."""
+
+
+def _check_key(key: str | None) -> None:
+    if key and JOINT in key:
+        raise Invalid(f"the key {key[:80]!r} holds {JOINT!r}, which joins keys to places; leave it out", key=key)
 
 
 def refusal(refused: Refused, commit: Commit) -> HoldfastError:

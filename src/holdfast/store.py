@@ -152,8 +152,15 @@ class Store:
             result = self.batcher.commit(commit)
             if isinstance(result, Head):
                 return Session(self, result)
-            if result.head is None or not result.head.dead or result.head.rev == rev:
-                raise refusal(Refused("rev", result.head), commit) if result.head else refusal(result, commit)
+            if result.head is None:
+                raise refusal(result, commit)
+            if not result.head.dead:
+                raise Exists(
+                    f"session {commit.ref.id!r} is there already; open it with store.get({commit.ref.id!r})",
+                    session=commit.ref.id,
+                    rev=result.head.rev,
+                    last=result.head.last,
+                )
             rev = result.head.rev
 
     def _creation(
@@ -314,6 +321,8 @@ class Store:
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
         """Every session that becomes active, as it happens, in any process; several changes may come as one.
+
+        What is recorded as having happened in the past (an import of old transcripts) and what is deleted is not told.
 
         Args:
             since: Begin with those that were active after this time; now if not given.

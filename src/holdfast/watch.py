@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from holdfast.backend import Backend
+from holdfast.clock import now
 from holdfast.info import SESSION
 from holdfast.plan import Head
 
@@ -22,7 +23,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watcher:
-    """What changed since the last look: the newest sessions, compared by revision with those already told."""
+    """What changed since the last look: the newest sessions, compared by revision with those already told.
+
+    It goes by last activity: what is recorded as having happened in the past (an import of old transcripts) and what is
+    deleted is not told.
+    """
 
     SEEN = 10_000
     OVERLAP = 60_000_000
@@ -52,7 +57,8 @@ class Watcher:
         for head in fresh:
             self._seen[head.ref.id] = head.rev
             self._seen.move_to_end(head.ref.id)
-            self._since = max(self._since, head.at)
+            # An event may be dated ahead; what happens meanwhile at the real time must still be seen.
+            self._since = max(self._since, min(head.at, now()))
         while len(self._seen) > self.SEEN:
             self._seen.popitem(last=False)
         return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at) for h in fresh]

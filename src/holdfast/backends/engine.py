@@ -87,12 +87,13 @@ class Engine:
         """Whether this version is free of the WAL-reset bug."""
         return tuple(int(part) for part in self.version.split(".")[:3]) >= SAFE
 
+    def is_device_error(self, error: Exception) -> bool:
+        """Whether the system failed to read, write or sync."""
+        return _code(error) & 0xFF == _IOERR
+
     def explain(self, error: Exception, path: str) -> HoldfastError:
         """An error of the library as one of ours, with what to do."""
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:
-            code = getattr(error, "extendedresult", 0)
-        kind = int(code or 0) & 0xFF
+        kind = _code(error) & 0xFF
         if kind in (_BUSY, _LOCKED):
             return Unavailable(f"{path} was locked by another program for too long; try again", path=path)
         if kind == _FULL:
@@ -109,3 +110,9 @@ class Engine:
                 return unavailable(cause, path)
             return Unavailable(f"{path}: {error}; check the disk, its free space and the folder's mode", path=path)
         return Unavailable(f"{path}: {error}", path=path)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's extended result code, as either library gives it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return int(getattr(error, "extendedresult", 0) if code is None else code) or 0

@@ -46,7 +46,7 @@ class WordIndex:
         self._text_of = text_of
 
     def catch_up(self, pause: Callable[[float], bool] | None = None) -> int:
-        """Take in every entry that is not indexed yet; their number.
+        """Take in every entry that was there when it began and is not indexed yet; how many were taken in.
 
         Args:
             pause: Called between batches with the seconds that the last one took; True ends it.
@@ -55,11 +55,13 @@ class WordIndex:
             Unavailable: this SQLite has no FTS5.
         """
         done = 0
+        with self._file.reader() as db:
+            upto = _newest(db)
         while True:
             began = time.monotonic()
             with self._file.reader() as db:
                 mark = self._mark(db)
-                rows = [] if mark is None else self._rows(db, mark)
+                rows = [] if mark is None or mark >= upto else self._rows(db, mark)
             if mark is None:
                 self._prepare()
             elif not rows:
@@ -125,8 +127,12 @@ class WordIndex:
 
     def forgotten(self, db: Connection) -> None:
         """After rows left: numbers of rows at the end may come again, so the index must read them again."""
-        newest = db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
-        db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (newest,))
+        db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (_newest(db),))
+
+
+def _newest(db: Connection) -> int:
+    """The number of the newest row."""
+    return db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
 
 
 class Background:
@@ -171,7 +177,8 @@ class Background:
             self._waiting = 0
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="holdfast-index", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):  # no thread to be had: then the next search takes it all in
+                    self._thread.start()
 
     def _work(self) -> None:
         # What fails here fails again, and is told, when somebody searches.

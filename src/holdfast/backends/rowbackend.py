@@ -38,7 +38,7 @@ from holdfast.backends.rows import (
     write_tags,
 )
 from holdfast.backends.sqlitefile import SQLiteFile
-from holdfast.errors import Corrupt
+from holdfast.errors import Corrupt, HoldfastError
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 REMEMBERED = 4096
@@ -118,10 +118,17 @@ class RowBackend:
     def _end(self, db: Connection) -> None:
         try:
             self._file.end(db, commit=True)
+        except self._engine.errors as error:
+            self._bodies.undo()
+            raise self._failed_commit(error) from error
         except BaseException:
             self._bodies.undo()
             raise
         self._bodies.done()
+
+    def _failed_commit(self, error: Exception) -> HoldfastError:
+        """What it means that the engine failed while it committed; here, that nothing was stored."""
+        return self._engine.explain(error, self.path)
 
     def _trust(self, db: Connection) -> None:
         """Believe the remembered heads only if no other connection has written since."""

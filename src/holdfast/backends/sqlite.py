@@ -11,7 +11,7 @@ from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.sqlitefile import SQLiteFile
-from holdfast.errors import Invalid
+from holdfast.errors import HoldfastError, Invalid, Uncertain
 from holdfast.plan import Commit, Entry, Head, Ref
 
 
@@ -47,6 +47,15 @@ class SQLiteBackend(RowBackend):
                 Problem(None, None, f"the copy of dictionary {CURRENT} is damaged; the shipped one is used")
             )
         return problems
+
+    def _failed_commit(self, error: Exception) -> HoldfastError:
+        """A device error: the commit may be on the disk, where the next open after a crash would find it."""
+        told = self._engine.explain(error, self.path)
+        if self._engine.is_device_error(error):
+            return Uncertain(
+                f"{told.message}; whether it was stored is not known: repeat with the same key", path=self.path
+            )
+        return told
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
