@@ -1,7 +1,8 @@
 """Read a whole store and name what is damaged; change nothing.
 
 Three layers are asked: the engine about itself, every record about its checksum and decoding, and every session about
-its sums: numbers without a gap, counters that agree with the events, large values that are all there.
+its sums: numbers without a gap, counters that agree with the events, large values that are all there. A store may be
+written to meanwhile: what seems wrong with a session counts only if the session stood still while it was read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from holdfast.store import Store
 
 PAGE = 1000
+TRIES = 5
+"""How often a session is read in which something seems wrong, as long as it changes meanwhile."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +56,11 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
         ]
     sessions = events = 0
     for head in _heads(store, session):
+        checked = _check_living(store, head)
+        if checked is None:
+            continue
         sessions += 1
-        count, found = _check_session(store, head)
+        count, found = checked
         events += count
         # The engine and the codec may both have met the same damage; one line for it is enough.
         told = {(f.session, f.seq) for f in findings if f.seq is not None}
@@ -70,6 +76,28 @@ def _heads(store: Store, session: str | None) -> Iterator[Head]:
     while heads := store.backend.find(SESSION, {}, after=after, limit=PAGE):
         yield from heads
         after = (heads[-1].at, heads[-1].ref.id)
+
+
+def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
+    """What is wrong with a session, though it may be changed while it is read; None if it was deleted."""
+    lasting: set[int | None] | None = None
+    for _ in range(TRIES):
+        count, found = _check_session(store, head)
+        if not found:
+            return count, found
+        try:
+            now = store.backend.get([head.ref])[0]
+        except Corrupt:
+            return count, found
+        if now is None or now.dead:
+            return None
+        if now.rev == head.rev:
+            return count, found
+        seqs = {finding.seq for finding in found}
+        lasting = seqs if lasting is None else lasting & seqs
+        head = now
+    # It never stood still. Sums can't be told then, but an event that was wrong every time is.
+    return count, [f for f in found if f.seq is not None and f.seq in (lasting or ())]
 
 
 def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
