@@ -26,7 +26,7 @@ from holdfast import (
     tool_call,
     user,
 )
-from holdfast.bundle import Copied, copy_session, is_bundle, read_bundle, write_bundle
+from holdfast.bundle import COPIED, Copied, copy_session, is_bundle, read_bundle, replay, write_bundle
 from holdfast.info import session_ref
 from holdfast.plan import Commit, Entry, Head
 
@@ -63,16 +63,12 @@ def log(store: Store, id: str = "s") -> list[Entry]:
 
 
 def same(a: Head, b: Head) -> bool:
-    """Whether two heads are equal in all but the number of changes it took."""
-    return (a.ref, a.last, a.base, a.at, a.tags, a.counts, a.body) == (
-        b.ref,
-        b.last,
-        b.base,
-        b.at,
-        b.tags,
-        b.counts,
-        b.body,
+    """Whether two heads are equal in all but the number of changes it took, and the tag that tells a copy."""
+    first, second = (
+        (h.ref, h.last, h.base, h.at, {n: v for n, v in h.tags.items() if n != COPIED}, h.counts, h.body)
+        for h in (a, b)
     )
+    return first == second
 
 
 def large_of(store: Store) -> str:
@@ -131,11 +127,80 @@ def test_a_bundle_that_breaks_off_anywhere_is_told_and_completed_later(cut: int,
 
 def test_a_copy_that_was_killed_between_two_commits_goes_on(full: Store, target: Store) -> None:
     head, entries = full.head("s"), log(full)
-    made = {name: head.tags[name] for name in ("created", "user")}
-    target.backend.commit([Commit(ref=head.ref, at=5_000_000, if_rev=0, tags=made, append=entries[:3])])
+    with pytest.raises(Corrupt):
+        replay(target, head, iter(entries[:3]))
+    assert log(target) == entries[:3]
     assert copy_session(full, target, "s").new == 5
     assert same(target.head("s"), head)
     assert log(target) == entries
+
+
+@pytest.mark.parametrize("change", ["title", "label", "metadata", "hide"])
+@pytest.mark.parametrize("way", ["copy", "bundle"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_copy_that_others_changed_is_a_conflict_even_when_the_original_went_on(
+    full: Store, target: Store, change: str, way: str, whole: bool
+) -> None:
+    if whole:
+        copy_session(full, target, "s")
+    else:
+        with pytest.raises(Corrupt):
+            replay(target, full.head("s"), iter(log(full)[:3]))
+    if change == "hide":
+        target.session("s").remove_last()
+    else:
+        changes = {"title": {"title": "mine"}, "label": {"labels": ["mine"]}, "metadata": {"metadata": {"mine": 1}}}
+        target.session("s").update(**changes[change])  # type: ignore[arg-type]  # one of its own keywords each
+    before = target.head("s"), log(target)
+    full.session("s").append(user("more"))
+    if way == "copy":
+        with pytest.raises(Conflict):
+            copy_session(full, target, "s")
+    else:
+        (told,) = read_bundle(target, write_bundle(full, ["s"]))
+        assert isinstance(told.error, Conflict)
+    assert (target.head("s"), log(target)) == before
+
+
+def test_a_change_that_comes_in_the_middle_of_a_copy_is_not_overwritten(full: Store, target: Store) -> None:
+    copy_session(full, target, "s")
+    full.session("s").append(user("more"))
+
+    def entries() -> Iterator[Entry]:
+        yield from log(full)
+        target.session("s").update(title="mine")
+
+    with pytest.raises(Conflict):
+        replay(target, full.head("s"), entries())
+    assert target.session("s").info().title == "mine"
+
+
+def test_a_session_that_was_there_before_with_the_same_beginning_is_a_conflict(store: Store, target: Store) -> None:
+    for one, title in ((store, "theirs"), (target, "mine")):
+        one.create("s", title=title, created_at=1)
+    store.session("s").append(user("more"))
+    with pytest.raises(Conflict):
+        copy_session(store, target, "s")
+    assert target.session("s").info().title == "mine"
+
+
+def test_a_copy_that_went_on_is_copied_back_while_its_original_stayed(full: Store, target: Store) -> None:
+    copy_session(full, target, "s")
+    target.session("s").append(user("more"))
+    assert copy_session(target, full, "s").new == 1
+    assert same(target.head("s"), full.head("s"))
+    full.session("s").append(user("and more"))
+    assert copy_session(full, target, "s").new == 1
+    assert list(write_bundle(full, ["s"])) == list(write_bundle(target, ["s"]))
+
+
+def test_a_copy_of_a_copy_is_kept_up_too(full: Store, target: Store) -> None:
+    with holdfast.open("memory://") as third:
+        for _ in range(3):
+            copy_session(full, target, "s")
+            copy_session(target, third, "s")
+            assert same(third.head("s"), full.head("s"))
+            full.session("s").append(user("more"))
 
 
 @pytest.mark.parametrize("change", ["append", "rename", "other", "longer"])
@@ -188,8 +253,9 @@ def test_a_session_with_more_labels_than_one_call_takes_is_copied(store: Store, 
 def test_entries_that_differ_are_a_conflict_even_in_an_older_session(full: Store, target: Store) -> None:
     entries = log(full)
     wrong = Entry(entries[1].id, entries[1].at, b'{"v":1,"type":"note","text":"other"}')
-    older = Commit(ref=session_ref("s"), at=1, if_rev=0, tags={"user": "ada"}, append=[entries[0], wrong])
-    target.backend.commit([older])
+    with pytest.raises(Corrupt):
+        replay(target, full.head("s"), iter(entries[:1]))
+    target.backend.commit([Commit(ref=session_ref("s"), append=[wrong])])
     with pytest.raises(Conflict, match="event 2 is another one"):
         copy_session(full, target, "s")
 

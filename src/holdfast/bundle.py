@@ -4,8 +4,9 @@ A bundle holds for each session a line for its head, one for each entry with its
 chunk of a large value before the entry that needs it, and one that ends it. Each line starts with the checksum of the
 rest, so a line that was changed on the way is refused.
 
-Invariant of the replay: the copy's log is a beginning of the original's, always. So an interrupted copy is resumed by
-the same call, a finished one is left as it is, and one that went its own way is a Conflict.
+Invariant of the replay: the copy's log is a beginning of the original's, always, and its head is as a replay left it,
+which a tag of it tells. So an interrupted copy is resumed by the same call, a finished one is left as it is, and one
+that went its own way is a Conflict.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid
+from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable, Uncertain
 from holdfast.info import created_at, session_ref
-from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Range, Refused
+from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
 from holdfast.session import refusal
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ BATCH = 1000
 """Entries committed together."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies above which a commit is made before it has `BATCH` entries."""
+COPIED = "copied"
+"""Tag of a copy's head: the digest of that head as the last replay left it. Never copied itself."""
+STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
+"""What is wrong with a store, not with one session: the next session would fare no better."""
 
 _MARK = b'{"crc":"'
 _NONE = msgspec.Raw()  # one and the same object, by which msgspec knows what to leave out
@@ -90,7 +95,7 @@ def write_bundle(store: Store, sessions: Iterable[str]) -> Iterator[bytes]:
         head = store.head(id)
         first = Line(
             holdfast=VERSION, session=id, base=head.base, trim=head.trim, last=head.last, at=head.at,
-            tags=dict(sorted(head.tags.items())), counts=dict(sorted(head.counts.items())),
+            tags=dict(sorted(_own_tags(head).items())), counts=dict(sorted(head.counts.items())),
         )  # fmt: skip
         yield _sealed(first, head.body)
         events = 0
@@ -168,7 +173,8 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
     """Replay a bundle's sessions into a store, and say of each what became of it; one that fails stops no other.
 
     Raises:
-        Invalid: the lines are no bundle.
+        Invalid: the lines are no bundle, or one of another version.
+        Unavailable, Uncertain, ReadOnly: the store can't take them now; the same call goes on where it ended.
     """
     reader = _Reader(store, lines)
     while True:
@@ -181,6 +187,8 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
         id = reader.head.ref.id
         try:
             yield replay(store, reader.head, reader.entries())
+        except STORE_ERRORS:
+            raise
         except HoldfastError as error:
             yield Copied(session=id, error=error)
 
@@ -354,14 +362,29 @@ def _target(store: Store, head: Head, start: int) -> Head:
         # What was trimmed can't come along: the copy's log begins behind it, with the same numbers.
         # Whose it is stands there from the first: an interrupted copy must not be open to everybody.
         tags = {name: head.tags[name] for name in ("created", "user") if name in head.tags}
-        return _committed(store, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
+        return _changed(store, None, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
     if there.dead:
         raise refusal(Refused("deleted", there), Commit(ref=head.ref))
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
     if there.base > start or there.last > head.last or there.at > head.at:
         raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
+    # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
+    if _digest(there) not in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED)):
+        raise _diverged(head, "what is said about it there was changed, or never came from here")
     return there
+
+
+def _own_tags(head: Head) -> dict[str, str]:
+    """The head's tags without the one that a replay put there."""
+    return {name: value for name, value in head.tags.items() if name != COPIED}
+
+
+def _digest(head: Head) -> str:
+    """What tells a head from any other one, whatever its log."""
+    counts = sorted((name, count) for name, count in head.counts.items() if count)
+    told = msgspec.json.encode([sorted(_own_tags(head).items()), counts, head.at, head.body])
+    return hashlib.sha256(told).hexdigest()
 
 
 def _difference(head: Head, old: Entry | None, new: Entry) -> list[Range]:
@@ -379,26 +402,35 @@ def _diverged(head: Head, why: str) -> Conflict:
 
 
 def _append(store: Store, there: Head, batch: list[Entry]) -> Head:
-    return _committed(store, Commit(ref=there.ref, if_last=there.last, append=batch))
+    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch))
 
 
 def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
-    tags: dict[str, str | None] = {name: None for name in there.tags if name not in head.tags}
-    tags |= {name: value for name, value in head.tags.items() if there.tags.get(name) != value}
-    while len(tags) > MAX_TAGS:
-        part = {name: tags.pop(name) for name in list(tags)[:MAX_TAGS]}
-        there = _committed(store, Commit(ref=head.ref, if_rev=there.rev, tags=part))
+    wanted, found = _own_tags(head), _own_tags(there)
+    tags: dict[str, str | None] = {name: None for name in found if name not in wanted}
+    tags |= {name: value for name, value in wanted.items() if found.get(name) != value}
+    while len(tags) >= MAX_TAGS:
+        part = {name: tags.pop(name) for name in list(tags)[: MAX_TAGS - 1]}
+        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part))
     names = {*head.counts, *there.counts}
     add = {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
     body = head.body if head.body != there.body else None
     trim = head.trim if head.trim > max(there.trim, there.base) else None
     if tags or add or body is not None or trim is not None or ranges or there.at < head.at:
         commit = Commit(
-            ref=head.ref, at=head.at, if_rev=there.rev, tags=tags or None, add=add or None, body=body,
-            void=ranges, trim=trim,
-        )  # fmt: skip
-        _committed(store, commit)
+            ref=head.ref, at=head.at, if_rev=there.rev, tags=tags, add=add or None, body=body, void=ranges, trim=trim
+        )
+        _changed(store, there, commit)
+
+
+def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
+    """Commit a change of the head together with the digest of what it makes of it."""
+    planned = plan(there, (), commit)
+    if isinstance(planned, Refused):
+        raise refusal(planned, commit)
+    tags = {**(commit.tags or {}), COPIED: _digest(planned.head)}
+    return _committed(store, msgspec.structs.replace(commit, tags=tags))
 
 
 def _committed(store: Store, commit: Commit) -> Head:
