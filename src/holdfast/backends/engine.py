@@ -17,6 +17,9 @@ SAFE = (3, 51, 3)
 
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _TOOBIG, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 18, 26
 
+_SYNC = (_IOERR | 4 << 8, _IOERR | 5 << 8)
+"""SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC. A write that fails leaves no whole commit behind."""
+
 
 class Rows(Protocol):
     """What a statement returned."""
@@ -87,9 +90,9 @@ class Engine:
         """Whether this version is free of the WAL-reset bug."""
         return tuple(int(part) for part in self.version.split(".")[:3]) >= SAFE
 
-    def is_device_error(self, error: Exception) -> bool:
-        """Whether the system failed to read, write or sync."""
-        return _code(error) & 0xFF == _IOERR
+    def is_sync_error(self, error: Exception) -> bool:
+        """Whether all was written, and the system could not make it durable."""
+        return _code(error) in _SYNC
 
     def explain(self, error: Exception, path: str) -> HoldfastError:
         """An error of the library as one of ours, with what to do."""

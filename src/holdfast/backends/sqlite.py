@@ -49,9 +49,9 @@ class SQLiteBackend(RowBackend):
         return problems
 
     def _failed_commit(self, error: Exception) -> HoldfastError:
-        """A device error: the commit may be on the disk, where the next open after a crash would find it."""
+        """A failed sync: the commit is written, and the next open after a crash may find it."""
         told = self._engine.explain(error, self.path)
-        if self._engine.is_device_error(error):
+        if self._engine.is_sync_error(error):
             return Uncertain(
                 f"{told.message}; whether it was stored is not known: repeat with the same key", path=self.path
             )
