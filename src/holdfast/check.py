@@ -80,6 +80,7 @@ def _heads(store: Store, session: str | None) -> Iterator[Head]:
 
 def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
     """What is wrong with a session, though it may be changed while it is read; None if it was deleted."""
+    count, found = 0, list[Finding]()
     lasting: set[int | None] | None = None
     for _ in range(TRIES):
         count, found = _check_session(store, head)

@@ -45,6 +45,15 @@ def check_ours(db: Connection, path: str, newest: int) -> int:
     return found
 
 
+def is_current(db: Connection) -> bool:
+    """Whether there is nothing to do on a file, as far as reading tells."""
+    return (
+        db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        and db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
+        and version(db) == scripts("sqlite")[-1][0]
+    )
+
+
 def migrate(db: Connection, path: str) -> bool:
     """Apply what is missing; the caller holds the store's lock. True if the file was new."""
     todo = scripts("sqlite")

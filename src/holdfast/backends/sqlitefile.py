@@ -1,7 +1,8 @@
 """One SQLite file as this process holds it: a writer, a pool of readers, the lock between processes, the guard.
 
 What keeps it safe: every write transaction, with the checkpoint that it may bring about, runs under the lock of the
-file `<path>-lock`, so writers of all processes take turns and none meets "database is locked"; nobody ever opens the
+file `<path>-lock`, so writers of all processes take turns and none meets "database is locked", and who only reads needs
+no lock, neither to open nor to close; nobody ever opens the
 database file itself but SQLite, because closing it again would cancel the process's locks on it
 (https://sqlite.org/howtocorrupt.html 2.2), and on Linux a guard of our own holds those locks a second time. All
 is closed while the process is forked.
@@ -19,11 +20,13 @@ from collections.abc import Generator
 from holdfast import forks
 from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sign, sync_dir, try_lock, unavailable, unlock
 from holdfast.backends.engine import Connection, Engine
-from holdfast.backends.migrate import migrate
+from holdfast.backends.migrate import is_current, migrate
 from holdfast.errors import HoldfastError, Unavailable
 
 MIN_FREE = 4 * 1024 * 1024
 """Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
+PATIENCE = 0.1
+"""Seconds to wait for the writers' lock when closing, which can do without."""
 MAX_READERS = 16
 """Idle read connections that are kept."""
 
@@ -67,6 +70,8 @@ class SQLiteFile:
             free = os.statvfs(folder)
             if free.f_bavail * free.f_frsize < MIN_FREE:
                 raise Unavailable(f"less than {MIN_FREE >> 20} MiB are free for {self.path}; make room first")
+        if self._is_made():
+            return False
         with locked(self.path + "-lock", self.timeout):
             if not os.path.exists(self.path):
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
@@ -80,6 +85,32 @@ class SQLiteFile:
             finally:
                 db.close()
         return new
+
+    def _is_made(self) -> bool:
+        """Whether the file is ready for use, and then the first reader has it. No writer is waited for."""
+        # A file gets its first bytes when its maker, under the lock, turns WAL on; a reader before would be in the way.
+        if not os.path.exists(self.path) or not os.path.getsize(self.path):
+            return False
+        try:
+            db = self.connect()
+        except self.engine.errors:
+            return False  # whoever opens it under the lock meets and tells what is wrong
+        made = False
+        try:
+            with contextlib.suppress(*self.engine.errors):
+                made = is_current(db)
+            if made:
+                db.execute("PRAGMA query_only = 1")
+                with self._pool:
+                    self._guard()
+                    self._readers.append(db)
+        except BaseException:
+            made = False
+            raise
+        finally:
+            if not made:
+                db.close()
+        return made
 
     def connect(self) -> Connection:
         """A new connection with the store's settings."""
@@ -217,17 +248,22 @@ class SQLiteFile:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, start, length, 0))
 
     def close(self) -> None:
-        """Close all connections, under the lock: the last one of all processes checkpoints."""
+        """Close all connections; the last one of all processes checkpoints, if no writer has the lock."""
         with self.mutex, self._pool:
-            if self._closed:
-                return
-            with locked(self.path + "-lock", self.timeout):
+            if not self._closed:
                 self._closed = True
                 self._disconnect()
 
     def _disconnect(self) -> None:
         """Close what is open; the caller holds `mutex` and `_pool`."""
-        self._unguard()
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(HoldfastError):
+                stack.enter_context(locked(self.path + "-lock", min(self.timeout, PATIENCE)))
+                self._unguard()
+            # Without the lock the guard stays until the end, and SQLite, not being alone, leaves the log as it is.
+            self._close_all()
+
+    def _close_all(self) -> None:
         for db in [*self._readers, self._watch, self._writer]:
             if db is not None:
                 with contextlib.suppress(*self.engine.errors):
@@ -247,8 +283,7 @@ class SQLiteFile:
         self._forking = True
         self._pool.wait_for(lambda: not self._lent, self.timeout)
         if not self._closed:
-            with contextlib.suppress(HoldfastError), locked(self.path + "-lock", self.timeout):
-                self._disconnect()
+            self._disconnect()
 
     def after_fork(self, *, child: bool) -> None:
         """See `forks`: whoever needs a connection opens it."""

@@ -1,0 +1,75 @@
+"""The SQLite file as several processes hold it: who waits for whom, which library opens it, and its schema."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import note
+from holdfast.errors import Unavailable
+
+SOON = 5.0
+"""Seconds that are far less than a wait for the lock, and far more than the work takes on a busy machine."""
+
+
+@contextmanager
+def a_stopped_writer(path: Path) -> Iterator[None]:
+    """The writers' lock, held as by a process that was stopped amid a write: a lock goes with its open file."""
+    fd = os.open(f"{path}-lock", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_who_only_reads_waits_for_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    url = f"sqlite://{path}"
+    with holdfast.open(url) as store:
+        store.session("s").append(note("hello"))
+    with a_stopped_writer(path):
+        began = time.monotonic()
+        with holdfast.open(url) as store:
+            assert [info.id for info in store.sessions()] == ["s"]
+            assert [event.payload for event in store.get("s").events()] == [note("hello")]  # type: ignore[union-attr]
+            assert store.check().ok
+        assert time.monotonic() - began < SOON
+    with holdfast.open(url) as store:
+        assert store.session("s").append(note("on")).last == 2
+
+
+def test_who_writes_waits_for_the_writer_as_long_as_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    url = f"sqlite://{path}?timeout=1"
+    with holdfast.open(url) as store:
+        store.session("s").append(note("hello"))
+    with a_stopped_writer(path), holdfast.open(url) as store:
+        session = store.session("s")
+        with pytest.raises(Unavailable, match="locked for 1 s"):
+            session.append(note("more"))
+        assert [event.payload for event in session.events()] == [note("hello")]
+
+
+def test_a_store_that_is_closed_beside_a_stopped_writer_keeps_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    url = f"sqlite://{path}"
+    store = holdfast.open(url)
+    store.session("s").append(note("hello"))
+    with a_stopped_writer(path):
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < SOON
+        # A checkpoint would be one beside a writer; elsewhere than on Linux SQLite's own locks must keep them apart.
+        assert sys.platform != "linux" or os.path.getsize(f"{path}-wal") > 0
+    with holdfast.open(url) as store:
+        assert [event.payload for event in store.session("s").events()] == [note("hello")]
+    assert not os.path.exists(f"{path}-wal")
