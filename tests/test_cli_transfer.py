@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import os
 import re
 import sqlite3
 import stat
+import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -203,6 +206,75 @@ def test_copy_is_exact_repeatable_and_tells_conflicts(order: Shell) -> None:
     assert order("copy", order.url, "file:folder", "--session", "second").code == 4
     assert order("copy", "sqlite:typo.db", "file:folder").code == 3
     assert not (order.place / "typo.db").exists()
+
+
+def three(order: Shell) -> None:
+    """Two more sessions, and a store `full.db` that can't take the one in the middle."""
+    with holdfast.open(order.url) as store:
+        store.session("second").append(user("Second"))
+        store.session("third").append(user("Third"))
+    order.ok("init", "--store", "sqlite:full.db")
+    db = sqlite3.connect(order.place / "full.db")
+    db.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON head WHEN new.id = 'second' BEGIN SELECT RAISE(FAIL, 'no room'); END"
+    )
+    db.commit()
+    db.close()
+
+
+def ids(order: Shell, url: str) -> list[str]:
+    return sorted(item["id"] for item in order.ok("session", "list", "--json", "--store", url).json["items"])
+
+
+def test_a_store_that_fails_ends_a_copy_at_once_and_what_was_done_is_told(order: Shell) -> None:
+    three(order)
+    done = order("copy", order.url, "sqlite:full.db", "--json")
+    assert done.code == 6
+    assert "no room" in done.err
+    assert [item["session"] for item in done.json["items"]] == ["third"]
+    assert ids(order, "sqlite:full.db") == ["third"]
+
+
+def test_a_store_that_fails_ends_an_import_of_bundles_at_once(order: Shell) -> None:
+    three(order)
+    for name in ("third", "second", "order-7"):
+        order.ok("export", name, "-o", f"{name}.jsonl")
+    done = order("import", "third.jsonl", "second.jsonl", "order-7.jsonl", "--store", "sqlite:full.db")
+    assert done.code == 6
+    assert "no room" in done.err
+    assert ids(order, "sqlite:full.db") == ["third"]
+
+
+def of_version_2(bundle: bytes) -> bytes:
+    head, rest = bundle.split(b"\n", 1)
+    text = head.replace(b'"holdfast":1', b'"holdfast":2')
+    crc = zlib.crc32(b"{" + text[18:])
+    return b'{"crc":"%08x"%s\n%s' % (crc, text[17:], rest)
+
+
+def test_a_bundle_of_another_version_stops_no_other_file(order: Shell) -> None:
+    order.ok("export", "order-7", "-o", "good.jsonl")
+    (order.place / "v2.jsonl").write_bytes(of_version_2((order.place / "good.jsonl").read_bytes()))
+    for files in (("good.jsonl", "v2.jsonl"), ("v2.jsonl", "good.jsonl")):
+        done = order("import", *files, "--json", "--store", f"sqlite:{files[0]}.db")
+        assert done.code == 8
+        told = {item["path"]: item for item in done.json["items"]}
+        assert (told["good.jsonl"]["events"], told["good.jsonl"]["error"]) == (4, None)
+        assert "version 2" in told["v2.jsonl"]["error"]
+        assert done.json["failed"] == 1
+
+
+def test_a_bundle_that_can_not_be_read_stops_no_other_file(order: Shell) -> None:
+    order.ok("export", "order-7", "-o", "good.jsonl")
+    with (order.place / "written").open("wb") as unreadable:
+        running = order.start(
+            "import", "-", "good.jsonl", "--json", "--store", "sqlite:new.db", stdin=unreadable, stderr=subprocess.PIPE
+        )
+        out, _ = running.communicate(timeout=30)
+    told = {item["path"]: item for item in json.loads(out)["items"]}
+    assert running.returncode == 8
+    assert told["-"]["error"]
+    assert told["good.jsonl"]["events"] == 4
 
 
 CLAUDE = (

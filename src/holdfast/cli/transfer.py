@@ -153,9 +153,9 @@ def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
 def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
     """Copy sessions from one store to another, exactly; again copies what is new.
 
-    A session that went its own way in the target is a conflict and stays as it is.
+    A session that went its own way in the target is a conflict and stays as it is. TO is created if it is not there.
     """
-    from holdfast.bundle import Copied, copy_session
+    from holdfast.bundle import STORE_ERRORS, Copied, copy_session
     from holdfast.store import open
 
     check_there(source)
@@ -165,6 +165,9 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
         for session in sessions:
             try:
                 done.append(copy_session(here, there, session.id))
+            except STORE_ERRORS:
+                _tell_copied(app, done)
+                raise
             except HoldfastError as error:
                 done.append(Copied(session=session.id, error=error))
     _tell_copied(app, done)
@@ -231,16 +234,24 @@ def _is_bundle(path: str) -> bool:
 
 
 def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
-    from holdfast.bundle import read_bundle
+    """A report of each session in the bundle, and one of what makes the rest of the file unreadable."""
+    from holdfast.bundle import STORE_ERRORS, read_bundle
     from holdfast.importer import FileReport
 
-    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(os.path.expanduser(path), "rb") as file:
-        for one in read_bundle(store, file):
-            error = None if one.error is None else one.error.message
-            known = one.events - one.new
-            yield FileReport(
-                path=path, program="holdfast", session=one.session, events=one.new, known=known, error=error
-            )
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(os.path.expanduser(path), "rb") as file:
+            for one in read_bundle(store, file):
+                error = None if one.error is None else one.error.message
+                known = one.events - one.new
+                yield FileReport(
+                    path=path, program="holdfast", session=one.session, events=one.new, known=known, error=error
+                )
+    except STORE_ERRORS:
+        raise
+    except HoldfastError as error:
+        yield FileReport(path=path, program="holdfast", error=error.message)
+    except OSError as error:
+        yield FileReport(path=path, program="holdfast", error=error.strerror or str(error))
 
 
 def _import_files(app: App, store: Store, paths: list[str] | None, user: str | None) -> list[FileReport]:
