@@ -11,7 +11,7 @@
     ├── Invalid                the input can't be stored as it is
     │   └── TooLarge           ... because it exceeds a stated limit
     ├── Denied                 it belongs to another user
-    ├── ReadOnly               the store was opened for reading
+    ├── ReadOnly               the store's files can't be written
     ├── Corrupt                stored bytes do not say what they said when written
     ├── Unavailable            the engine can't do it now; nothing was stored; try again
     └── Uncertain              the answer was lost; the same call with the same key resolves it
@@ -110,7 +110,7 @@ class Denied(HoldfastError, PermissionError):
 
 
 class ReadOnly(HoldfastError):
-    """The store was opened for reading only."""
+    """The store's files can't be written; their mode, or their folder's, is in the way."""
 
 
 class Corrupt(HoldfastError):
