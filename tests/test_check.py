@@ -1,8 +1,11 @@
-"""What `check` says: nothing false of a store that is written to meanwhile, and whatever its rows are found by wrongly."""
+"""What `check` says: nothing false of a store that is written to meanwhile; whatever its rows do not agree in."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +88,53 @@ def test_a_session_that_never_stands_still_is_not_damaged(
 
     amid_reads(store, monkeypatch, change)
     assert store.check().findings == ()
+
+
+WRONG = {
+    "UPDATE tag SET value = 'other' WHERE name = 'name'": ("s", "do not agree with its tags"),
+    "DELETE FROM tag WHERE name = 'name'": ("s", "do not agree with its tags"),
+    "INSERT INTO tag VALUES ('label:x', '', 1)": ("s", "do not agree with its tags"),
+    "INSERT INTO tag VALUES ('name', 'n', 99)": (None, "row 99, which is not there"),
+    "UPDATE head SET slot = slot - 1": ("s", "list by time"),
+    "UPDATE head SET body = x'00'": ("s", "checksum does not match"),
+    "UPDATE entry SET head = 99 WHERE seq = 2": (None, "belongs to no session"),
+    "DELETE FROM fts_docsize WHERE id = 3": ("s", "search misses 1 of its events, the first is 3"),
+    "INSERT INTO fts_docsize VALUES (99, x'01')": (None, "holds 1 events that it should not"),
+    "UPDATE meta SET value = 99 WHERE name = 'fts_mark'": (None, "up to row 99 of 6"),
+}
+
+
+@pytest.mark.parametrize("backend", ["file", "sqlite"])
+@pytest.mark.parametrize("sql", WRONG)
+def test_rows_that_do_not_agree_are_named(tmp_path: Path, backend: str, sql: str) -> None:
+    path, url = {
+        "file": (tmp_path / "store" / "index.db", f"file://{tmp_path}/store"),
+        "sqlite": (tmp_path / "store.db", f"sqlite://{tmp_path}/store.db"),
+    }[backend]
+    with holdfast.open(url) as store:
+        store.session("s", name="n", labels=["kept"])
+        fill(store, "s")
+        assert len(store.search("question")) == 6
+        assert store.check().findings == ()
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute(sql).rowcount > 0
+    with holdfast.open(url) as store:
+        session, what = WRONG[sql]
+        assert [f for f in store.check().findings if f.session == session and what in f.what]
+
+
+@pytest.mark.parametrize("backend", ["file", "sqlite"])
+def test_what_was_trimmed_hidden_or_deleted_leaves_nothing_that_disagrees(tmp_path: Path, backend: str) -> None:
+    with holdfast.open(f"{backend}://{tmp_path}/store.db") as store:
+        for id in ("a", "b", "c"):
+            store.session(id, labels=[id])
+            fill(store, id)
+        assert len(store.search("question", session="c")) == 6
+        store.session("b").remove_last()
+        store.session("b").update(labels=["other"])
+        store.delete("c")
+        assert store.check().findings == ()
+        store.session("d").append(note("question"))
+        assert store.check().findings == ()
+        store.index()
+        assert store.check().findings == ()

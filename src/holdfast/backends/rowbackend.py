@@ -17,6 +17,7 @@ from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, WordIndex
 from holdfast.backends.listening import Listening
+from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     ENTRY,
     GROW_HEAD,
@@ -345,36 +346,14 @@ class RowBackend:
         return self._listening.add(wake)
 
     def verify(self) -> list[Problem]:
-        """SQLite's own check, then every record's checksum."""
+        """SQLite's own check, every record's checksum, and whether what they are found by agrees."""
         problems: list[Problem] = []
         try:
             with self._file.reader() as db:
-                told = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)").fetchall()]
-                problems += [Problem(None, None, f"SQLite: {line}") for line in told if line != "ok"]
-                problems += self._verify_heads(db)
-                problems += self._verify_entries(db)
+                problems.extend(row_problems(db, self._entry))  # what was found stays, though SQLite may fail then
         except self._engine.errors as error:
             problems.append(Problem(None, None, f"SQLite can't read on: {error}"))
         return problems
-
-    def _verify_heads(self, db: Connection) -> Iterator[Problem]:
-        for row in _all(db, f"SELECT {HEAD} FROM head WHERE n > ? ORDER BY n LIMIT 1000"):  # noqa: S608  # columns
-            try:
-                head_of(row)
-            except Corrupt as error:
-                yield Problem(Ref(as_text(row[1]), as_text(row[2])), None, error.message)
-
-    def _verify_entries(self, db: Connection) -> Iterator[Problem]:
-        sql = (
-            f"SELECT e.n, h.kind, h.id, {', '.join('e.' + c for c in ENTRY.split(', '))} "  # noqa: S608  # columns
-            "FROM entry e LEFT JOIN head h ON h.n = e.head WHERE e.n > ? ORDER BY e.n LIMIT 1000"
-        )
-        for row in _all(db, sql):
-            ref = None if row[1] is None else Ref(row[1], row[2])
-            if ref is None:
-                yield Problem(None, row[4], f"row {row[0]} belongs to no session")
-            elif fault := self._entry(row[3:]).fault:
-                yield Problem(ref, row[4], fault)
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
@@ -406,14 +385,6 @@ class Guarded:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self._engine.errors):
             raise self._engine.explain(error, self._path) from error
-
-
-def _all(db: Connection, sql: str) -> Iterator[Any]:
-    """All rows of a table, page by page, by the row number in their first column."""
-    n = 0
-    while rows := db.execute(sql, (n,)).fetchall():
-        yield from rows
-        n = rows[-1][0]
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
