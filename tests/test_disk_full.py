@@ -54,8 +54,8 @@ def steps_in(store: Store) -> set[int]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_full_disk_loses_nothing_acknowledged(backend: str, disk: str, tmp_path: Path) -> None:
     judge = Judge(0)
-    url = url_of(backend, tmp_path)
     with DISKS[disk](tmp_path) as small:
+        url = url_of(backend, small.place)
         with holdfast.open(url) as store:
             for n in range(BEFORE):
                 judge.acks[n] = perform(store, judge.seed, judge.step(n))
@@ -82,7 +82,7 @@ def test_a_full_disk_loses_nothing_acknowledged(backend: str, disk: str, tmp_pat
 @pytest.mark.parametrize("disk", DISKS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_search_on_a_full_disk_finds_or_says_why_not(backend: str, disk: str, tmp_path: Path) -> None:
-    with DISKS[disk](tmp_path) as small, holdfast.open(url_of(backend, tmp_path)) as store:
+    with DISKS[disk](tmp_path) as small, holdfast.open(url_of(backend, small.place)) as store:
         session = store.session("first")
         session.append(holdfast.user("early words"))
         assert len(store.search("early")) == 1

@@ -63,14 +63,15 @@ class Limited:
 
 
 @contextlib.contextmanager
-def mounted(place: Path) -> Generator[Tmpfs]:
-    """A tmpfs on an empty folder."""
-    options = f"size={SIZE},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True, capture_output=True)
-    try:
-        yield Tmpfs(place)
-    finally:
-        subprocess.run(["umount", place], check=True)
+def mounted(place: Path) -> Generator[Tmpfs]:  # as for `limited`
+    """A tmpfs, not below pytest's folders: one that a killed run leaves behind must not be in the way of the next."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-tmpfs-") as folder:
+        options = f"size={SIZE},mode=0700"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True)
+        try:
+            yield Tmpfs(Path(folder))
+        finally:
+            subprocess.run(["umount", folder], check=True)
 
 
 @contextlib.contextmanager
@@ -87,12 +88,11 @@ def can_mount() -> bool:
     """Whether a tmpfs may be mounted here."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return False
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with mounted(Path(folder)):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
+    try:
+        with mounted(Path()):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 DISKS = {"limited": limited, **({"tmpfs": mounted} if can_mount() else {})}
