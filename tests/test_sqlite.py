@@ -14,7 +14,7 @@ import pytest
 
 import holdfast
 from holdfast import note
-from holdfast.errors import Unavailable
+from holdfast.errors import Corrupt, Invalid, Unavailable
 
 SOON = 5.0
 """Seconds that are far less than a wait for the lock, and far more than the work takes on a busy machine."""
@@ -73,3 +73,46 @@ def test_a_store_that_is_closed_beside_a_stopped_writer_keeps_its_log(tmp_path: 
     with holdfast.open(url) as store:
         assert [event.payload for event in store.session("s").events()] == [note("hello")]
     assert not os.path.exists(f"{path}-wal")
+
+
+@pytest.mark.parametrize(("first", "second"), [("stdlib", "apsw"), ("apsw", "stdlib")])
+def test_a_process_uses_one_library_on_a_file(tmp_path: Path, first: str, second: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    url = f"sqlite://{tmp_path}/real/store.db?engine={first}"
+    other = f"sqlite://{tmp_path}/link/store.db?engine={second}"
+    with holdfast.open(url) as store:
+        store.session("s").append(note("hello"))
+        with holdfast.open(url):
+            pass
+        for _ in range(2):  # one that was refused takes nothing from the one that is open
+            with pytest.raises(Invalid, match=f"engine={first}"):
+                holdfast.open(other)
+        assert len(list(store.session("s").events())) == 1
+    with holdfast.open(other) as store:
+        assert [event.payload for event in store.session("s").events()] == [note("hello")]
+
+
+def test_a_store_that_could_not_be_opened_claims_no_library(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"no database " * 100)
+    for engine in ("stdlib", "apsw"):
+        with pytest.raises(Corrupt):
+            holdfast.open(f"sqlite://{path}?engine={engine}")
+
+
+def test_a_forked_child_knows_the_library_too(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with holdfast.open(f"sqlite://{path}") as store:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                store.session("s").append(note("from the child"))
+                holdfast.open(f"sqlite://{path}?engine=apsw")
+            except Invalid:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(list(store.session("s").events())) == 1

@@ -19,7 +19,7 @@ from collections.abc import Generator
 
 from holdfast import forks
 from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sign, sync_dir, try_lock, unavailable, unlock
-from holdfast.backends.engine import Connection, Engine
+from holdfast.backends.engine import CLAIMS, Connection, Engine
 from holdfast.backends.migrate import is_current, migrate
 from holdfast.errors import HoldfastError, Unavailable
 
@@ -44,13 +44,19 @@ class SQLiteFile:
         self._watches = 0
         self._closed = False
         self._start()
+        self._claim = CLAIMS.take(self.path, engine)
         forks.watch(self)
         try:
             self.created = self._create()
-        except OSError as error:
-            raise unavailable(error, f"{self.path} can't be opened") from error
-        except engine.errors as error:
-            raise engine.explain(error, self.path) from error
+        except BaseException as error:
+            self._closed = True
+            self._close_all()
+            CLAIMS.give_back(self._claim)
+            if isinstance(error, OSError):
+                raise unavailable(error, f"{self.path} can't be opened") from error
+            if isinstance(error, engine.errors):
+                raise engine.explain(error, self.path) from error
+            raise
 
     def _start(self) -> None:
         self._writer: Connection | None = None
@@ -250,14 +256,16 @@ class SQLiteFile:
     def close(self) -> None:
         """Close all connections; the last one of all processes checkpoints, if no writer has the lock."""
         with self.mutex, self._pool:
-            if not self._closed:
-                self._closed = True
-                self._disconnect()
+            if self._closed:
+                return
+            self._closed = True
+            self._disconnect()
+        CLAIMS.give_back(self._claim)
 
     def _disconnect(self) -> None:
         """Close what is open; the caller holds `mutex` and `_pool`."""
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(HoldfastError):
+            with contextlib.suppress(HoldfastError, OSError):
                 stack.enter_context(locked(self.path + "-lock", min(self.timeout, PATIENCE)))
                 self._unguard()
             # Without the lock the guard stays until the end, and SQLite, not being alone, leaves the log as it is.
