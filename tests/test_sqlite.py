@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import holdfast
 from holdfast import note
-from holdfast.errors import Corrupt, Invalid, Unavailable
+from holdfast.backends import migrate
+from holdfast.backends.engine import Engine
+from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 
 SOON = 5.0
 """Seconds that are far less than a wait for the lock, and far more than the work takes on a busy machine."""
@@ -116,3 +119,58 @@ def test_a_forked_child_knows_the_library_too(tmp_path: Path) -> None:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert len(list(store.session("s").events())) == 1
+
+
+def schema_of(path: Path) -> tuple[int, list[tuple[str, ...]]]:
+    """The number of a file's schema, and all that it holds."""
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+        return db.execute("PRAGMA user_version").fetchone()[0], rows
+
+
+def apply(path: Path) -> None:
+    with closing(Engine("stdlib").connect(str(path), 30)) as db:
+        migrate.migrate(db, str(path))
+
+
+def test_a_store_of_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    holdfast.open(f"sqlite://{path}").close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(Invalid, match="newer holdfast"):
+        holdfast.open(f"sqlite://{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_script_that_was_interrupted_leaves_the_schema_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    with holdfast.open(f"sqlite://{path}") as store:
+        store.session("s").append(note("hello"))
+    before = schema_of(path)
+    shipped = migrate.scripts("sqlite")
+    number = shipped[-1][0] + 1
+    scripts = [*shipped, (number, "CREATE TABLE more (n INTEGER); CREATE TABLE head (n INTEGER);")]
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "scripts", lambda dialect: scripts)
+        with pytest.raises(HoldfastError, match="already exists"):
+            holdfast.open(f"sqlite://{path}")
+        assert schema_of(path) == before
+        scripts[-1] = (number, "CREATE TABLE more (n INTEGER);")
+        holdfast.open(f"sqlite://{path}").close()
+        assert schema_of(path)[0] == number
+    with pytest.raises(Invalid, match="newer holdfast"):
+        holdfast.open(f"sqlite://{path}")
+
+
+def test_a_migrated_schema_is_that_of_a_new_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = migrate.scripts("sqlite")
+    apply(tmp_path / "new.db")
+    for count in range(1, len(shipped) + 1):
+        monkeypatch.setattr(migrate, "scripts", lambda dialect, count=count: shipped[:count])
+        apply(tmp_path / "migrated.db")
+        assert schema_of(tmp_path / "migrated.db")[0] == shipped[count - 1][0]
+    assert schema_of(tmp_path / "migrated.db") == schema_of(tmp_path / "new.db")
