@@ -105,6 +105,49 @@ def test_an_append_after_close_is_refused_and_not_stored(tmp_path: Path) -> None
         assert [e.seq for e in store.session("s").events()] == [1]
 
 
+def test_what_tasks_append_in_one_turn_is_one_transaction() -> None:
+    async def main() -> list[int]:
+        async with holdfast.aopen("memory://") as store:
+            sessions = [await store.session(f"s{i}") for i in range(64)]
+            real = store.sync.backend.commit
+            sizes: list[int] = []
+
+            def commit(batch: Sequence[Commit]) -> list[Head | Refused]:
+                sizes.append(len(batch))
+                return real(batch)
+
+            store.sync.backend.commit = commit  # type: ignore[method-assign]
+
+            async def record(session: holdfast.AsyncSession) -> None:
+                await session.append(user("hi"))
+                await session.append(user("x" * 20_000))  # large for a message, too small for a blob
+
+            await asyncio.gather(*map(record, sessions))
+            return sizes
+
+    assert asyncio.run(main()) == [64, 64]
+
+
+def test_a_turn_that_a_close_interrupts_is_stored() -> None:
+    """The close comes from another thread while the loop is still in the turn in which it appended."""
+    with holdfast.open("memory://") as store:
+        session = store.session("s")
+
+        async def main() -> Head | Refused:
+            loop = asyncio.get_running_loop()
+            waiting = asyncio.ensure_future(store.batcher.commit_async(session.prepare([note("x")], None, None), loop))
+            loop.call_soon(close_in_a_thread)  # after the append, before the end of its turn
+            return await waiting
+
+        def close_in_a_thread() -> None:
+            thread = threading.Thread(target=store.batcher.close)
+            thread.start()
+            thread.join(10)
+
+        assert isinstance(asyncio.run(main()), Head)
+        assert [e.seq for e in session.events()] == [1]
+
+
 def test_a_search_returns_while_a_writer_goes_on(tmp_path: Path) -> None:
     with holdfast.open(f"sqlite://{tmp_path}/s.db?durability=process") as store:
         session = store.session("s")

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.check import CheckReport
-from holdfast.codec import LARGE
+from holdfast.codec import LARGE, is_large
 from holdfast.errors import Deleted
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
@@ -357,7 +357,7 @@ def _may_be_large(owner: AnyPayload | AnyPart) -> bool:
     for field in owner.LARGE_FIELDS:
         value = getattr(owner, field)
         if isinstance(value, str):
-            if len(value) * 4 > LARGE:
+            if is_large(value):
                 return True
         elif isinstance(value, Large) or (isinstance(value, dict | list) and not _is_small(cast("Any", value))):
             return True

@@ -2,7 +2,9 @@
 
 There is no writer thread to hand over to. A caller queues its commit and then waits for the lock; whoever gets the lock
 first writes all that is queued, so the others find theirs done. Alone, a caller pays for a lock and nothing more.
-A caller on an event loop queues too, and one thread drains the queue for all of them.
+What callers on an event loop append is gathered until the loop has finished its turn, then queued in one piece, and one
+thread drains the queue for all of them: begun any earlier, the thread and the loop would hinder each other, and the
+first commit of a turn would be a transaction of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class Batcher:
         self._lock = threading.Lock()
         self._closed = False
         self._draining = False
-        self._drain_lock = threading.Lock()
+        self._turns: dict[asyncio.AbstractEventLoop, list[_Slot]] = {}
+        self._turn_lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
     def commit(self, commit: Commit) -> Result:
@@ -92,17 +95,22 @@ class Batcher:
     async def commit_async(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> Result:
         """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
         validate(commit)
-        future: asyncio.Future[Result] = loop.create_future()
-        slot = _Slot(commit, future)
-        # Under the lock, so that a drain that is about to end sees the commit or is seen to have ended, and none is
-        # queued behind a close.
-        with self._drain_lock:
+        slot = _Slot(commit, loop.create_future())
+        with self._turn_lock:
             if self._closed:
                 raise Unavailable("the store was closed")
-            self._queue.append(slot)
-            if not self._draining:
+            turn = self._turns.get(loop)
+            if turn is None:
+                turn = self._turns[loop] = []
+                loop.call_soon(self._end_turn, loop)
+            turn.append(slot)
+        return await cast("asyncio.Future[Result]", slot.future)
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._turn_lock:
+            self._queue.extend(self._turns.pop(loop, ()))
+            if not self._draining and self._queue:
                 self._start_drain()
-        return await future
 
     def _start_drain(self) -> None:
         if self._thread is None:
@@ -117,7 +125,8 @@ class Batcher:
             while self._queue:
                 with self._lock:
                     self._flush()
-            with self._drain_lock:
+            # Under the lock, so that a turn that ends now sees that nobody drains any more, or is drained.
+            with self._turn_lock:
                 if not self._queue:
                     self._draining = False
                     return
@@ -162,8 +171,13 @@ class Batcher:
 
     def close(self) -> None:
         """Finish what event loops have queued and end the thread."""
-        with self._drain_lock:
+        with self._turn_lock:
             self._closed = True
+            for turn in self._turns.values():
+                self._queue.extend(turn)
+            self._turns.clear()
+            if self._queue and not self._draining:
+                self._start_drain()
             thread = self._thread
         if thread is not None:
             thread.shutdown(wait=True)

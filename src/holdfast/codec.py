@@ -57,14 +57,14 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
         Invalid: a value has no JSON form, or nests too deep; the message names its path.
         TooLarge: the body exceeds `MAX_BODY` although its large values moved out.
     """
-    _check_kind(payload)
+    plain = _check_kind(payload)
     try:
         body = _encoder.encode(payload)
     except (TypeError, ValueError, RecursionError, OverflowError):
         body = b""
-    if not body or len(body) > LARGE or _OTHER_MARK in body:
+    if not body or len(body) > LARGE or (not plain and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
-    if b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if not plain and (b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH):
         for owner in _owners(payload):
             _check_values(owner)
     return _PREFIX + body[1:]
@@ -86,18 +86,29 @@ _PAYLOADS = (model.Payload, Custom)
 _PARTS = (model.Part, OtherPart)
 
 
-def _check_kind(payload: Any) -> None:
-    """Refuse what is no payload, or is made of what is no part: it would be stored and not be read again."""
+def _check_kind(payload: Any) -> bool:
+    """Refuse what is no payload, or is made of what is no part: it would be stored and not be read again.
+
+    True for a message of plain texts: no value in it can be one that JSON can't hold.
+    """
     if not isinstance(payload, _PAYLOADS):
         if isinstance(payload, Other | model.Damaged):
             raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
         raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
     if isinstance(payload, Message):
+        plain = payload.metadata is None
         for part in cast("tuple[object, ...]", payload.parts):
             if not isinstance(part, _PARTS):
                 raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
-    elif isinstance(payload, Custom) and not payload.type.startswith("x."):
+            plain = plain and _is_plain(part)
+        return plain
+    if isinstance(payload, Custom) and not payload.type.startswith("x."):
         raise Invalid(f"the type of a custom event is x.<name>, not {payload.type!r:.80}", type=payload.type)
+    return False
+
+
+def _is_plain(part: object) -> bool:
+    return type(part) is model.Text or (type(part) is model.ToolResult and isinstance(part.response, str))
 
 
 def encode_json(value: Any) -> bytes:
@@ -277,16 +288,22 @@ def _moved(value: Any, large: LargeStore) -> tuple[str, LargeRef] | None:
             ref = large.put(stream, value.form)
         return value.preview or _preview(ref, large), ref
     if isinstance(value, str):
-        if len(value) * 4 <= LARGE:
+        if not is_large(value):
             return None
-        data = value.encode("utf-8", "surrogatepass")
-        return (value[:PREVIEW], large.put(data, "text")) if len(data) > LARGE else None
+        return value[:PREVIEW], large.put(value.encode("utf-8", "surrogatepass"), "text")
     if isinstance(value, dict | list | tuple):
         plain = _plain(value)
         _check(plain, "$", 0)
         data = _dumps(plain)
         return ("", large.put(data, "json")) if len(data) > LARGE else None
     return None
+
+
+def is_large(text: str) -> bool:
+    """Whether a text takes more than `LARGE` bytes."""
+    if text.isascii() or len(text) > LARGE:
+        return len(text) > LARGE
+    return len(text) * 4 > LARGE and len(text.encode("utf-8", "surrogatepass")) > LARGE
 
 
 def _preview(ref: LargeRef, large: LargeStore) -> str:

@@ -16,7 +16,8 @@ from holdfast.errors import Corrupt
 
 CURRENT = 1
 """The dictionary that new stores are given."""
-LEVEL = 3
+LEVEL = -1
+"""Takes less than half the time of level 3 to pack, and two thirds to unpack, for a quarter more bytes."""
 _RAW = b"\x00"
 _SMALL = 64
 
