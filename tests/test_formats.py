@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,7 @@ import pytest
 
 import holdfast
 from holdfast import user
+from holdfast.backends import migrate
 
 ROOT = Path(__file__).parent.parent
 FORMATS = ROOT / "tests" / "data" / "formats"
@@ -72,6 +76,47 @@ def test_a_store_of_an_earlier_version_goes_on(path: Path, tmp_path: Path) -> No
     with holdfast.open(url) as store:
         assert [hit.seq for hit in store.search("zeppelins")] == [last + 1]
         assert store.check().ok
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+import holdfast
+from holdfast.backends import migrate
+whole = migrate.statements
+def cut(script):
+    for number, statement in enumerate(whole(script)):
+        if number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield statement
+migrate.statements = cut
+holdfast.open(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("path", [p for p in STORES if p.parent.name != maker.SERIES], ids=name_of)
+def test_a_conversion_that_is_killed_leaves_the_store_as_it_was(path: Path, tmp_path: Path) -> None:
+    url = copied(path, tmp_path)
+    for number in range(len(migrate.statements(migrate.scripts("sqlite")[-1][1]))):
+        killed = subprocess.run([sys.executable, "-c", KILLED, url, str(number)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    with holdfast.open(url) as store:
+        assert maker.contents(store) == expected(path)
+        assert store.check().ok
+
+
+def test_a_store_that_is_open_elsewhere_is_not_converted(tmp_path: Path) -> None:
+    """The other program stands for an older holdfast, which would go on to write by the rules of the old schema."""
+    url = copied(FORMATS / "0.1" / "sqlite", tmp_path)
+    other = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT * FROM head'); print(); input()"
+    command = [sys.executable, "-c", other, str(tmp_path / "copy" / "store.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(holdfast.Unavailable, match=r"older holdfast .* another program has it open"):
+            holdfast.open(url + "?timeout=1")
+        process.communicate("\n")
+    with holdfast.open(url) as store:
+        assert maker.contents(store) == expected(FORMATS / "0.1" / "sqlite")
 
 
 def schema_of(path: Path) -> list[tuple[str, str]]:

@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     )
     from holdfast.watch import Change as Change
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "aio": "AsyncSession AsyncStore aopen",

@@ -34,8 +34,8 @@ class Bodies(Protocol):
         """What the rows of a commit's entries hold; `n` is the head's row number."""
         ...
 
-    def removed(self, db: Connection, n: int, head: Head) -> None:
-        """Rows of a head were removed: it was trimmed or deleted."""
+    def removed(self, db: Connection, n: int, head: Head, runs: bytes) -> None:
+        """Rows of a head were removed: it was trimmed or deleted. `runs` lead to those that are left."""
         ...
 
     def settle(self, db: Connection) -> None:

@@ -61,7 +61,8 @@ class Engine:
         if name == "stdlib":
             import sqlite3
 
-            self.errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+            # A message that quotes damaged text can't be decoded.
+            self.errors: tuple[type[Exception], ...] = (sqlite3.Error, UnicodeDecodeError)
             self.version = sqlite3.sqlite_version
         elif name == "apsw":
             try:
@@ -105,7 +106,7 @@ class Engine:
             return Unavailable(f"{path} was locked by another program for too long; try again", path=path)
         if kind == _FULL:
             return Unavailable(f"the disk is full: nothing was stored in {path}; make room and try again", path=path)
-        if kind in (_CORRUPT, _NOTADB):
+        if kind in (_CORRUPT, _NOTADB) or isinstance(error, UnicodeDecodeError):
             return Corrupt(f"{path} is damaged or no SQLite database ({error}); run 'holdfast check'", path=path)
         if kind == _READONLY:
             return ReadOnly(f"{path} can't be written; check its mode and that of its folder", path=path)

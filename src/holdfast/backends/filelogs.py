@@ -9,16 +9,19 @@ readers find what the rows still speak of.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from holdfast.backends.disk import sync_dir, unavailable
 from holdfast.backends.engine import Connection
 from holdfast.backends.jsonl import VERSION, Line, line_of, log_name, logged, seal, whole_head
 from holdfast.backends.logfile import Log, Place, Reading, body_in, places, unpacked
-from holdfast.backends.rows import ENTRY, entry_crc
+from holdfast.backends.rows import entry_crc
+from holdfast.backends.runs import pages
 from holdfast.errors import Corrupt, Uncertain
 from holdfast.plan import Commit, Entry, Head, Ref
 
@@ -102,7 +105,7 @@ class LogBodies:
         self._remember_path(n, log.path)
         return log
 
-    def removed(self, db: Connection, n: int, head: Head) -> None:
+    def removed(self, db: Connection, n: int, head: Head, runs: bytes) -> None:
         """Write the log anew, without what was forgotten."""
         log = self._log(n, head.ref)
         try:
@@ -111,16 +114,16 @@ class LogBodies:
             self._touched[head.ref] = (n, anew)
             try:
                 anew.add(whole_head(head))
-                self._rewrite(db, n, log, anew)
+                left = pages(db, n, runs, max(head.base, head.trim) + 1, head.last)
+                self._rewrite(db, n, itertools.chain.from_iterable(left), log, anew)
             finally:
                 if log.origin is not None:
                     log.close()  # itself written anew by this batch, and replaced before anybody saw it
         except OSError as error:
             raise unavailable(error, f"{log.path} can't be written anew; nothing was changed") from error
 
-    def _rewrite(self, db: Connection, n: int, log: Log, anew: Log) -> None:
+    def _rewrite(self, db: Connection, n: int, rows: Iterable[Any], log: Log, anew: Log) -> None:
         """Copy the entries that are left, a hundred in a line; a damaged line as it is, byte for byte."""
-        rows = db.execute(f"SELECT n, {ENTRY} FROM entry WHERE head = ? ORDER BY seq", (n,)).fetchall()  # noqa: S608  # columns
         run: list[tuple[int, Entry]] = []
         size = 0
         damaged: dict[int, int] = {}

@@ -30,6 +30,7 @@ from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.logcheck import log_problems
 from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
 from holdfast.backends.rowbackend import Guarded, RowBackend
+from holdfast.backends.rows import Numbers, newest_row
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.backends.writers import State, Trust, Writers
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
@@ -142,9 +143,10 @@ class FilesBackend(RowBackend):
         gone = dict(db.execute("SELECT name, head FROM log").fetchall())
         todo: list[Replay] = []
         unsynced: list[str] = []
+        numbers = Numbers(newest_row(db))
         for name in all_files(self.root, ".jsonl"):
             gone.pop(name, None)
-            replay = Replay(db, self.root, name, trust)
+            replay = Replay(db, self.root, name, trust, numbers)
             with contextlib.suppress(WrongLog):  # it hides no other; `verify` names it
                 replay.run()
                 if not replay.is_settled():
@@ -170,7 +172,7 @@ class FilesBackend(RowBackend):
 
     def _adopt(self, db: Connection, name: str) -> bool:
         """Bring the rows of one log in step with it: a writer may have been killed. Whether they changed."""
-        replay = Replay(db, self.root, name, Trust.ROWS)
+        replay = Replay(db, self.root, name, Trust.ROWS, self._numbers)
         changed = replay.run()
         if not replay.is_settled():
             replay.settle()

@@ -16,6 +16,7 @@ from typing import Protocol
 from holdfast import forks
 from holdfast.backend import TextOf
 from holdfast.backends.engine import Connection
+from holdfast.backends.rows import newest_row
 from holdfast.errors import Corrupt, HoldfastError, Unavailable
 from holdfast.search import NORM
 
@@ -56,7 +57,7 @@ class WordIndex:
         """
         done = 0
         with self._file.reader() as db:
-            upto = _newest(db)
+            upto = newest_row(db)
         while True:
             began = time.monotonic()
             with self._file.reader() as db:
@@ -127,12 +128,7 @@ class WordIndex:
 
     def forgotten(self, db: Connection) -> None:
         """After rows left: numbers of rows at the end may come again, so the index must read them again."""
-        db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (_newest(db),))
-
-
-def _newest(db: Connection) -> int:
-    """The number of the newest row."""
-    return db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
+        db.execute("UPDATE meta SET value = min(value, ?) WHERE name = 'fts_mark'", (newest_row(db),))
 
 
 class Background:

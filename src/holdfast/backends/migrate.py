@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from holdfast.backends.engine import Connection
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, Unavailable
 
 APPLICATION = 0x484F4C44
 """`PRAGMA application_id` of our files: "HOLD"."""
@@ -55,12 +55,18 @@ def is_current(db: Connection) -> bool:
 
 
 def migrate(db: Connection, path: str) -> bool:
-    """Apply what is missing; the caller holds the store's lock. True if the file was new."""
-    todo = scripts("sqlite")
-    found = check_ours(db, path, todo[-1][0])
+    """Apply what is missing; the caller holds the store's lock. True if the file was new.
+
+    Raises:
+        Invalid: another program's database, or a newer holdfast's.
+        Unavailable: others have the file open, who would go on to write it by the rules of its old schema.
+    """
+    shipped = scripts("sqlite")
+    found = check_ours(db, path, shipped[-1][0])
+    todo = [(number, script) for number, script in shipped if number > found]
+    if found and todo:
+        _be_alone(db, path)
     for number, script in todo:
-        if number <= found:
-            continue
         db.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements(script):
@@ -71,7 +77,24 @@ def migrate(db: Connection, path: str) -> bool:
         except BaseException:
             db.execute("ROLLBACK")
             raise
+    db.execute("PRAGMA journal_mode = WAL")
     return found == 0
+
+
+def _be_alone(db: Connection, path: str) -> None:
+    """Leave WAL mode, which SQLite does only for the one who alone has the file open."""
+    try:
+        mode = db.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    except Exception as error:
+        if "locked" not in str(error):
+            raise
+        mode = "wal"
+    if mode != "delete":
+        raise Unavailable(
+            f"{path} was written by an older holdfast and must be converted once, but another program has it open; "
+            "close it there, then try again",
+            path=path,
+        )
 
 
 def statements(script: str) -> list[str]:

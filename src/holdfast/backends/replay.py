@@ -19,7 +19,9 @@ from holdfast.backends.logfile import Place, first_checksum, places
 from holdfast.backends.rows import (
     HEAD,
     UPDATE_HEAD,
+    Numbers,
     encode,
+    entry_crc,
     entry_values,
     head_of,
     head_values,
@@ -27,6 +29,7 @@ from holdfast.backends.rows import (
     insert_head,
     write_tags,
 )
+from holdfast.backends.runs import OpenRuns, fetch, forget, forget_all, pages, remove_rows
 from holdfast.backends.writers import Trust
 from holdfast.errors import Corrupt
 from holdfast.plan import MAX_ENTRIES, Entry, Head, Ref
@@ -88,8 +91,10 @@ class Replay:
     Nothing is changed in the log before `settle`, which must come before the rows are committed.
     """
 
-    def __init__(self, db: Connection, root: str, name: str, trust: Trust) -> None:
+    def __init__(self, db: Connection, root: str, name: str, trust: Trust, numbers: Numbers) -> None:
         self._db = db
+        self._numbers = numbers
+        self._runs = OpenRuns()
         self.path = os.path.join(root, name)
         self._name = name
         self._trust = trust
@@ -154,6 +159,7 @@ class Replay:
         row = self._db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (self._n,)).fetchone()  # noqa: S608  # columns
         if row is None:
             raise Corrupt(f"the index has no head for {self._name}; delete index.db to build it again")
+        self._runs = OpenRuns(row[-1])
         return head_of(row)
 
     def _start_over(self) -> None:
@@ -186,6 +192,7 @@ class Replay:
         self._cut = end if end < size else None
         if self._n is not None and (end > self._covered or self._changed):
             self._changed = True
+            self._save()
             self._db.execute(
                 "INSERT OR REPLACE INTO log (head, name, size, first) VALUES (?, ?, ?, ?)",
                 (self._n, self._name, end, first),
@@ -242,20 +249,20 @@ class Replay:
             to = upto if number == len(bad) - 1 else -1 if seen is None or seen > upto else seen
             place = Place(self._n or 0, damaged.offset, damaged.length - damaged.ended, 0, -1).pack()
             lost = [Entry("", self._head.at, b"", seq) for seq in range(self._next, to + 1)]
-            insert_entries(self._db, [entry_values(self._n or 0, entry, place) for entry in lost])
+            self._insert(lost, [place] * len(lost))
             self._next += len(lost)
 
     def _take(self, found: Found, line: Line) -> None:
+        before = self._head or Head(Ref("", ""))
         head = line.changed(self._head)
         self._change(head)
         n = self._n or 0
+        if line.dead or line.trim:
+            self._forget(n, before, head)
         if line.kind is not None or line.dead is not None or line.trim:
             self._next = max(self._next, head.base + 1, head.trim + 1)
-        if line.dead or line.trim:
-            forget_entries(self._db, n, head.last if line.dead else head.trim)
         entries = [logged.to_entry() for logged in line.append]
-        where = places(n, found.offset, found.data, len(entries))
-        insert_entries(self._db, [entry_values(n, e, place) for e, place in zip(entries, where, strict=True)])
+        self._insert(entries, places(n, found.offset, found.data, len(entries)))
         if entries:
             self._next = entries[-1].seq + 1
         elif head.dead:
@@ -263,7 +270,16 @@ class Replay:
         for span in line.ranges():
             self._hide(n, span.first, span.last, span.hide)
 
+    def _insert(self, entries: Sequence[Entry], where: Sequence[bytes]) -> None:
+        n = self._n or 0
+        row = self._numbers.take(len(entries))
+        if entries:
+            self._runs.add(self._db, n, entries[0].seq, row)
+        pairs = zip(entries, where, strict=True)
+        insert_entries(self._db, [entry_values(number, n, e, place) for number, (e, place) in enumerate(pairs, row)])
+
     def _change(self, head: Head) -> None:
+        before, self._head = self._head, head
         if self._n is None:
             known = self._db.execute("SELECT n FROM head WHERE kind = ? AND id = ?", head.ref).fetchone()
             if known is not None:
@@ -271,14 +287,29 @@ class Replay:
             self._n = insert_head(self._db, head)
             write_tags(self._db, self._n, {}, head.tags)
         else:
-            write_tags(self._db, self._n, self._head.tags if self._head else {}, head.tags)
-            self._db.execute(UPDATE_HEAD, (*head_values(head, encode(head.tags)), self._n))
-        self._head = head
+            write_tags(self._db, self._n, before.tags if before else {}, head.tags)
+            self._save()
+
+    def _save(self) -> None:
+        if self._head is not None:
+            values = head_values(self._head, encode(self._head.tags), self._runs.data)
+            self._db.execute(UPDATE_HEAD, (*values, self._n))
+
+    def _forget(self, n: int, before: Head, head: Head) -> None:
+        """Remove what was deleted or forgotten from the index, whose words are then read anew."""
+        last = min(self._next - 1, before.last if head.dead else head.trim)
+        for rows in pages(self._db, n, self._runs.data, max(before.base, before.trim) + 1, last):
+            remove_rows(self._db, rows)
+            self._db.execute("DELETE FROM meta WHERE name = 'fts_norm'")
+        if head.dead:
+            forget_all(self._db, n)
+            self._runs = OpenRuns()
+        else:
+            forget(self._db, n, head.trim)
 
     def _hide(self, n: int, first: int, last: int, hide: bool) -> None:
-        sql = "SELECT n, seq, id, at, body FROM entry WHERE head = ? AND seq BETWEEN ? AND ?"
-        for row, seq, id, at, place in self._db.execute(sql, (n, first, last)).fetchall():
-            crc = entry_values(n, Entry(id or "", at, b"", seq, hide), place)[5]
+        for row, _, seq, id, at, _, _, place in fetch(self._db, n, self._runs.data, first, last):
+            crc = entry_crc(n, seq, id, at, int(hide), place)
             self._db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (hide, crc, row))
 
     def is_settled(self) -> bool:
@@ -312,16 +343,16 @@ class Replay:
 
 def forget_rows(db: Connection, n: int) -> None:
     """Remove a head and all that belongs to it from the index, whose words are then read anew."""
-    for table, column in (("entry", "head"), ("tag", "head"), ("log", "head"), ("head", "n")):
+    row = db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (n,)).fetchone()  # noqa: S608  # columns
+    try:
+        head = head_of(row) if row is not None else Head(Ref("", ""))
+        for rows in pages(db, n, row[-1] if row else b"", max(head.base, head.trim) + 1, head.last):
+            remove_rows(db, rows)
+    except Corrupt:
+        db.execute("DELETE FROM entry WHERE head = ?", (n,))
+    for table, column in (("run", "head"), ("tag", "head"), ("log", "head"), ("head", "n")):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (n,))  # noqa: S608  # the names above
     db.execute("DELETE FROM meta WHERE name = 'fts_norm'")
-
-
-def forget_entries(db: Connection, n: int, upto: int) -> None:
-    """Remove entries from the index, whose words are then read anew."""
-    if db.execute("SELECT 1 FROM entry WHERE head = ? AND seq <= ? LIMIT 1", (n, upto)).fetchone():
-        db.execute("DELETE FROM entry WHERE head = ? AND seq <= ?", (n, upto))
-        db.execute("DELETE FROM meta WHERE name = 'fts_norm'")
 
 
 def set_aside(path: str, end: int) -> None:

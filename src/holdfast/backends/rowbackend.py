@@ -23,6 +23,7 @@ from holdfast.backends.rows import (
     GROW_HEAD,
     HEAD,
     UPDATE_HEAD,
+    Numbers,
     as_bytes,
     as_number,
     as_text,
@@ -30,14 +31,17 @@ from holdfast.backends.rows import (
     entry_crc,
     entry_values,
     find_sql,
+    grown_values,
     head_of,
     head_values,
     insert_entries,
     insert_head,
+    newest_row,
     only_grew,
     tag_filter,
     write_tags,
 )
+from holdfast.backends.runs import ALL, GONE, OpenRuns, forget, forget_all, log_rows, pages, remove_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
@@ -49,11 +53,12 @@ REMEMBERED = 4096
 class Known:
     """A head with its row number, as it is in the file or, while a transaction runs, as it will be."""
 
-    __slots__ = ("head", "n", "saved", "tags")
+    __slots__ = ("head", "n", "runs", "saved", "tags")
 
-    def __init__(self, n: int, head: Head) -> None:
+    def __init__(self, n: int, head: Head, runs: OpenRuns) -> None:
         self.n = n
         self.head = head
+        self.runs = runs
         self.saved = head
         self.tags = encode(head.tags)
 
@@ -75,6 +80,7 @@ class RowBackend:
         self._facts = facts
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
         self._data_version = (0, -1)
+        self._numbers = Numbers(0)
         self._words = WordIndex(file, bodies.unpack, text_of)
         self._background = Background(self._catch_up)
         self._listening = Listening(file.version)
@@ -105,6 +111,7 @@ class RowBackend:
                 self._end(db)
             except BaseException as error:
                 self._heads.clear()
+                self._data_version = (0, -1)
                 if isinstance(error, self._engine.errors):
                     raise self._engine.explain(error, self.path) from error
                 raise
@@ -137,6 +144,7 @@ class RowBackend:
         version = (self._file.opened, db.execute("PRAGMA data_version").fetchone()[0])
         if version != self._data_version:
             self._heads.clear()
+            self._numbers.newest = newest_row(db)
             self._bodies.distrust()
             self._data_version = version
 
@@ -160,23 +168,40 @@ class RowBackend:
             return planned
         head, entries = planned
         before = known.head if known else None
+        runs = known.runs if known else OpenRuns()
+        first = self._numbers.take(len(entries))
+        if entries:
+            runs.add(db, known.n if known else 0, entries[0].seq, first)  # the first run of a new head closes none
         if known is None:
-            known = self._heads[commit.ref] = Known(insert_head(db, head), head)
+            known = self._heads[commit.ref] = Known(insert_head(db, head, runs.data), head, runs)
             write_tags(db, known.n, {}, head.tags)
         else:
             known.head = head
             changed[commit.ref] = known
         packed = self._bodies.place(known.n, commit, before, head, entries, packed)
-        rows += [entry_values(known.n, entry, body) for entry, body in zip(entries, packed, strict=not commit.delete)]
+        for row, entry in enumerate(entries, first):
+            rows.append(entry_values(row, known.n, entry, packed[row - first]))
         if commit.void or commit.delete or commit.trim is not None:
             insert_entries(db, rows)
             rows.clear()
-            for span in commit.void:
-                self._void(db, known.n, span.first, span.last, span.hide)
-            if commit.delete or commit.trim is not None:
-                self._remove(db, known.n, head.last if commit.delete else head.trim)
-                self._bodies.removed(db, known.n, head)
+            self._rework(db, commit, known, before or head)
         return head
+
+    def _rework(self, db: Connection, commit: Commit, known: Known, before: Head) -> None:
+        """What a commit changes of entries that are there."""
+        n, head = known.n, known.head
+        for span in commit.void:
+            self._void(db, known, span.first, span.last, span.hide)
+        if commit.delete:
+            self._remove(db, known, max(before.base, before.trim) + 1, before.last)
+            forget_all(db, n)
+            known.runs = OpenRuns()
+        elif commit.trim is not None:
+            self._remove(db, known, max(before.base, before.trim) + 1, head.trim)
+            forget(db, n, head.trim)
+        if commit.delete or commit.trim is not None:
+            self._words.forgotten(db)
+            self._bodies.removed(db, n, head, known.runs.data)
 
     def _known(self, db: Connection, ref: Ref) -> Known | None:
         if self._bodies.meet(db, ref):
@@ -186,7 +211,7 @@ class RowBackend:
             row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
             if row is None:
                 return None
-            known = self._heads[ref] = Known(row[0], head_of(row))
+            known = self._heads[ref] = Known(row[0], head_of(row), OpenRuns(row[-1]))
         return known
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
@@ -206,34 +231,29 @@ class RowBackend:
             if head.tags is not saved.tags:
                 write_tags(db, known.n, saved.tags, head.tags)
                 known.tags = encode(head.tags)
-            values = head_values(head, known.tags)
             if only_grew(head, saved):
-                rev, last, _, _, at, _, _, _, counts, _, crc = values
-                grown.append((rev, last, at, counts, crc, known.n))
+                grown.append((*grown_values(head, known.tags, known.runs.data), known.n))
             else:
-                db.execute(UPDATE_HEAD, (*values, known.n))
+                db.execute(UPDATE_HEAD, (*head_values(head, known.tags, known.runs.data), known.n))
         if len(grown) == 1:
             db.execute(GROW_HEAD, grown[0])
         elif grown:
             db.executemany(GROW_HEAD, grown)
 
-    def _void(self, db: Connection, n: int, first: int, last: int, hide: bool) -> None:
-        rows = db.execute(
-            f"SELECT n, {ENTRY} FROM entry WHERE head = ? AND seq BETWEEN ? AND ? AND void = ?",  # noqa: S608  # columns
-            (n, first, last, not hide),
-        ).fetchall()
+    def _void(self, db: Connection, known: Known, first: int, last: int, hide: bool) -> None:
         void = int(hide)
-        for row, head, seq, id, at, was, crc, body in rows:
-            # A row that is damaged stays so: its checksum must go on not to match.
-            sound = crc == entry_crc(head, seq, id, at, was, body)
-            new = entry_crc(head, seq, id, at, void, body) if sound else crc
-            db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
+        for rows in pages(db, known.n, known.runs.data, first, last):
+            for row, head, seq, id, at, was, crc, body in rows:
+                if was != void:
+                    # A row that is damaged stays so: its checksum must go on not to match.
+                    sound = crc == entry_crc(head, seq, id, at, was, body)
+                    new = entry_crc(head, seq, id, at, void, body) if sound else crc
+                    db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
 
-    def _remove(self, db: Connection, n: int, upto: int) -> None:
-        rows = db.execute("SELECT n, body FROM entry WHERE head = ? AND seq <= ?", (n, upto)).fetchall()
-        self._words.forget(db, rows)
-        db.execute("DELETE FROM entry WHERE head = ? AND seq <= ?", (n, upto))
-        self._words.forgotten(db)
+    def _remove(self, db: Connection, known: Known, first: int, last: int) -> None:
+        for rows in pages(db, known.n, known.runs.data, first, last):
+            self._words.forget(db, [(row[0], row[7]) for row in rows])
+            remove_rows(db, rows)
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""
@@ -254,36 +274,27 @@ class RowBackend:
         voided: bool = False,
     ) -> list[Entry]:
         """Entries of one log."""
-        where = "head = (SELECT n FROM head WHERE kind = ? AND id = ?) AND seq > ?"
-        values: list[Any] = [*ref, min(after, 2**63 - 1)]
-        if upto is not None:
-            where += " AND seq <= ?"
-            values.append(min(upto, 2**63 - 1))
-        if not voided:
-            where += " AND void = 0"
-        order = "DESC" if reverse else "ASC"
-        sql = f"SELECT {ENTRY} FROM entry WHERE {where}"  # noqa: S608  # the texts above
+        upto = ALL if upto is None else upto
         with self._guarded(), self._file.reader() as db:
-            if ids is None:
-                rows = db.execute(
-                    f"{sql} ORDER BY seq {order} LIMIT ?", (*values, -1 if limit is None else limit)
-                ).fetchall()
-            else:
-                rows = self._with_ids(db, sql, values, ids)
-                rows.sort(key=lambda row: row[1], reverse=reverse)
-                rows = rows[:limit]
+            db.execute("BEGIN")
+            try:
+                row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+                if row is None:
+                    return []
+                if ids is not None:
+                    rows = _with_ids(db, row[0], ids, after, upto)
+                    rows = [r for r in (rows[::-1] if reverse else rows) if voided or not r[5]][:limit]
+                else:
+                    rows = log_rows(db, row, after, upto, limit, reverse, voided)
+            finally:
+                db.execute("ROLLBACK")
         return [self._entry(row) for row in rows]
 
-    def _with_ids(self, db: Connection, sql: str, values: Sequence[Any], ids: Sequence[str]) -> list[Any]:
-        rows: list[Any] = []
-        for some in _chunks(list(dict.fromkeys(i for i in ids if i))):
-            rows += db.execute(f"{sql} AND id IN ({','.join('?' * len(some))})", (*values, *some)).fetchall()
-        return rows
-
     def _entry(self, row: Any) -> Entry:
-        head, seq, id, at, void, crc, packed = row
+        _, head, seq, id, at, void, crc, packed = row
         if crc != entry_crc(head, seq, id, at, void, packed):
-            return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), "its checksum does not match")
+            why = "its row is gone" if crc == GONE else "its checksum does not match"
+            return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
         try:
             return Entry(id or "", at, self._bodies.unpack(packed), seq, bool(void))
         except Corrupt as error:
@@ -385,6 +396,16 @@ class Guarded:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self._engine.errors):
             raise self._engine.explain(error, self._path) from error
+
+
+def _with_ids(db: Connection, n: int, ids: Sequence[str], after: int, upto: int) -> list[Any]:
+    """The rows of a log that carry one of the ids, in order."""
+    rows: list[Any] = []
+    for some in _chunks(list(dict.fromkeys(i for i in ids if i))):
+        marks = ",".join("?" * len(some))
+        sql = f"SELECT {ENTRY} FROM entry WHERE head = ? AND id IN ({marks})"  # noqa: S608  # columns, placeholders
+        rows += db.execute(sql, (n, *some)).fetchall()
+    return sorted((row for row in rows if after < row[2] <= upto), key=lambda row: row[2])
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

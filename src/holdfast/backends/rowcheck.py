@@ -11,8 +11,9 @@ from typing import Any
 from holdfast.backend import Problem
 from holdfast.backends.engine import Connection
 from holdfast.backends.rows import ENTRY, HEAD, SLOT, as_text, head_of
+from holdfast.backends.runs import unpacked
 from holdfast.errors import Corrupt
-from holdfast.plan import Entry, Ref
+from holdfast.plan import Entry, Head, Ref
 from holdfast.search import NORM
 
 
@@ -27,16 +28,35 @@ def row_problems(db: Connection, entry_of: Callable[[Any], Entry]) -> Iterator[P
             yield Problem(None, None, f"SQLite: {line}")
     db.execute("BEGIN")
     try:
-        yield from _heads(db)
+        logs: dict[Any, Led] = {}
+        yield from _heads(db, logs)
         yield from _slots(db)
-        yield from _entries(db, entry_of)
+        yield from _entries(db, entry_of, logs)
         yield from _words(db)
     finally:
         db.execute("ROLLBACK")
 
 
-def _heads(db: Connection) -> Iterator[Problem]:
-    """Damaged heads, and those that a list by tag finds wrongly or not at all."""
+class Led:
+    """What a head says of its log: the runs that lead to the entries, and how many of them have not been met yet."""
+
+    __slots__ = ("left", "runs")
+
+    def __init__(self, head: Head, runs: bytes) -> None:
+        self.runs = runs
+        self.left = head.last - max(head.base, head.trim)
+
+    def leads_to(self, db: Connection, n: int, seq: int, row: int) -> bool:
+        """Whether the entry `seq` of the head in row `n` is looked for in this row."""
+        runs = [run for run in unpacked(self.runs) if run.seq <= seq][-1:]
+        if not runs:
+            sql = "SELECT seq, n FROM run WHERE head = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+            runs = db.execute(sql, (n, seq)).fetchall()
+        return any(start + seq - first == row for first, start in runs)
+
+
+def _heads(db: Connection, logs: dict[Any, Led]) -> Iterator[Problem]:
+    """Damaged heads, and those that a list by tag finds wrongly or not at all. The sound ones join `logs`."""
     # A sum for each head instead of its tags, which stand in another order: little memory, and each table read once.
     sums: dict[Any, int] = {}
     for name, value, n in _all(db, "SELECT name, value, head FROM tag"):
@@ -48,6 +68,7 @@ def _heads(db: Connection) -> Iterator[Problem]:
         except Corrupt as error:
             yield Problem(Ref(as_text(row[1]), as_text(row[2])), None, error.message)
             continue
+        logs[row[0]] = Led(head, row[-1])
         if found != sum(map(hash, head.tags.items())):
             yield Problem(head.ref, None, "the rows that it is found by do not agree with its tags")
     for n in sums:
@@ -60,14 +81,26 @@ def _slots(db: Connection) -> Iterator[Problem]:
         yield Problem(Ref(as_text(kind), as_text(id)), None, "its place in the list by time is not that of its time")
 
 
-def _entries(db: Connection, entry_of: Callable[[Any], Entry]) -> Iterator[Problem]:
+def _entries(db: Connection, entry_of: Callable[[Any], Entry], logs: dict[Any, Led]) -> Iterator[Problem]:
+    """Damaged entries, those that nothing leads to, and logs that lack some."""
     columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
-    sql = f"SELECT e.n, h.kind, h.id, {columns} FROM entry e LEFT JOIN head h ON h.n = e.head ORDER BY e.n"  # noqa: S608
+    sql = f"SELECT h.kind, h.id, {columns} FROM entry e LEFT JOIN head h ON h.n = e.head ORDER BY e.n"  # noqa: S608
     for row in _all(db, sql):
-        if row[1] is None:
-            yield Problem(None, row[4], f"row {row[0]} belongs to no session")
-        elif fault := entry_of(row[3:]).fault:
-            yield Problem(Ref(row[1], row[2]), row[4], fault)
+        kind, id, number, n, seq = row[:5]
+        log = logs.get(n)
+        if log is not None:
+            log.left -= 1
+        if kind is None:
+            yield Problem(None, seq, f"row {number} belongs to no session")
+        elif fault := entry_of(row[2:]).fault:
+            yield Problem(Ref(kind, id), seq, fault)
+        elif log is not None and not log.leads_to(db, n, seq, number):
+            yield Problem(Ref(kind, id), None, f"event {seq} is in row {number}, where it is not looked for")
+    for n, log in logs.items():
+        if log.left:
+            ref = Ref(*db.execute("SELECT kind, id FROM head WHERE n = ?", (n,)).fetchone())
+            what = f"{log.left} of its events are not there" if log.left > 0 else f"it has {-log.left} events too many"
+            yield Problem(ref, None, what)
 
 
 def _words(db: Connection) -> Iterator[Problem]:

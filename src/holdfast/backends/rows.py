@@ -13,10 +13,10 @@ from holdfast.backends.engine import Connection
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
 
-HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc"
+HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc, runs"
 """Columns of a head, in the order in which `head_of` takes them."""
-ENTRY = "head, seq, id, at, void, crc, body"
-"""Columns of an entry; its body is packed."""
+ENTRY = "n, head, seq, id, at, void, crc, body"
+"""Columns of an entry; `head` is the row of its head, and its body is packed."""
 FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 
@@ -28,9 +28,9 @@ _counts = msgspec.json.Decoder(dict[str, int]).decode
 
 UPDATE_HEAD = (
     "UPDATE head SET rev = ?, last = ?, base = ?, trim = ?, at = ?, slot = ?, dead = ?, tags = ?, counts = ?, "
-    "body = ?, crc = ? WHERE n = ?"
+    "body = ?, crc = ?, runs = ? WHERE n = ?"
 )
-GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ? WHERE n = ?"
+GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ?, runs = ? WHERE n = ?"
 SLOT = 14
 """Bits of microseconds that make a slot of the index by time: 16 ms."""
 
@@ -47,12 +47,19 @@ def only_grew(head: Head, saved: Head) -> bool:
     )
 
 
-def head_values(head: Head, tags: bytes) -> tuple[Any, ...]:
-    """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones."""
+def head_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
+    """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones, `runs` see `OpenRuns`."""
     counts = encode(head.counts)
-    crc = _head_crc(*head.ref, head.rev, head.last, head.base, head.trim, head.at, head.dead, tags, counts, head.body)
-    slot = head.at >> SLOT
-    return head.rev, head.last, head.base, head.trim, head.at, slot, head.dead, tags, counts, head.body, crc
+    kind, id = head.ref
+    rev, last, base, trim, at, dead, body = head.rev, head.last, head.base, head.trim, head.at, head.dead, head.body
+    crc = _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs)
+    return rev, last, base, trim, at, at >> SLOT, dead, tags, counts, body, crc, runs
+
+
+def grown_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
+    """The columns of `GROW_HEAD` but the row number."""
+    rev, last, _, _, at, _, _, _, counts, _, crc, _ = head_values(head, tags, runs)
+    return rev, last, at, counts, crc, runs
 
 
 def _head_crc(
@@ -67,9 +74,11 @@ def _head_crc(
     tags: bytes,
     counts: bytes,
     body: bytes,
+    runs: bytes,
 ) -> int:
     numbers = _head_numbers(rev, last, base, trim, at, dead)
-    return crc32(b"\0".join((kind.encode(), id.encode(), numbers, tags, counts, body)))
+    # Runs came later: a head without any has the checksum that it always had.
+    return crc32(runs, crc32(b"\0".join((kind.encode(), id.encode(), numbers, tags, counts, body))))
 
 
 def head_of(row: Any) -> Head:
@@ -78,9 +87,9 @@ def head_of(row: Any) -> Head:
     Raises:
         Corrupt: its checksum does not match.
     """
-    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc = row
+    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc, runs = row
     try:
-        sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body)
+        sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs)
     except (TypeError, AttributeError, UnicodeError, error):
         sound = False  # a flipped bit may change a column's type
     if not sound:
@@ -99,17 +108,17 @@ def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: b
         return -1  # a flipped bit may change a column's type; no checksum is negative
 
 
-def insert_head(db: Connection, head: Head) -> int:
+def insert_head(db: Connection, head: Head, runs: bytes = b"") -> int:
     """Write a new head; its row number."""
     db.execute(
-        "INSERT INTO head (rev, last, base, trim, at, slot, dead, tags, counts, body, crc, kind, id) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*head_values(head, encode(head.tags)), *head.ref),
+        "INSERT INTO head (rev, last, base, trim, at, slot, dead, tags, counts, body, crc, runs, kind, id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*head_values(head, encode(head.tags), runs), *head.ref),
     )
     return db.execute("SELECT last_insert_rowid()").fetchone()[0]
 
 
-_INSERT_ENTRY = f"INSERT INTO entry ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
+_INSERT_ENTRY = f"INSERT INTO entry ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
 
 
 def insert_entries(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -120,9 +129,28 @@ def insert_entries(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         db.executemany(_INSERT_ENTRY, rows)
 
 
-def entry_values(n: int, e: Entry, packed: bytes) -> tuple[Any, ...]:
-    """The columns of `ENTRY` for a new entry of the head in row `n`."""
-    return n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, packed), packed
+def newest_row(db: Connection) -> int:
+    """The number of the newest row; 0 if there is none."""
+    return db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
+
+
+class Numbers:
+    """The numbers that new rows of entries get: each one more than the newest."""
+
+    __slots__ = ("newest",)
+
+    def __init__(self, newest: int) -> None:
+        self.newest = newest
+
+    def take(self, count: int) -> int:
+        """The first of so many."""
+        self.newest += count
+        return self.newest - count + 1
+
+
+def entry_values(row: int, n: int, e: Entry, packed: bytes) -> tuple[Any, ...]:
+    """The columns of `ENTRY` for a new entry in a row, of the head in row `n`."""
+    return row, n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, packed), packed
 
 
 def write_tags(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:

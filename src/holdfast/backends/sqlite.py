@@ -101,7 +101,7 @@ class PackedBodies:
         """The rows hold the packed bodies themselves."""
         return packed
 
-    def removed(self, db: Connection, n: int, head: Head) -> None:
+    def removed(self, db: Connection, n: int, head: Head, runs: bytes) -> None:
         """They went with their rows."""
 
     def settle(self, db: Connection) -> None:
