@@ -164,8 +164,9 @@ class Tally:
 
     def _take(self, payload: AnyPayload) -> None:
         if isinstance(payload, Message):
-            self._count("messages", 1)
-            if payload.role == "user" and not self._titled and (title := title_of(payload)):
+            add = self.add
+            add["messages"] = add.get("messages", 0) + 1
+            if not self._titled and payload.role == "user" and (title := title_of(payload)):
                 self.defaults = {"title": title}
                 self._titled = True
             for part in payload.parts:

@@ -107,13 +107,18 @@ class Session:
         _check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
-        at = now()
-        entries = [self._entry(event, at, _key(key, index) if key else "") for index, event in enumerate(events)]
-        payloads = [e.payload if isinstance(e, Event) else e for e in events]
+        at = latest = now()
+        entries: list[Entry] = []
+        payloads: list[AnyPayload] = []
+        for index, event in enumerate(events):
+            entry = self._entry(event, at, _key(key, index) if key else "")
+            entries.append(entry)
+            payloads.append(event.payload if isinstance(event, Event) else event)
+            latest = entry.at if index == 0 else max(latest, entry.at)
         tally = Tally(payloads, titled="title" in self._head.tags)
         return Commit(
             ref=self._head.ref,
-            at=max(0, *[entry.at for entry in entries]),  # an event may be older than 1970, a last activity not
+            at=max(0, latest),  # an event may be older than 1970, a last activity not
             if_last=expect,
             append=entries,
             add=tally.add,

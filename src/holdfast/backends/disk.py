@@ -100,9 +100,11 @@ def whoami() -> str:
 def sign(fd: int) -> None:
     """Write into a lock file whose lock was taken who has it, so that whoever waits in vain can say so."""
     me = _signature(os.getpid())
-    with contextlib.suppress(OSError):  # a name is not worth failing for, on a full disk say
-        if read_at(fd, len(me), 0) != me:
+    try:
+        if read_at(fd, _SIGNATURE, 0) != me:
             write_at(fd, me, 0)
+    except OSError:  # noqa: S110  # a name is not worth failing for, on a full disk say
+        pass
 
 
 @functools.lru_cache(1)

@@ -49,34 +49,19 @@ def only_grew(head: Head, saved: Head) -> bool:
 
 def head_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
     """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones, `runs` see `OpenRuns`."""
-    counts = encode(head.counts)
-    kind, id = head.ref
-    rev, last, base, trim, at, dead, body = head.rev, head.last, head.base, head.trim, head.at, head.dead, head.body
-    crc = _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs)
-    return rev, last, base, trim, at, at >> SLOT, dead, tags, counts, body, crc, runs
+    rev, last, at, counts, crc, _ = grown_values(head, tags, runs)
+    return rev, last, head.base, head.trim, at, at >> SLOT, head.dead, tags, counts, head.body, crc, runs
 
 
 def grown_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
     """The columns of `GROW_HEAD` but the row number."""
-    rev, last, _, _, at, _, _, _, counts, _, crc, _ = head_values(head, tags, runs)
-    return rev, last, at, counts, crc, runs
+    counts = encode(head.counts)
+    kind, id = head.ref
+    numbers = _head_numbers(head.rev, head.last, head.base, head.trim, head.at, head.dead)
+    return head.rev, head.last, head.at, counts, _head_crc(kind, id, numbers, tags, counts, head.body, runs), runs
 
 
-def _head_crc(
-    kind: str,
-    id: str,
-    rev: int,
-    last: int,
-    base: int,
-    trim: int,
-    at: int,
-    dead: int,
-    tags: bytes,
-    counts: bytes,
-    body: bytes,
-    runs: bytes,
-) -> int:
-    numbers = _head_numbers(rev, last, base, trim, at, dead)
+def _head_crc(kind: str, id: str, numbers: bytes, tags: bytes, counts: bytes, body: bytes, runs: bytes) -> int:
     # Runs came later: a head without any has the checksum that it always had.
     return crc32(runs, crc32(b"\0".join((kind.encode(), id.encode(), numbers, tags, counts, body))))
 
@@ -89,7 +74,7 @@ def head_of(row: Any) -> Head:
     """
     _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc, runs = row
     try:
-        sound = crc == _head_crc(kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs)
+        sound = crc == _head_crc(kind, id, _head_numbers(rev, last, base, trim, at, dead), tags, counts, body, runs)
     except (TypeError, AttributeError, UnicodeError, error):
         sound = False  # a flipped bit may change a column's type
     if not sound:
