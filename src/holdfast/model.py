@@ -68,7 +68,7 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag
         return str(self.__struct_config__.tag)
 
 
-class Message(Payload, frozen=True, tag="message"):
+class Message(Payload, frozen=True, tag="message", gc=False):
     """Something said: `role` is system, user, assistant, tool or a word of the caller's own."""
 
     role: str
@@ -220,7 +220,7 @@ KnownPayload: TypeAlias = Message | Step | Usage | Report | Tasks | State | Summ
 AnyPayload: TypeAlias = KnownPayload | Custom | Other | Damaged
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of a session's log.
 
     `seq` is its number, from 1, without gaps; `at` its time in microseconds since 1970 UTC; `id` the idempotency key

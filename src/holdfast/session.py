@@ -201,44 +201,59 @@ class Session:
             Corrupt: an event is damaged; the error names it.
             NotFound, Deleted: the session is not there.
         """
-        if last is not None and last < 0:
-            raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
+        _check_last(last)
         wanted = {types} if isinstance(types, str) else None if types is None else set(types)
         after = min(max(after, 0), MAX_COUNT)
         upto = None if before is None else min(max(before - 1, 0), MAX_COUNT)
         if last is not None:
-            newest = self._pages(after, upto, last, wanted, True, hidden, damaged)
+            newest = self._newest(last, after, upto, wanted, hidden, damaged)
             return newest if reverse else iter(list(newest)[::-1])
-        return self._pages(after, upto, None, wanted, reverse, hidden, damaged)
+        return self._all(after, upto, wanted, reverse, hidden, damaged)
 
-    def _pages(
+    def _all(
         self,
         after: int,
         upto: int | None,
-        count: int | None,
         wanted: set[str] | None,
         reverse: bool,
         hidden: bool,
         damaged: OnDamage,
     ) -> Iterator[Event]:
-        first_page = True
+        for entries in self._pages(after, upto, PAGE, reverse, hidden):
+            for entry in entries:
+                event = self.decode(entry, damaged)
+                if wanted is None or event.type in wanted:
+                    yield event
+
+    def _newest(
+        self, count: int, after: int, upto: int | None, wanted: set[str] | None, hidden: bool, damaged: OnDamage
+    ) -> Iterator[Event]:
+        """The newest so many of the types that are wanted, newest first."""
+        if count == 0:
+            return
         # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
-        limit = PAGE if count is None else min(count, PAGE)
-        while count is None or count > 0:
+        for entries in self._pages(after, upto, min(count, PAGE), True, hidden):
+            for entry in entries:
+                event = self.decode(entry, damaged)
+                if wanted is None or event.type in wanted:
+                    yield event
+                    count -= 1
+                    if count == 0:
+                        return
+
+    def _pages(
+        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool
+    ) -> Iterator[Sequence[Entry]]:
+        """The log, some entries at a time; `limit` is the size of the first page."""
+        first_page = True
+        while True:
             entries = self._store.backend.read(
                 self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
             if len(entries) < limit and not (first_page and entries):
                 self._store.head(self.id)  # the end of a log and the end of its session are not the same
             first_page = False
-            for entry in entries:
-                event = self.decode(entry, damaged)
-                if wanted is None or event.type in wanted:
-                    yield event
-                    if count is not None:
-                        count -= 1
-                        if count == 0:
-                            return
+            yield entries
             if len(entries) < limit:
                 return
             after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
@@ -246,32 +261,51 @@ class Session:
 
     def decode(self, entry: Entry, damaged: OnDamage) -> Event:
         """An entry as an event."""
-        if not entry.fault:
-            try:
-                payload = codec.decode(entry.body, self._store.large)
-            except Corrupt as error:
-                return self._damaged(entry, error.message, damaged)
-            return Event(
-                payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
-            )
-        return self._damaged(entry, entry.fault, damaged)
-
-    def _damaged(self, entry: Entry, reason: str, damaged: OnDamage) -> Event:
-        if damaged == "raise":
-            raise Corrupt(
-                f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
-                "its bytes are kept, and events(damaged='keep') reads past it",
-                session=self.id,
-                seq=entry.seq,
-            )
-        payload = Damaged(reason, entry.body)
+        payload: AnyPayload
+        try:
+            payload = self._payload(entry)
+        except Corrupt as error:
+            if damaged == "raise":
+                raise
+            payload = Damaged(str(error.reason), entry.body)
         return Event(
             payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
         )
 
+    def _payload(self, entry: Entry) -> AnyPayload:
+        reason = entry.fault
+        if not reason:
+            try:
+                return codec.decode(entry.body, self._store.large)
+            except Corrupt as error:
+                reason = error.message
+        raise Corrupt(
+            f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
+            "its bytes are kept, and events(damaged='keep') reads past it",
+            session=self.id,
+            seq=entry.seq,
+            reason=reason,
+        )
+
     def messages(self, *, last: int | None = None) -> list[Message]:
-        """The conversation: every message that was not taken back, or the newest so many."""
-        return [e.payload for e in self.events(types="message", last=last) if isinstance(e.payload, Message)]
+        """The conversation: every message that was not taken back, or the newest so many.
+
+        Raises:
+            Corrupt: an event is damaged; the error names it.
+            NotFound, Deleted: the session is not there.
+        """
+        _check_last(last)
+        # Without an event around each payload: this is what a program does first when it resumes.
+        found: list[Message] = []
+        size = PAGE if last is None else min(last, PAGE)
+        for entries in self._pages(0, None, size, last is not None, False) if last != 0 else ():
+            for entry in entries:
+                payload = self._payload(entry)
+                if isinstance(payload, Message):
+                    found.append(payload)
+                    if len(found) == last:
+                        return found[::-1]
+        return found if last is None else found[::-1]
 
     def tail(
         self, *, after: int | None = None, last: int = 10, follow: bool = True, stop: threading.Event | None = None
@@ -395,6 +429,11 @@ def _key(key: str | None, index: int) -> str:
 
 JOINT = "\u241f"
 """Joins a batch's key and an event's place in it to the event's id; so no key of a caller's may hold it."""
+
+
+def _check_last(last: int | None) -> None:
+    if last is not None and last < 0:
+        raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
 
 
 def _check_key(key: str | None) -> None:

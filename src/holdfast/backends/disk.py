@@ -103,7 +103,7 @@ def sign(fd: int) -> None:
     try:
         if read_at(fd, _SIGNATURE, 0) != me:
             write_at(fd, me, 0)
-    except OSError:  # noqa: S110  # a name is not worth failing for, on a full disk say
+    except OSError:  # a name is not worth failing for, on a full disk say
         pass
 
 

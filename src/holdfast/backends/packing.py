@@ -39,7 +39,7 @@ class Packer:
         self._compressor = zstandard.ZstdCompressor(
             level=LEVEL, dict_data=current, write_checksum=False, write_dict_id=False
         )
-        self._decompress = _Decompress(self._dictionaries)
+        self._here = _Here(self._dictionaries)
 
     def pack(self, body: bytes) -> bytes:
         """The body, packed if that makes it smaller."""
@@ -55,20 +55,16 @@ class Packer:
         Raises:
             Corrupt: they are damaged, or need a dictionary that the store lacks.
         """
-        number = packed[0] if packed else -1
-        if number == 0:
-            return packed[1:]
         try:
-            return self._decompress[number](packed[1:])
-        except (zstandard.ZstdError, KeyError, MemoryError) as error:
+            return self._here.unpackers[packed[0]](packed[1:])
+        except (zstandard.ZstdError, KeyError, IndexError, MemoryError) as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
 
 
-class _Decompress(threading.local):
-    """A decompressor for each dictionary and thread: one must not be used by two at once."""
+class _Here(threading.local):
+    """What unpacks a body, by its first byte, for each thread: a decompressor must not be used by two at once."""
 
     def __init__(self, dictionaries: dict[int, zstandard.ZstdCompressionDict]) -> None:
-        self._made = {n: zstandard.ZstdDecompressor(dict_data=d).decompress for n, d in dictionaries.items()}
-
-    def __getitem__(self, number: int) -> Callable[[bytes], bytes]:
-        return self._made[number]
+        self.unpackers: dict[int, Callable[[bytes], bytes]] = {_RAW[0]: bytes}
+        for number, dictionary in dictionaries.items():
+            self.unpackers[number] = zstandard.ZstdDecompressor(dict_data=dictionary).decompress

@@ -77,6 +77,7 @@ class RowBackend:
         self._file = file
         self._engine = file.engine
         self._bodies = bodies
+        self._unpack = bodies.unpack
         self._facts = facts
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
         self._data_version = (0, -1)
@@ -296,9 +297,9 @@ class RowBackend:
             why = "its row is gone" if crc == GONE else "its checksum does not match"
             return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
         try:
-            return Entry(id or "", at, self._bodies.unpack(packed), seq, bool(void))
+            return Entry(id or "", at, self._unpack(packed), seq, void != 0)
         except Corrupt as error:
-            return Entry(id or "", at, packed, seq, bool(void), error.message)
+            return Entry(id or "", at, packed, seq, void != 0, error.message)
 
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
