@@ -45,7 +45,7 @@ class Counts(msgspec.Struct, frozen=True):
     cost: int = 0
 
 
-class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+class SessionInfo(msgspec.Struct, frozen=True):
     """What is known of a session without opening its log. Times are microseconds since 1970 UTC.
 
     `last` is the seq of its newest event, `rev` counts its changes.
@@ -77,28 +77,29 @@ def info_of(head: Head) -> SessionInfo:
     labels: list[str] = []
     models: list[str] = []
     for tag in tags:
-        if tag.startswith(_LABEL):
-            labels.append(tag[len(_LABEL) :])
-        elif tag.startswith(_MODEL):
-            models.append(tag[len(_MODEL) :])
-    return SessionInfo(
-        id=head.ref.id,
-        user=say("user"),
-        name=say("name"),
-        title=say("title"),
-        state=say("state", "unknown"),
-        parent=say("parent"),
-        agent=say("agent"),
-        project=say("project"),
-        labels=tuple(sorted(labels)) if labels else (),
-        models=tuple(sorted(models)) if models else (),
-        counts=msgspec.convert(head.counts, Counts) if head.counts else _NO_COUNTS,
-        metadata=body.get("metadata", {}),
-        config=body.get("config", {}),
-        created_at=created_at(head),
-        updated_at=head.at,
-        last=head.last,
-        rev=head.rev,
+        if ":" in tag:
+            if tag.startswith(_LABEL):
+                labels.append(tag[len(_LABEL) :])
+            elif tag.startswith(_MODEL):
+                models.append(tag[len(_MODEL) :])
+    return SessionInfo(  # by position, in the order of its fields: a list makes many
+        head.ref.id,
+        say("user"),
+        say("name"),
+        say("title"),
+        say("state", "unknown"),
+        say("parent"),
+        say("agent"),
+        say("project"),
+        tuple(sorted(labels)) if labels else (),
+        tuple(sorted(models)) if models else (),
+        msgspec.convert(head.counts, Counts) if head.counts else _NO_COUNTS,
+        body.get("metadata", {}),
+        body.get("config", {}),
+        int(say("created", "0")),
+        head.at,
+        head.last,
+        head.rev,
     )
 
 
