@@ -224,7 +224,7 @@ class Session:
                 self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
             if len(entries) < limit and not (first_page and entries):
-                self._store.head(self.id)  # the end of a log and the end of its session are not the same
+                self._check_there(damaged)
             first_page = False
             for entry in entries:
                 event = self.decode(entry, damaged)
@@ -238,6 +238,14 @@ class Session:
                 return
             after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
             limit = PAGE
+
+    def _check_there(self, damaged: OnDamage) -> None:
+        """The end of a log and the end of its session are not the same."""
+        try:
+            self._store.head(self.id)
+        except Corrupt:
+            if damaged == "raise":
+                raise
 
     def decode(self, entry: Entry, damaged: OnDamage) -> Event:
         """An entry as an event."""

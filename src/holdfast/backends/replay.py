@@ -103,19 +103,19 @@ class Replay:
         self._changed = False
         self._unfinished = False
 
-    def run(self) -> bool:
-        """Bring the rows in step. Whether they changed.
+    def run(self, *, anew: bool = False) -> bool:
+        """Bring the rows in step, or write them anew. Whether they changed.
 
         Raises:
             Corrupt: the log is another session's.
             Unavailable: it can't be read.
         """
         try:
-            return self._run()
+            return self._run(anew)
         except OSError as error:
             raise unavailable(error, f"{self.path} can't be read; nothing was stored") from error
 
-    def _run(self) -> bool:
+    def _run(self, anew: bool) -> bool:
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
@@ -128,7 +128,7 @@ class Replay:
         finally:
             os.close(fd)
         if self._n is not None:
-            if self._is_another(size, first, ended):
+            if anew or self._is_another(size, first, ended):
                 self._start_over()
             elif size == self._covered:
                 self._unfinished = not ended

@@ -6,22 +6,25 @@ A batch of commits is one transaction. The heads that this process wrote last ar
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast import search
-from holdfast.backend import Blobs, Hit, Problem, TextOf
+from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, WordIndex
 from holdfast.backends.listening import Listening
+from holdfast.backends.remains import forget_tags, remains
 from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     ENTRY,
     GROW_HEAD,
     HEAD,
+    MISPLACED,
     UPDATE_HEAD,
     as_bytes,
     as_number,
@@ -47,11 +50,15 @@ REMEMBERED = 4096
 
 
 class Known:
-    """A head with its row number, as it is in the file or, while a transaction runs, as it will be."""
+    """A head with its row number, as it is in the file or, while a transaction runs, as it will be.
 
-    __slots__ = ("head", "n", "saved", "tags")
+    `damaged` says that the file holds something else, of which this is what remains.
+    """
 
-    def __init__(self, n: int, head: Head) -> None:
+    __slots__ = ("damaged", "head", "n", "saved", "tags")
+
+    def __init__(self, n: int, head: Head, *, damaged: bool = False) -> None:
+        self.damaged = damaged
         self.n = n
         self.head = head
         self.saved = head
@@ -149,7 +156,7 @@ class RowBackend:
         rows: list[tuple[Any, ...]],
     ) -> Head | Refused:
         """Make one commit, but for the new entries, which join `rows`, and the head, which joins `changed`."""
-        known = self._known(db, commit.ref)
+        known = self._known(db, commit)
         ids = [entry.id for entry in commit.append if entry.id]
         if rows and (ids or commit.void or commit.delete or commit.trim is not None):
             insert_entries(db, rows)  # what follows must see them
@@ -174,20 +181,36 @@ class RowBackend:
             for span in commit.void:
                 self._void(db, known.n, span.first, span.last, span.hide)
             if commit.delete or commit.trim is not None:
-                self._remove(db, known.n, head.last if commit.delete else head.trim)
+                self._remove(db, known.n, None if commit.delete else head.trim)
                 self._bodies.removed(db, known.n, head)
+                if known.damaged:
+                    forget_tags(db, known.n)
+                    known.damaged = False
+                    self._heads[commit.ref] = known
         return head
 
-    def _known(self, db: Connection, ref: Ref) -> Known | None:
+    def _known(self, db: Connection, commit: Commit) -> Known | None:
+        ref = commit.ref
         if self._bodies.meet(db, ref):
             self._heads.pop(ref, None)
         known = self._heads.get(ref)
         if known is None:
-            row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+            row = self._row(db, ref)
             if row is None:
                 return None
-            known = self._heads[ref] = Known(row[0], head_of(row))
+            try:
+                head = head_of(row)
+            except Corrupt:
+                if self._bodies.mend(db, ref):
+                    return self._known(db, commit)
+                if not commit.delete:
+                    raise
+                return Known(row[0], remains(db, ref, row), damaged=True)  # not to be remembered: it may be refused
+            known = self._heads[ref] = Known(row[0], head)
         return known
+
+    def _row(self, db: Connection, ref: Ref) -> Any:
+        return db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
         """Those of the ids that the log holds."""
@@ -229,18 +252,27 @@ class RowBackend:
             new = entry_crc(head, seq, id, at, void, body) if sound else crc
             db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
 
-    def _remove(self, db: Connection, n: int, upto: int) -> None:
-        rows = db.execute("SELECT n, body FROM entry WHERE head = ? AND seq <= ?", (n, upto)).fetchall()
+    def _remove(self, db: Connection, n: int, upto: int | None) -> None:
+        """Remove the entries up to a seq, or all, also such as do not say theirs any more."""
+        where, values = ("head = ?", (n,)) if upto is None else ("head = ? AND seq <= ?", (n, upto))
+        rows = db.execute(f"SELECT n, body FROM entry WHERE {where}", values).fetchall()  # noqa: S608  # the texts above
         self._words.forget(db, rows)
-        db.execute("DELETE FROM entry WHERE head = ? AND seq <= ?", (n, upto))
+        db.execute(f"DELETE FROM entry WHERE {where}", values)  # noqa: S608  # the texts above
         self._words.forgotten(db)
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""
         with self._guarded(), self._file.reader() as db:
-            sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?"  # noqa: S608  # columns
-            rows = [db.execute(sql, ref).fetchone() for ref in refs]
-        return [None if row is None else head_of(row) for row in rows]
+            rows = [self._row(db, ref) for ref in refs]
+        return [None if row is None else self._head(row) for row in rows]
+
+    def _head(self, row: Any) -> Head:
+        """A row as a head.
+
+        Raises:
+            Corrupt: it is damaged.
+        """
+        return head_of(row)
 
     def read(
         self,
@@ -291,7 +323,7 @@ class RowBackend:
 
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         """Living heads, newest first."""
         want = limit
         with self._guarded(), self._file.reader() as db:
@@ -300,10 +332,26 @@ class RowBackend:
                 rows = db.execute(
                     f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, want)
                 ).fetchall()
-                heads = [head for row in rows if (head := _sound(row)) is not None]
+                heads = self._sound(rows)
                 if len(heads) >= limit or len(rows) < want:
-                    return heads[:limit]
+                    return heads
                 want += limit - len(heads)
+
+    def _sound(self, rows: Sequence[Any]) -> Heads:
+        """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
+        with contextlib.suppress(Corrupt):
+            return Heads(map(head_of, rows))
+        sound, damaged = list[Head](), list[Ref]()
+        for row in rows:
+            try:
+                head = self._head(row)
+            except Corrupt:
+                head = None
+            if head is not None and head.at == row[7] and row[-1] != MISPLACED:
+                sound.append(head)
+            else:
+                damaged.append(Ref(as_text(row[1]), as_text(row[2])))
+        return Heads(sound, damaged)
 
     def search(
         self,
@@ -393,11 +441,3 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         if not some:
             return
         yield some
-
-
-def _sound(row: Any) -> Head | None:
-    """A head for a list, which must not end at one that is damaged: `verify` names it, and asking for it says so."""
-    try:
-        return head_of(row)
-    except Corrupt:
-        return None
