@@ -229,6 +229,26 @@ def test_pages_come_to_an_end_when_a_place_in_the_list_is_wrong(tmp_path: Path, 
         assert {f.session for f in store.check().findings} == {"s2"}
 
 
+def test_words_that_no_longer_match_are_taken_out_with_their_session(tmp_path: Path) -> None:
+    """The index is told the words of what it forgets, and damaged events do not say theirs any more."""
+    with holdfast.open(url_of("sqlite", tmp_path)) as store:
+        fill(store)
+        store.session("other").append(note("something else"))
+        assert len(store.search("something")) == 1
+    with closing(sqlite3.connect(rows_of("sqlite", tmp_path))) as db, db:
+        body = "SELECT e.body FROM entry e JOIN head h ON h.n = e.head WHERE h.id = 'other'"
+        hurt = "SELECT n FROM head WHERE id = 'hurt'"
+        assert db.execute(f"UPDATE entry SET body = ({body}) WHERE head = ({hurt})").rowcount == 6
+        db.execute("DELETE FROM entry WHERE head = (SELECT n FROM head WHERE id = 'behind')")
+    with holdfast.open(url_of("sqlite", tmp_path)) as store:
+        store.delete("hurt")
+        store.delete("other")
+        session = store.session("new")
+        session.append(*(note("new") for _ in range(12)))  # in rows whose numbers were given before
+        assert [hit.session for hit in store.search("hurt")] == []
+        assert {hit.session for hit in store.search("new")} == {"new"}
+
+
 @pytest.mark.parametrize("flip", FLIPS)
 def test_in_a_folder_the_log_says_what_the_index_lost(tmp_path: Path, flip: str) -> None:
     with holdfast.open(url_of("files", tmp_path)) as store:

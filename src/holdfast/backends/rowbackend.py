@@ -255,8 +255,9 @@ class RowBackend:
     def _remove(self, db: Connection, n: int, upto: int | None) -> None:
         """Remove the entries up to a seq, or all, also such as do not say theirs any more."""
         where, values = ("head = ?", (n,)) if upto is None else ("head = ? AND seq <= ?", (n, upto))
-        rows = db.execute(f"SELECT n, body FROM entry WHERE {where}", values).fetchall()  # noqa: S608  # the texts above
-        self._words.forget(db, rows)
+        rows = db.execute(f"SELECT n, {ENTRY} FROM entry WHERE {where}", values).fetchall()  # noqa: S608  # the texts above
+        sound = all(crc == entry_crc(head, seq, id, at, void, body) for _, head, seq, id, at, void, crc, body in rows)
+        self._words.forget(db, [(row[0], row[-1]) for row in rows] if sound else None)
         db.execute(f"DELETE FROM entry WHERE {where}", values)  # noqa: S608  # the texts above
         self._words.forgotten(db)
 
