@@ -112,7 +112,7 @@ class Claim:
 
 
 class Claims:
-    """The claims of this process, by the real path of the file."""
+    """The claims of this process, by the real paths of the files."""
 
     def __init__(self) -> None:
         self._start()
@@ -128,11 +128,10 @@ class Claims:
         Raises:
             Invalid: this process has it open with the other one.
         """
-        real = os.path.realpath(path)
         with self._lock:
-            claim = self._files.get(real)
+            claim = self._files.get(path)
             if claim is None:
-                claim = self._files[real] = Claim(real)
+                claim = self._files[path] = Claim(path)
         claim.take(engine)
         return claim
 

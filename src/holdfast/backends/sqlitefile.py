@@ -33,7 +33,7 @@ class SQLiteFile:
     """The connections of one process to one file."""
 
     def __init__(self, path: str, engine: Engine, *, durable: bool, timeout: float) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.realpath(path)  # what SQLite opens: the files beside it must be the same by any name
         self.engine = engine
         self.durable = durable
         self.timeout = timeout
