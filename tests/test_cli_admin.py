@@ -101,7 +101,7 @@ def test_doctor_never_opens_the_database_file_itself(shell: Shell) -> None:
     assert done.returncode == 0, done.stderr
     opened = done.stderr.splitlines()  # the backend itself holds a guard on its file, and never lets go of it
     assert opened
-    assert all(line.endswith("backends/sqlitefile.py") for line in opened)
+    assert all(line.endswith("backends/claims.py") for line in opened)
 
 
 def completions(shell: Shell, *words: str) -> list[str]:

@@ -71,7 +71,7 @@ def test_every_shape_of_the_table_is_pinned() -> None:
 
 def test_lists_have_items_and_a_cursor_and_what_is_documented(shell: Shell) -> None:
     (shell.place / "bundle.jsonl").write_text(shell.ok("export", "s").out)
-    assert set(shell.ok("session", "list", "--json").json) == {"items", "cursor"}
+    assert set(shell.ok("session", "list", "--json").json) == {"items", "cursor", "damaged"}
     assert set(shell.ok("search", "nothing", "--json").json) == {"items", "cursor"}
     assert set(shell.ok("session", "show", "s", "--json").json) == {"items", "cursor", "session"}
     assert set(shell.ok("import", "bundle.jsonl", "--json").json) == {"items", "cursor", "events", "failed"}

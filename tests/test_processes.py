@@ -85,7 +85,7 @@ def test_two_hundred_callers_of_four_processes_get_one_new_session(backend: str,
         assert wrong(calls, found) == []
 
 
-@pytest.mark.parametrize("how", ["fork", "pool", "busy", "left"])
+@pytest.mark.parametrize("how", ["fork", "pool", "busy", "left", "two"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_forked_child_and_its_parent_go_on_with_an_open_store(backend: str, how: str, tmp_path: Path) -> None:
     url = url_of(backend, tmp_path)
@@ -102,6 +102,12 @@ if sys.platform == "linux":  # the locks are POSIX's, the guard is made of Linux
     @pytest.mark.parametrize("how", ["stray", "twice"])
     def test_a_stray_close_of_the_database_in_this_process_loses_nothing(how: str, tmp_path: Path) -> None:
         assert lost_by(how, tmp_path) == []
+
+    @pytest.mark.parametrize("how", ["beside", "lent"])
+    def test_a_read_sees_one_state_though_a_store_of_its_process_is_closed(how: str, tmp_path: Path) -> None:
+        before, after = output("locks", url_of("sqlite", tmp_path), how).splitlines()
+        assert before.startswith(b"(200, 200, 200, ")
+        assert after == before
 
     def test_without_the_guard_a_stray_close_loses_writes(tmp_path: Path) -> None:
         assert len(lost_by("unguarded", tmp_path)) > 10

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast import note
+from holdfast import note, user
 from holdfast.backends import migrate
 from holdfast.backends.engine import Engine
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
@@ -76,6 +76,20 @@ def test_a_store_that_is_closed_beside_a_stopped_writer_keeps_its_log(tmp_path: 
     with holdfast.open(url) as store:
         assert [event.payload for event in store.session("s").events()] == [note("hello")]
     assert not os.path.exists(f"{path}-wal")
+
+
+def test_a_file_that_has_two_names_has_one_lock_and_one_place_for_large_values(tmp_path: Path) -> None:
+    path, link = tmp_path / "store.db", tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)  # leads to nothing yet
+    with holdfast.open(f"sqlite://{link}?timeout=1") as store:
+        session = store.session("s")
+        session.append(user("large " * 50_000))
+        with a_stopped_writer(path), pytest.raises(Unavailable, match="locked for 1 s"):
+            session.append(note("more"))
+        with holdfast.open(f"sqlite://{path}") as same:
+            assert [str(part.content) for m in same.session("s").messages() for part in m.parts] == ["large " * 50_000]  # type: ignore[union-attr]
+    assert os.listdir(link.parent) == ["link.db"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("stdlib", "apsw"), ("apsw", "stdlib")])

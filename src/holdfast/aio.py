@@ -155,9 +155,9 @@ class AsyncStore:
         )  # fmt: skip
         return AsyncSession(self, session)
 
-    async def get(self, id: str) -> AsyncSession | None:
+    async def get(self, id: str, *, damaged: OnDamage = "raise") -> AsyncSession | None:
         """See `Store.get`."""
-        session = await self.run(self._store.get, id)
+        session = await self.run(self._store.get, id, damaged=damaged)
         return None if session is None else AsyncSession(self, session)
 
     async def exists(self, id: str) -> bool:

@@ -8,7 +8,7 @@ must not be built again below it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -30,6 +30,14 @@ class Hit(NamedTuple):
     ref: Ref
     entry: Entry
     score: float
+
+
+class Heads(list[Head]):
+    """Heads that were found, in order. `damaged` names those left out: they, or their places, can't be trusted."""
+
+    def __init__(self, heads: Iterable[Head] = (), damaged: Sequence[Ref] = ()) -> None:
+        super().__init__(heads)
+        self.damaged = tuple(damaged)
 
 
 class Problem(NamedTuple):
@@ -68,7 +76,11 @@ class Backend(Protocol):
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
         """Make commits in order, each on its own, as `plan` says; all are durable on return.
 
+        A head that can't be trusted can only be deleted: `plan` is given what is left of it, with a `last` and a `rev`
+        that nobody has been told.
+
         Raises:
+            Corrupt: a head can't be trusted; nothing of the whole batch was stored.
             Unavailable: nothing of the whole batch was stored.
             Uncertain: it can't be told.
         """
@@ -102,10 +114,11 @@ class Backend(Protocol):
 
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
 
-        One that can't be trusted is left out, so that it hides no other; `verify` names it.
+        One that can't be trusted is left out, so that it hides no other, and named in `damaged`. It does not count for
+        `limit`: fewer heads than that are the end.
         """
         ...
 

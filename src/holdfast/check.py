@@ -14,9 +14,10 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt
-from holdfast.info import SESSION, Tally, body_of
+from holdfast.info import SESSION, Tally, body_of, session_ref
 from holdfast.model import Damaged, Message
-from holdfast.plan import Entry, Head
+from holdfast.plan import Entry, Head, Ref
+from holdfast.salvage import logged_head
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -55,27 +56,46 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
             Finding(session=p.ref.id if p.ref else None, seq=p.seq, what=p.what) for p in store.backend.verify()
         ]
     sessions = events = 0
-    for head in _heads(store, session):
-        checked = _check_living(store, head)
+    for ref, head in _heads(store, session):
+        checked = _check_damaged(store, ref) if head is None else _check_living(store, head)
         if checked is None:
             continue
         sessions += 1
         count, found = checked
         events += count
         # The engine and the codec may both have met the same damage; one line for it is enough.
-        told = {(f.session, f.seq) for f in findings if f.seq is not None}
-        findings += [f for f in found if f.seq is None or (f.session, f.seq) not in told]
+        told = {(f.session, f.seq or f.what) for f in findings}
+        findings += [f for f in found if (f.session, f.seq or f.what) not in told]
     return CheckReport(sessions=sessions, events=events, findings=tuple(findings))
 
 
-def _heads(store: Store, session: str | None) -> Iterator[Head]:
+def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
+    """The sessions to check, with None for a head that can't be trusted."""
     if session is not None:
-        yield store.head(session)
+        try:
+            head = store.head(session)
+        except Corrupt:
+            head = None
+        yield session_ref(session), head
         return
     after: tuple[int, str] | None = None
-    while heads := store.backend.find(SESSION, {}, after=after, limit=PAGE):
-        yield from heads
+    while True:
+        heads = store.backend.find(SESSION, {}, after=after, limit=PAGE)
+        yield from ((ref, None) for ref in heads.damaged)
+        yield from ((head.ref, head) for head in heads)
+        if len(heads) < PAGE:
+            return
         after = (heads[-1].at, heads[-1].ref.id)
+
+
+def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:
+    """What is wrong with a session whose head can't be trusted: that, and what its log tells."""
+    try:
+        head = store.backend.get([ref])[0]
+    except Corrupt as error:
+        count, found = _check_session(store, logged_head(store.backend, ref))
+        return count, [Finding(session=ref.id, what=error.message), *found]
+    return None if head is None or head.dead else _check_living(store, head)
 
 
 def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:

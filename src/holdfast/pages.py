@@ -17,11 +17,16 @@ MAX_LIMIT = 10_000
 
 
 class Page(Generic[T]):
-    """Items, and the cursor of the page behind them: None at the end."""
+    """Items, and the cursor of the page behind them: None at the end.
 
-    def __init__(self, items: Sequence[T], cursor: str | None) -> None:
+    `damaged` has the ids of sessions that were left out because their heads can't be trusted; where one page ends and
+    the next begins, both may name the same.
+    """
+
+    def __init__(self, items: Sequence[T], cursor: str | None, damaged: Sequence[str] = ()) -> None:
         self.items = list(items)
         self.cursor = cursor
+        self.damaged = tuple(damaged)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -33,7 +38,8 @@ class Page(Generic[T]):
         return self.items[index]
 
     def __repr__(self) -> str:
-        return f"<Page of {len(self.items)}{'' if self.cursor is None else ', more'}>"
+        left_out = f", {len(self.damaged)} damaged left out" if self.damaged else ""
+        return f"<Page of {len(self.items)}{'' if self.cursor is None else ', more'}{left_out}>"
 
 
 def check_limit(limit: int) -> None:

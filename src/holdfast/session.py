@@ -219,7 +219,7 @@ class Session:
         hidden: bool,
         damaged: OnDamage,
     ) -> Iterator[Event]:
-        for entries in self._pages(after, upto, PAGE, reverse, hidden):
+        for entries in self._pages(after, upto, PAGE, reverse, hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
@@ -232,7 +232,7 @@ class Session:
         if count == 0:
             return
         # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
-        for entries in self._pages(after, upto, min(count, PAGE), True, hidden):
+        for entries in self._pages(after, upto, min(count, PAGE), True, hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
@@ -242,7 +242,7 @@ class Session:
                         return
 
     def _pages(
-        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool
+        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool, damaged: OnDamage
     ) -> Iterator[Sequence[Entry]]:
         """The log, some entries at a time; `limit` is the size of the first page."""
         first_page = True
@@ -251,13 +251,21 @@ class Session:
                 self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
             if len(entries) < limit and not (first_page and entries):
-                self._store.head(self.id)  # the end of a log and the end of its session are not the same
+                self._check_there(damaged)
             first_page = False
             yield entries
             if len(entries) < limit:
                 return
             after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
             limit = PAGE
+
+    def _check_there(self, damaged: OnDamage) -> None:
+        """The end of a log and the end of its session are not the same."""
+        try:
+            self._store.head(self.id)
+        except Corrupt:
+            if damaged == "raise":
+                raise
 
     def decode(self, entry: Entry, damaged: OnDamage) -> Event:
         """An entry as an event."""
@@ -298,7 +306,7 @@ class Session:
         # Without an event around each payload: this is what a program does first when it resumes.
         found: list[Message] = []
         size = PAGE if last is None else min(last, PAGE)
-        for entries in self._pages(0, None, size, last is not None, False) if last != 0 else ():
+        for entries in self._pages(0, None, size, last is not None, False, "raise") if last != 0 else ():
             for entry in entries:
                 payload = self._payload(entry)
                 if isinstance(payload, Message):

@@ -14,29 +14,29 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from holdfast import codec, search
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend, Heads, open_backend
 from holdfast.batch import Batcher
 from holdfast.check import CheckReport, check_store
-from holdfast.errors import Deleted, Denied, Exists, Invalid, NotFound
+from holdfast.errors import Corrupt, Deleted, Denied, Exists, Invalid, NotFound
 from holdfast.hits import SearchHit
 from holdfast.info import (
     SESSION,
     STATES,
     SessionInfo,
-    created_at,
     encode_body,
     filter_tags,
-    info_of,
     new_id,
     now,
     session_ref,
     tags_of,
 )
 from holdfast.large import LargeValues
+from holdfast.listing import list_sessions
 from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
-from holdfast.session import POLL, Session, refusal
+from holdfast.salvage import logged_head
+from holdfast.session import POLL, OnDamage, Session, refusal
 from holdfast.watch import Change, Watcher
 
 
@@ -182,13 +182,22 @@ class Store:
         tags = tags_of(labels=labels, **texts)
         return Commit(ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body))
 
-    def get(self, id: str) -> Session | None:
+    def get(self, id: str, *, damaged: OnDamage = "raise") -> Session | None:
         """The session with this id, or None.
 
+        Args:
+            damaged: `keep` gives also a session whose head can't be trusted. Nothing is known of it but its log, whose
+                events can be read (with `damaged="keep"` too); it can be deleted, and not be written to.
+
         Raises:
-            Corrupt: it is there and can't be read.
+            Corrupt: it is there and its head can't be trusted.
         """
-        head = self._head(id)
+        try:
+            head = self._head(id)
+        except Corrupt:
+            if damaged == "raise":
+                raise
+            head = logged_head(self.backend, session_ref(id))
         return None if head is None or head.dead else Session(self, head)
 
     def exists(self, id: str) -> bool:
@@ -227,7 +236,7 @@ class Store:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[SessionInfo]:
-        """Sessions, those that were active last first.
+        """Sessions, those that were active last first. What is damaged is left out, and named by the page's `damaged`.
 
         Args:
             user, state, label, agent, model, project, parent, name: Only those that carry exactly this.
@@ -240,26 +249,15 @@ class Store:
         tags = filter_tags(
             user=user, state=state, label=label, agent=agent, model=model, project=project, parent=parent, name=name
         )
-        start = None if since is None else to_micros(since)
-        end = None if until is None else to_micros(until)
-        needle = text.casefold() if text else None
-        filtered = needle is not None or end is not None
-        after = position_of(cursor)
-        found: list[Head] = []
-        while True:
-            size = max(limit, 1000) if filtered else limit + 1
-            heads = self.backend.find(SESSION, tags, after=after, limit=size)
-            for head in heads:
-                after = (head.at, head.ref.id)
-                if start is not None and head.at < start:
-                    return Page([info_of(h) for h in found], None)
-                if _overlaps(head, end) and _mentions(head, needle):
-                    found.append(head)
-                    if len(found) > limit:
-                        last = found[limit - 1]
-                        return Page([info_of(h) for h in found[:limit]], cursor_of([last.at, last.ref.id]))
-            if len(heads) < size:
-                return Page([info_of(h) for h in found], None)
+        return list_sessions(
+            self.backend,
+            tags,
+            start=None if since is None else to_micros(since),
+            end=None if until is None else to_micros(until),
+            text=text,
+            after=position_of(cursor),
+            limit=limit,
+        )
 
     def search(
         self,
@@ -310,10 +308,12 @@ class Store:
     def delete(self, id: str) -> None:
         """Delete a session for good: its events are gone, and a late writer can't bring it back.
 
+        One whose head is damaged is deleted like any other.
+
         Raises:
             NotFound, Deleted: there is none.
         """
-        self.head(id)
+        check_id(id, "session id")
         commit = Commit(ref=session_ref(id), at=now(), delete=True)
         result = self.batcher.commit(commit)
         if isinstance(result, Refused):
@@ -349,9 +349,12 @@ class Store:
         Raises:
             NotFound: there is none.
             Invalid: several could be meant; the message names some.
+            Corrupt: it is one whose head can't be trusted; `id` on the error names it.
         """
         if reference == "@last":
             newest = self.backend.find(SESSION, {}, limit=1)
+            if newest.damaged:
+                return Session(self, self.head(newest.damaged[0].id))
             if not newest:
                 raise NotFound("the store holds no session yet")
             return Session(self, newest[0])
@@ -359,26 +362,30 @@ class Store:
         if head is not None and not head.dead:
             return Session(self, head)
         found = self.backend.find(SESSION, {"name": reference}, limit=3)
-        found = found or self._starting_with(reference)
-        if len(found) == 1:
-            return Session(self, found[0])
-        if found:
-            some = ", ".join(repr(h.ref.id) for h in found)
-            raise Invalid(f"{reference!r} could be {some}; write more of the id", matches=[h.ref.id for h in found])
+        if not found and not found.damaged:
+            found = self._starting_with(reference)
+        ids = [head.ref.id for head in found] + [ref.id for ref in found.damaged]
+        if len(ids) == 1:
+            return Session(self, found[0] if found else self.head(ids[0]))
+        if ids:
+            some = ", ".join(map(repr, ids))
+            raise Invalid(f"{reference!r} could be {some}; write more of the id", matches=ids)
         if head is not None:
             raise Deleted(f"session {reference!r} was deleted", session=reference)
         raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
 
-    def _starting_with(self, prefix: str) -> list[Head]:
+    def _starting_with(self, prefix: str) -> Heads:
         found: list[Head] = []
+        damaged: list[Ref] = []
         after: tuple[int, str] | None = None
-        while len(found) < 3:
+        while len(found) + len(damaged) < 3:
             heads = self.backend.find(SESSION, {}, after=after, limit=1000)
             found += [h for h in heads if h.ref.id.startswith(prefix)]
+            damaged += [ref for ref in heads.damaged if ref.id.startswith(prefix)]
             if len(heads) < 1000:
                 break
             after = (heads[-1].at, heads[-1].ref.id)
-        return found[:3]
+        return Heads(found[:3], damaged[:3])
 
 
 def parse_query(query: str) -> search.Node | None:
@@ -391,16 +398,6 @@ def parse_query(query: str) -> search.Node | None:
         return search.parse(query)
     except search.QueryError as error:
         raise Invalid(str(error), query=query[:100]) from None
-
-
-def _overlaps(head: Head, end: int | None) -> bool:
-    return end is None or created_at(head) <= end
-
-
-def _mentions(head: Head, needle: str | None) -> bool:
-    if needle is None:
-        return True
-    return any(needle in head.tags.get(tag, "").casefold() for tag in ("name", "title"))
 
 
 def default_url() -> str:

@@ -2,8 +2,8 @@
 
 Parent and children append to one session at the same time and print each acknowledged text with one write. HOW is
 `fork` (a child and a grandchild), `pool` (multiprocessing's workers), `busy` (forks again and again while a thread
-appends, so that some child is born while a lock is held) or `left` (the parent closes its store while the child reads,
-another process writes, then the child).
+appends, so that some child is born while a lock is held), `left` (the parent closes its store while the child reads,
+another process writes, then the child) or `two` (there are two stores, and parent and child each close one and go on).
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def main(arguments: list[str]) -> None:
                 result.get()
         elif how == "busy":
             busy(store)
+        elif how == "two":
+            two(store)
         else:
             left(store)
         with holdfast.open(url) as again:
@@ -116,6 +118,27 @@ def left(store: Store) -> None:
     store.close()
     another_process(store.url)
     os.write(go, b".")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def two(store: Store) -> None:
+    """Fork with two stores on the same files; each side closes one of them and goes on with the other."""
+    second = holdfast.open(store.url)
+    append(second, "second")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            append(second, "second of the child")
+            store.close()
+            append(second, "last of the child")
+            second.close()
+            status = 0
+        finally:
+            os._exit(status)
+    append(store, "first of the parent")
+    second.close()
+    append(store, "last of the parent")
     assert os.waitpid(child, 0)[1] == 0
 
 

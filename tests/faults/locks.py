@@ -4,18 +4,22 @@ POSIX cancels all of a process's locks on a file when the process closes any des
 takes itself for the last one, and removes the log that this one goes on writing to (howtocorrupt.html 2.2 of SQLite).
 HOW is `stray` (somebody reads the files), `unguarded` (the same without our guard), `twice` (a second store on the same
 file is closed) or `audit` (count who opens the files while the store is at work). Prints each acknowledged text.
+`beside` and `lent` close a store while this process is amid a read of the same file, let another process write, and
+print what the read sees: with another store, or with the one that is closed.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 
 import holdfast
 from faults import command, environment
 from holdfast.backend import parse_url
-from holdfast.backends.sqlitefile import SQLiteFile
+from holdfast.backends.claims import Claim
+from holdfast.backends.sqlite import SQLiteBackend
 
 EVENTS = 50
 
@@ -37,16 +41,20 @@ def main(arguments: list[str]) -> None:
     url, how = arguments
     path = parse_url(url).path
     if how == "unguarded":
-        SQLiteFile._guard = lambda self: None  # type: ignore[method-assign]  # to see that it is needed
+        Claim.guard = lambda self: None  # type: ignore[method-assign]  # to see that it is needed
     store = holdfast.open(url)
     session = store.session("s")
-    if how == "other":
-        session.append(holdfast.user("other"))
+    if how in ("other", "much"):
+        for number in range(1 if how == "other" else 300):
+            session.append(holdfast.user(how if how == "other" else secrets.token_hex(4000 + number)))
         store.close()
         return
     if how == "audit":
         print(f"opened {audited(url, path)} times")
         store.close()
+        return
+    if how in ("beside", "lent"):
+        amid_a_read(store, url, how)
         return
     acknowledged = 0
     if how == "twice":
@@ -66,6 +74,28 @@ def main(arguments: list[str]) -> None:
             session.append(holdfast.user(str(acknowledged)))
         print(acknowledged, flush=True)
     os._exit(0)  # without closing the store: the last one to close would put its log in order
+
+
+def amid_a_read(store: holdfast.Store, url: str, how: str) -> None:
+    """One read, before and after another process wrote so much that the log is put in order and begun anew."""
+    for number in range(200):
+        store.session("s").append(holdfast.user(f"{number} " * 1000))
+    backend = store.backend
+    assert isinstance(backend, SQLiteBackend)
+    closed = holdfast.open(url) if how == "beside" else store
+    assert closed.session("s").last == 200
+    with backend._file.reader() as db:
+        db.execute("BEGIN")
+        db.execute("PRAGMA cache_size = 0")
+        print(db.execute(ALL).fetchone())
+        closed.close()
+        subprocess.run(command("locks", url, "much"), env=environment(), check=True, timeout=60)
+        print(db.execute(ALL).fetchone())
+        db.execute("ROLLBACK")
+    store.close()
+
+
+ALL = "SELECT (SELECT last FROM head), count(*), max(seq), sum(crc), sum(length(body)) FROM entry"
 
 
 def audited(url: str, path: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.backend import Hit, TextOf
+from holdfast.backend import Heads, Hit, TextOf
 from holdfast.backends.memory import MemoryBackend
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
@@ -56,15 +56,15 @@ class OrdersByTime(Mutant):
 
 @mutant
 class ListsEqualTimesTheOtherWay(Mutant):
-    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> list[Head]:
-        return sorted(super().find(kind, tags, **options), key=lambda h: (-h.at, h.ref.id))
+    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
+        return Heads(sorted(super().find(kind, tags, **options), key=lambda h: (-h.at, h.ref.id)))
 
 
 @mutant
 class SkipsEqualTimesBetweenPages(Mutant):
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         return super().find(kind, tags, after=None if after is None else (after[0], ""), limit=limit)
 
 
@@ -72,7 +72,7 @@ class SkipsEqualTimesBetweenPages(Mutant):
 class RepeatsTheLastOfAPage(Mutant):
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         return super().find(kind, tags, after=None if after is None else (after[0], after[1] + "\0"), limit=limit)
 
 
@@ -80,31 +80,31 @@ class RepeatsTheLastOfAPage(Mutant):
 class FiltersAfterTheLimit(Mutant):
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         fitting = {h.ref for h in super().find(kind, tags, limit=10**6)}
-        return [h for h in super().find(kind, {}, after=after, limit=limit) if h.ref in fitting]
+        return Heads(h for h in super().find(kind, {}, after=after, limit=limit) if h.ref in fitting)
 
 
 @mutant
 class TakesTheLackOfATagForAnyTag(Mutant):
-    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> list[Head]:
+    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
         return super().find(kind, {n: v for n, v in tags.items() if v is not None}, **options)
 
 
 @mutant
 class ListsTheDeleted(Mutant):
-    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> list[Head]:
+    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
         found = super().find(kind, tags, **options)
-        return [*found, *(h for h in self._heads.values() if h.dead and h.ref.kind == kind and not tags)]
+        return Heads([*found, *(h for h in self._heads.values() if h.dead and h.ref.kind == kind and not tags)])
 
 
 @mutant
 class ListsByTagsOfOld(Mutant):
     """An index that a change of tags does not reach."""
 
-    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> list[Head]:
+    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
         found = super().find(kind, {}, **options)
-        return [h for h in found if all(self._first(h).get(n) == v for n, v in tags.items())]
+        return Heads(h for h in found if all(self._first(h).get(n) == v for n, v in tags.items()))
 
     def _first(self, head: Head) -> Mapping[str, str]:
         if not hasattr(self, "_old"):
@@ -116,6 +116,13 @@ class ListsByTagsOfOld(Mutant):
         if isinstance(result, Head):
             self._first(result)
         return result
+
+
+@mutant
+class TakesTheOldestForDamaged(Mutant):
+    def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
+        found = super().find(kind, tags, **options)
+        return Heads(found, [head.ref for head in found if head.at == 0])
 
 
 # --- Searching ---

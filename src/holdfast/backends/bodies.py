@@ -28,6 +28,10 @@ class Bodies(Protocol):
         """A head is about to be changed: bring its rows in step with what is kept elsewhere. Whether they changed."""
         ...
 
+    def mend(self, db: Connection, ref: Ref) -> bool:
+        """The row of a head is damaged: write it anew from what is kept elsewhere. False if nothing is."""
+        ...
+
     def place(
         self, n: int, commit: Commit, before: Head | None, head: Head, entries: Sequence[Entry], packed: Sequence[bytes]
     ) -> Sequence[bytes]:

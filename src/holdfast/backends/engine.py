@@ -1,18 +1,13 @@
 """The SQLite library underneath: Python's own, or apsw where asked for. Connections, their settings, their errors.
 
 Both libraries speak nearly the same dialect (`execute`, `executemany`, `fetchone`); this module hides the rest.
-SQLite's locks belong to the process, and two copies of the library cancel each other's: `CLAIMS` keeps both from being
-used on one file.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
-from holdfast import forks
 from holdfast.backends.disk import unavailable
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable
 
@@ -124,49 +119,3 @@ def _code(error: Exception) -> int:
     """SQLite's extended result code, as either library gives it."""
     code = getattr(error, "sqlite_errorcode", None)
     return int(getattr(error, "extendedresult", 0) if code is None else code) or 0
-
-
-class Claims:
-    """Which library this process has each file open with."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._files: dict[str, tuple[str, int]] = {}
-        forks.watch(self)
-
-    def take(self, path: str, engine: Engine) -> str:
-        """Claim a file for one more store that opens it with this library; what `give_back` takes.
-
-        Raises:
-            Invalid: this process has it open with the other one.
-        """
-        real = os.path.realpath(path)
-        with self._lock:
-            name, stores = self._files.get(real, (engine.name, 0))
-            if name != engine.name:
-                raise Invalid(
-                    f"{path} is open in this process with engine={name}, and two SQLite libraries on one file damage "
-                    f"it; open it with engine={name}, or close it first",
-                    path=path,
-                    engine=name,
-                )
-            self._files[real] = (name, stores + 1)
-        return real
-
-    def give_back(self, real: str) -> None:
-        """A store that claimed the file was closed."""
-        with self._lock:
-            name, stores = self._files.pop(real)
-            if stores > 1:
-                self._files[real] = (name, stores - 1)
-
-    def before_fork(self) -> None:
-        """See `forks`."""
-
-    def after_fork(self, *, child: bool) -> None:
-        """See `forks`: the child has its parent's stores and claims, but perhaps a lock of a lost thread."""
-        if child:
-            self._lock = threading.Lock()
-
-
-CLAIMS = Claims()

@@ -46,12 +46,17 @@ class LogBodies:
     Args:
         root: The store's folder.
         durable: Whether a log is synced before its rows are committed.
-        adopt: Brings the rows of the log at a path in step with it, in the caller's transaction. Whether they changed.
+        adopt: Brings the rows of the log at a path in step with it, in the caller's transaction, or writes them anew.
+            Whether they changed.
         name_of: The name of the log of a head's row, below the root.
     """
 
     def __init__(
-        self, root: str, durable: bool, adopt: Callable[[Connection, str], bool], name_of: Callable[[int], str | None]
+        self,
+        root: str,
+        durable: bool,
+        adopt: Callable[[Connection, str, bool], bool],
+        name_of: Callable[[int], str | None],
     ) -> None:
         self.root = root
         self.unsynced: set[str] = set()
@@ -80,7 +85,14 @@ class LogBodies:
             if log.is_at_its_place():
                 return False
             self._logs.pop(ref).close()
-        return self._adopt(db, log_name(ref))
+        return self._adopt(db, log_name(ref), False)
+
+    def mend(self, db: Connection, ref: Ref) -> bool:
+        """Take in all of the log."""
+        log = self._logs.pop(ref, None)
+        if log is not None:
+            log.close()
+        return self._adopt(db, log_name(ref), True)
 
     def place(
         self,

@@ -27,7 +27,7 @@ from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
-from holdfast.backends.logcheck import log_problems
+from holdfast.backends.logcheck import head_in_log, log_problems
 from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
@@ -170,10 +170,13 @@ class FilesBackend(RowBackend):
         for kind in os.listdir(base):
             sync_dir(os.path.join(base, kind))
 
-    def _adopt(self, db: Connection, name: str) -> bool:
-        """Bring the rows of one log in step with it: a writer may have been killed. Whether they changed."""
+    def _adopt(self, db: Connection, name: str, anew: bool) -> bool:
+        """Bring the rows of one log in step with it: a writer may have been killed. Whether they changed.
+
+        Rows that are damaged are written `anew`, as if the index had been deleted.
+        """
         replay = Replay(db, self.root, name, Trust.ROWS, self._numbers)
-        changed = replay.run()
+        changed = replay.run(anew=anew)
         if not replay.is_settled():
             replay.settle()
             try:
@@ -182,6 +185,16 @@ class FilesBackend(RowBackend):
             except OSError as error:
                 raise unavailable(error, f"{name} can't be made durable; nothing was stored") from error
         return changed
+
+    def _head(self, row: Any) -> Head:
+        """As for any row; but what is damaged in the index may be whole in the log."""
+        try:
+            return super()._head(row)
+        except Corrupt:
+            head = head_in_log(self._file, self.root, row[0])
+            if head is None:
+                raise
+            return head
 
     def _name_of(self, n: int) -> str | None:
         with self._guarded(), self._file.reader() as db:

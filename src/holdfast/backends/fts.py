@@ -113,18 +113,23 @@ class WordIndex:
         except Corrupt:
             return ""  # what can't be read has no words; `verify` names it
 
-    def forget(self, db: Connection, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Before rows leave the table `entry`: take their words out, in the caller's transaction."""
+    def forget(self, db: Connection, rows: Iterable[tuple[int, bytes]] | None) -> None:
+        """Before rows leave the table `entry`: take their words out, in the caller's transaction.
+
+        None stands for rows of which some are damaged. Told other words than it holds, the index would break: it is
+        begun anew by the next search.
+        """
         mark = self._mark(db)
         if mark is None:
             return
         try:
-            gone = [(n, self._text_of(self._unpack(body))) for n, body in rows if n <= mark]
+            gone = None if rows is None else [(n, self._text_of(self._unpack(body))) for n, body in rows if n <= mark]
         except Corrupt:
-            # Told other words than it holds, the index would break: it is begun anew by the next search.
+            gone = None
+        if gone is None:
             db.execute("DELETE FROM meta WHERE name = 'fts_norm'")
-            return
-        db.executemany("INSERT INTO fts (fts, rowid, text) VALUES ('delete', ?, ?)", gone)
+        else:
+            db.executemany("INSERT INTO fts (fts, rowid, text) VALUES ('delete', ?, ?)", gone)
 
     def forgotten(self, db: Connection) -> None:
         """After rows left: numbers of rows at the end may come again, so the index must read them again."""

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from holdfast.backend import Problem
+from holdfast.backends.disk import unavailable
 from holdfast.backends.jsonl import log_name, same_head
 from holdfast.backends.logfile import first_checksum, unpacked
 from holdfast.backends.replay import fits, lines
@@ -50,15 +51,7 @@ def _compared(file: SQLiteFile, root: str, name: str, row: Any) -> list[Problem]
     except Corrupt:
         return []  # who reads the rows tells
     path = _written_with(os.path.join(root, name), first)
-    head: Head | None = None
-    following = 1
-    damaged: list[int] = []
-    for offset, _, line in lines(path, 0, size):
-        if line is None or not fits(line, head, following):
-            damaged.append(offset)
-            continue
-        head = line.changed(head)
-        following = line.append[-1].seq + 1 if line.append else following
+    head, damaged = _folded(path, size)
     problems = [
         Problem(known.ref, None, f"the line at byte {offset} of {name} is damaged: its checksum does not match")
         for offset in _unknown_to_rows(file, n, damaged)
@@ -70,6 +63,37 @@ def _compared(file: SQLiteFile, root: str, name: str, row: Any) -> list[Problem]
         what = f"the index does not agree with {name}; close the store and delete index.db to build it again"
         problems.append(Problem(known.ref, None, what))
     return problems
+
+
+def _folded(path: str, size: int) -> tuple[Head | None, list[int]]:
+    """The head that a log tells up to a size, and the offsets of damaged lines."""
+    head: Head | None = None
+    following = 1
+    damaged: list[int] = []
+    for offset, _, line in lines(path, 0, size):
+        if line is None or not fits(line, head, following):
+            damaged.append(offset)
+            continue
+        head = line.changed(head)
+        following = line.append[-1].seq + 1 if line.append else following
+    return head, damaged
+
+
+def head_in_log(file: SQLiteFile, root: str, n: int) -> Head | None:
+    """The head that the log of a row tells, read all; None if any of it is damaged or not there."""
+    with file.reader() as db:
+        found = db.execute("SELECT name, size, first FROM log WHERE head = ?", (n,)).fetchone()
+    if found is None:
+        return None
+    name, size, first = found
+    path = os.path.join(root, name)
+    try:
+        head, damaged = _folded(_written_with(path, first), size)
+        return head if not damaged and os.stat(path).st_size >= size else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unavailable(error, f"{path} can't be read") from error
 
 
 def _written_with(path: str, first: int) -> str:

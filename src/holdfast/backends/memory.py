@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from holdfast import search
-from holdfast.backend import Blobs, Hit, Problem, TextOf
+from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 
@@ -110,13 +110,13 @@ class MemoryBackend:
 
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         """Living heads, newest first."""
         with self._lock:
             heads = list(self._heads.values())
         found = [h for h in heads if h.ref.kind == kind and not h.dead and _carries(h, tags)]
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
-        return [h for h in found if after is None or (h.at, h.ref.id) < after][:limit]
+        return Heads([h for h in found if after is None or (h.at, h.ref.id) < after][:limit])
 
     def search(
         self,

@@ -108,19 +108,19 @@ class Replay:
         self._changed = False
         self._unfinished = False
 
-    def run(self) -> bool:
-        """Bring the rows in step. Whether they changed.
+    def run(self, *, anew: bool = False) -> bool:
+        """Bring the rows in step, or write them anew. Whether they changed.
 
         Raises:
             Corrupt: the log is another session's.
             Unavailable: it can't be read.
         """
         try:
-            return self._run()
+            return self._run(anew)
         except OSError as error:
             raise unavailable(error, f"{self.path} can't be read; nothing was stored") from error
 
-    def _run(self) -> bool:
+    def _run(self, anew: bool) -> bool:
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class Replay:
         finally:
             os.close(fd)
         if self._n is not None:
-            if self._is_another(size, first, ended):
+            if anew or self._is_another(size, first, ended):
                 self._start_over()
             elif size == self._covered:
                 self._unfinished = not ended
@@ -159,7 +159,7 @@ class Replay:
         row = self._db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (self._n,)).fetchone()  # noqa: S608  # columns
         if row is None:
             raise Corrupt(f"the index has no head for {self._name}; delete index.db to build it again")
-        self._runs = OpenRuns(row[-1])
+        self._runs = OpenRuns(row[-2])
         return head_of(row)
 
     def _start_over(self) -> None:
@@ -346,7 +346,7 @@ def forget_rows(db: Connection, n: int) -> None:
     row = db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (n,)).fetchone()  # noqa: S608  # columns
     try:
         head = head_of(row) if row is not None else Head(Ref("", ""))
-        for rows in pages(db, n, row[-1] if row else b"", max(head.base, head.trim) + 1, head.last):
+        for rows in pages(db, n, row[-2] if row else b"", max(head.base, head.trim) + 1, head.last):
             remove_rows(db, rows)
     except Corrupt:
         db.execute("DELETE FROM entry WHERE head = ?", (n,))

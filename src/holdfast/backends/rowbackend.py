@@ -6,22 +6,25 @@ A batch of commits is one transaction. The heads that this process wrote last ar
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast import search
-from holdfast.backend import Blobs, Hit, Problem, TextOf
+from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, WordIndex
 from holdfast.backends.listening import Listening
+from holdfast.backends.remains import forget_tags, remains
 from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     ENTRY,
     GROW_HEAD,
     HEAD,
+    MISPLACED,
     UPDATE_HEAD,
     Numbers,
     as_bytes,
@@ -41,7 +44,7 @@ from holdfast.backends.rows import (
     tag_filter,
     write_tags,
 )
-from holdfast.backends.runs import ALL, GONE, OpenRuns, forget, forget_all, log_rows, pages, remove_rows
+from holdfast.backends.runs import ALL, GONE, OpenRuns, forget, forget_all, log_rows, pages, remove_rows, scanned
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
@@ -51,11 +54,16 @@ REMEMBERED = 4096
 
 
 class Known:
-    """A head with its row number, as it is in the file or, while a transaction runs, as it will be."""
+    """A head with its row number, as it is in the file or, while a transaction runs, as it will be.
 
-    __slots__ = ("head", "n", "runs", "saved", "tags")
 
-    def __init__(self, n: int, head: Head, runs: OpenRuns) -> None:
+    `damaged` says that the file holds something else, of which this is what remains.
+    """
+
+    __slots__ = ("damaged", "head", "n", "runs", "saved", "tags")
+
+    def __init__(self, n: int, head: Head, runs: OpenRuns, *, damaged: bool = False) -> None:
+        self.damaged = damaged
         self.n = n
         self.head = head
         self.runs = runs
@@ -158,7 +166,7 @@ class RowBackend:
         rows: list[tuple[Any, ...]],
     ) -> Head | Refused:
         """Make one commit, but for the new entries, which join `rows`, and the head, which joins `changed`."""
-        known = self._known(db, commit.ref)
+        known = self._known(db, commit)
         ids = [entry.id for entry in commit.append if entry.id]
         if rows and (ids or commit.void or commit.delete or commit.trim is not None):
             insert_entries(db, rows)  # what follows must see them
@@ -203,17 +211,34 @@ class RowBackend:
         if commit.delete or commit.trim is not None:
             self._words.forgotten(db)
             self._bodies.removed(db, n, head, known.runs.data)
+        if known.damaged:
+            forget_tags(db, n)
+            known.damaged = False
+            self._heads[commit.ref] = known
 
-    def _known(self, db: Connection, ref: Ref) -> Known | None:
+    def _known(self, db: Connection, commit: Commit) -> Known | None:
+        ref = commit.ref
         if self._bodies.meet(db, ref):
             self._heads.pop(ref, None)
         known = self._heads.get(ref)
         if known is None:
-            row = db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+            row = self._row(db, ref)
             if row is None:
                 return None
-            known = self._heads[ref] = Known(row[0], head_of(row), OpenRuns(row[-1]))
+            try:
+                head = head_of(row)
+            except Corrupt:
+                if self._bodies.mend(db, ref):
+                    return self._known(db, commit)
+                if not commit.delete:
+                    raise
+                left = remains(db, ref, row)
+                return Known(row[0], left, OpenRuns(), damaged=True)  # not to be remembered: it may be refused
+            known = self._heads[ref] = Known(row[0], head, OpenRuns(row[-2]))
         return known
+
+    def _row(self, db: Connection, ref: Ref) -> Any:
+        return db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
         """Those of the ids that the log holds."""
@@ -252,16 +277,25 @@ class RowBackend:
                     db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
 
     def _remove(self, db: Connection, known: Known, first: int, last: int) -> None:
-        for rows in pages(db, known.n, known.runs.data, first, last):
-            self._words.forget(db, [(row[0], row[7]) for row in rows])
+        found = scanned(db, known.n) if known.damaged else pages(db, known.n, known.runs.data, first, last)
+        for rows in found:
+            sound = all(crc == entry_crc(n, seq, id, at, void, body) for _, n, seq, id, at, void, crc, body in rows)
+            self._words.forget(db, [(row[0], row[7]) for row in rows] if sound else None)
             remove_rows(db, rows)
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""
         with self._guarded(), self._file.reader() as db:
-            sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?"  # noqa: S608  # columns
-            rows = [db.execute(sql, ref).fetchone() for ref in refs]
-        return [None if row is None else head_of(row) for row in rows]
+            rows = [self._row(db, ref) for ref in refs]
+        return [None if row is None else self._head(row) for row in rows]
+
+    def _head(self, row: Any) -> Head:
+        """A row as a head.
+
+        Raises:
+            Corrupt: it is damaged.
+        """
+        return head_of(row)
 
     def read(
         self,
@@ -303,7 +337,7 @@ class RowBackend:
 
     def find(
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[Head]:
+    ) -> Heads:
         """Living heads, newest first."""
         want = limit
         with self._guarded(), self._file.reader() as db:
@@ -312,10 +346,26 @@ class RowBackend:
                 rows = db.execute(
                     f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, want)
                 ).fetchall()
-                heads = [head for row in rows if (head := _sound(row)) is not None]
+                heads = self._sound(rows)
                 if len(heads) >= limit or len(rows) < want:
-                    return heads[:limit]
+                    return heads
                 want += limit - len(heads)
+
+    def _sound(self, rows: Sequence[Any]) -> Heads:
+        """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
+        with contextlib.suppress(Corrupt):
+            return Heads(map(head_of, rows))
+        sound, damaged = list[Head](), list[Ref]()
+        for row in rows:
+            try:
+                head = self._head(row)
+            except Corrupt:
+                head = None
+            if head is not None and head.at == row[7] and row[-1] != MISPLACED:
+                sound.append(head)
+            else:
+                damaged.append(Ref(as_text(row[1]), as_text(row[2])))
+        return Heads(sound, damaged)
 
     def search(
         self,
@@ -415,11 +465,3 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         if not some:
             return
         yield some
-
-
-def _sound(row: Any) -> Head | None:
-    """A head for a list, which must not end at one that is damaged: `verify` names it, and asking for it says so."""
-    try:
-        return head_of(row)
-    except Corrupt:
-        return None

@@ -68,7 +68,7 @@ def _heads(db: Connection, logs: dict[Any, Led]) -> Iterator[Problem]:
         except Corrupt as error:
             yield Problem(Ref(as_text(row[1]), as_text(row[2])), None, error.message)
             continue
-        logs[row[0]] = Led(head, row[-1])
+        logs[row[0]] = Led(head, row[-2])
         if found != sum(map(hash, head.tags.items())):
             yield Problem(head.ref, None, "the rows that it is found by do not agree with its tags")
     for n in sums:

@@ -13,7 +13,7 @@ from holdfast.backends.engine import Connection
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
 
-HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc, runs"
+HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, crc"
 """Columns of a head, in the order in which `head_of` takes them."""
 ENTRY = "n, head, seq, id, at, void, crc, body"
 """Columns of an entry; `head` is the row of its head, and its body is packed."""
@@ -33,6 +33,8 @@ UPDATE_HEAD = (
 GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ?, runs = ? WHERE n = ?"
 SLOT = 14
 """Bits of microseconds that make a slot of the index by time: 16 ms."""
+MISPLACED = -1
+"""Stands for the checksum of a head that is found in another slot than that of its time."""
 
 
 def only_grew(head: Head, saved: Head) -> bool:
@@ -72,14 +74,16 @@ def head_of(row: Any) -> Head:
     Raises:
         Corrupt: its checksum does not match.
     """
-    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, crc, runs = row
+    _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, crc = row
     try:
         sound = crc == _head_crc(kind, id, _head_numbers(rev, last, base, trim, at, dead), tags, counts, body, runs)
     except (TypeError, AttributeError, UnicodeError, error):
         sound = False  # a flipped bit may change a column's type
     if not sound:
         raise Corrupt(
-            f"the head of {as_text(kind)} {as_text(id)!r} is damaged: its checksum does not match", id=as_text(id)
+            f"the head of {as_text(kind)} {as_text(id)!r} is damaged: its checksum does not match; its bytes are kept, "
+            "its events can still be read (get(id, damaged='keep'), session show), and a delete removes it",
+            id=as_text(id),
         )
     return Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, bool(dead))
 
@@ -180,7 +184,9 @@ def find_sql(
     db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
 ) -> tuple[str, list[Any]]:
     """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
-    columns = ", ".join(f"h.{name}" for name in HEAD.split(", "))
+    # A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
+    checked = {"crc": f"iif(h.slot IS h.at >> {SLOT}, h.crc, {MISPLACED})"}
+    columns = ", ".join(checked.get(name, f"h.{name}") for name in HEAD.split(", "))
     source, values = "head h", list[Any]()
     rarest = _rarest(db, tags)
     if rarest is not None:
@@ -194,8 +200,9 @@ def find_sql(
         values += [rarest[0], rarest[1]]
     values += more
     if after is not None:
-        where += " AND h.slot <= ? AND (h.at < ? OR (h.at = ? AND h.id < ?))"
-        values += [after[0] >> SLOT, after[0], after[0], after[1]]
+        # What is in a slot below comes later whatever time it says, so that what is damaged is met, too.
+        where += " AND h.slot <= ? AND (h.slot < ? OR h.at < ? OR (h.at = ? AND h.id < ?))"
+        values += [after[0] >> SLOT, after[0] >> SLOT, after[0], after[0], after[1]]
     return sql + where, values
 
 

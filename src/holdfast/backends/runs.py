@@ -122,6 +122,13 @@ def pages(db: Connection, n: int, data: bytes, first: int, last: int) -> Iterato
         yield [row for row in fetch(db, n, data, start, min(start + PAGE - 1, last)) if row[6] != GONE]
 
 
+def scanned(db: Connection, head: int) -> Iterator[Sequence[Any]]:
+    """Every row that says it is of this head, some at a time: where nothing can be relied on to lead to them."""
+    numbers = [n for (n,) in db.execute("SELECT n FROM entry WHERE head = ?", (head,)).fetchall()]
+    for start in range(0, len(numbers), TOGETHER):
+        yield _some(db, numbers[start : start + TOGETHER])
+
+
 def remove_rows(db: Connection, rows: Sequence[Any]) -> None:
     """Remove rows of entries."""
     db.executemany("DELETE FROM entry WHERE n = ?", [row[:1] for row in rows])
@@ -131,7 +138,7 @@ def log_rows(
     db: Connection, row: Any, after: int, upto: int, limit: int | None, reverse: bool, voided: bool
 ) -> list[Any]:
     """Rows of a log's entries; see `Backend.read`. `row` is that of its head, by `HEAD`."""
-    n, data = row[0], row[-1]
+    n, data = row[0], row[-2]
     try:
         head = head_of(row)
     except Corrupt:

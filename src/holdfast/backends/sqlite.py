@@ -89,6 +89,10 @@ class PackedBodies:
         """Nothing to bring in step."""
         return False
 
+    def mend(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
+        """The rows are all there is."""
+        return False
+
     def place(
         self,
         n: int,  # noqa: ARG002  # the protocol's

@@ -3,23 +3,21 @@
 What keeps it safe: every write transaction, with the checkpoint that it may bring about, runs under the lock of the
 file `<path>-lock`, so writers of all processes take turns and none meets "database is locked", and who only reads needs
 no lock, neither to open nor to close; nobody ever opens the
-database file itself but SQLite, because closing it again would cancel the process's locks on it
-(https://sqlite.org/howtocorrupt.html 2.2), and on Linux a guard of our own holds those locks a second time. All
-is closed while the process is forked.
+database file itself but SQLite, because closing it again would cancel the process's locks on it, which on Linux the
+guard holds a second time (see `claims`). All connections are closed while the process is forked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import struct
-import sys
 import threading
 from collections.abc import Generator
 
 from holdfast import forks
+from holdfast.backends.claims import CLAIMS
 from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sign, sync_dir, try_lock, unavailable, unlock
-from holdfast.backends.engine import CLAIMS, Connection, Engine
+from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.migrate import is_current, migrate
 from holdfast.errors import HoldfastError, Unavailable
 
@@ -35,7 +33,7 @@ class SQLiteFile:
     """The connections of one process to one file."""
 
     def __init__(self, path: str, engine: Engine, *, durable: bool, timeout: float) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.realpath(path)  # what SQLite opens: the files beside it must be the same by any name
         self.engine = engine
         self.durable = durable
         self.timeout = timeout
@@ -50,8 +48,8 @@ class SQLiteFile:
             self.created = self._create()
         except BaseException as error:
             self._closed = True
-            self._close_all()
-            CLAIMS.give_back(self._claim)
+            with self._claim.leaving(alone=False):
+                self._close_all()
             if isinstance(error, OSError):
                 raise unavailable(error, f"{self.path} can't be opened") from error
             if isinstance(error, engine.errors):
@@ -65,7 +63,6 @@ class SQLiteFile:
         self._lent = 0
         self._forking = False
         self._lock_fd = -1
-        self._guards: list[int] = []
         self.mutex = threading.RLock()
         self._pool = threading.Condition()
 
@@ -107,8 +104,8 @@ class SQLiteFile:
                 made = is_current(db)
             if made:
                 db.execute("PRAGMA query_only = 1")
+                self._claim.guard()
                 with self._pool:
-                    self._guard()
                     self._readers.append(db)
         except BaseException:
             made = False
@@ -159,8 +156,7 @@ class SQLiteFile:
         db = self.connect()
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            with self._pool:
-                self._guard()
+            self._claim.guard()
         except OSError as error:
             db.close()
             raise unavailable(error, f"{self.path} can't be opened") from error
@@ -229,7 +225,9 @@ class SQLiteFile:
                 self._lent -= 1
                 if db is not None:
                     self._readers.append(db)
-                while len(self._readers) > (0 if self._closed else MAX_READERS):
+                if self._closed and not self._lent:
+                    self._leave()
+                while len(self._readers) > MAX_READERS:
                     self._readers.pop().close()
                 self._pool.notify_all()
 
@@ -242,45 +240,35 @@ class SQLiteFile:
                 self._watches += 1
             return self._watches, int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
-    def _guard(self) -> None:
-        """Hold SQLite's shared locks once more, in a way that a stray close() in this process can't cancel."""
-        if sys.platform != "linux" or self._guards:
-            return
-        import fcntl
-
-        for path, start, length in ((self.path, 0x40000002, 510), (self.path + "-shm", 128, 1)):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._guards.append(fd)
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, start, length, 0))
-
     def close(self) -> None:
         """Close all connections; the last one of all processes checkpoints, if no writer has the lock."""
         with self.mutex, self._pool:
             if self._closed:
                 return
             self._closed = True
-            self._disconnect()
-        CLAIMS.give_back(self._claim)
+            if self._lent:
+                self._close_all()  # whoever reads goes on to the end of that, and the last one leaves
+            else:
+                self._leave()
 
-    def _disconnect(self) -> None:
-        """Close what is open; the caller holds `mutex` and `_pool`."""
+    def _leave(self) -> None:
+        """Close what is open and give the claim back; the caller holds `_pool`, and nothing is lent."""
         with contextlib.ExitStack() as stack:
+            alone = False
             with contextlib.suppress(HoldfastError, OSError):
                 stack.enter_context(locked(self.path + "-lock", min(self.timeout, PATIENCE)))
-                self._unguard()
-            # Without the lock the guard stays until the end, and SQLite, not being alone, leaves the log as it is.
-            self._close_all()
+                alone = True
+            with self._claim.leaving(alone=alone):
+                self._close_all()
 
     def _close_all(self) -> None:
         for db in [*self._readers, self._watch, self._writer]:
             if db is not None:
                 with contextlib.suppress(*self.engine.errors):
                     db.close()  # a checkpoint that fails here loses nothing: the log stays and is read again
-        for fd in [*self._guards, self._lock_fd]:
-            if fd >= 0:
-                os.close(fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
         self._readers.clear()
-        self._guards.clear()
         self._watch = self._writer = None
         self._lock_fd = -1
 
@@ -291,7 +279,7 @@ class SQLiteFile:
         self._forking = True
         self._pool.wait_for(lambda: not self._lent, self.timeout)
         if not self._closed:
-            self._disconnect()
+            self._close_all()
 
     def after_fork(self, *, child: bool) -> None:
         """See `forks`: whoever needs a connection opens it."""
@@ -302,10 +290,3 @@ class SQLiteFile:
             self._pool.notify_all()
             self._pool.release()
             self.mutex.release()
-
-    def _unguard(self) -> None:
-        if sys.platform == "linux" and self._guards:
-            import fcntl
-
-            for fd in self._guards:
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_UNLCK, 0, 0, 0, 0))

@@ -59,7 +59,7 @@ def info(app: App) -> None:
 def check(app: App, ref: str | None) -> None:
     """Read everything, or one session, and name whatever is damaged (exit code 5). Nothing is changed."""
     with app.store() as store:
-        report = store.check(session=None if ref is None else whole(store, ref).id)
+        report = store.check(session=None if ref is None else whole(store, ref, damaged="keep").id)
     if app.json:
         from holdfast.cli.shapes import check_shape
 

@@ -96,7 +96,11 @@ class App:
     def say(self, text: str) -> None:
         """Talk: a line on stderr, unless `-q`. Control characters are made safe."""
         if not self.quiet:
-            sys.stderr.write(safe(text) + "\n")
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Something is wrong, though the command goes on: a line on stderr, also with `-q`."""
+        sys.stderr.write(safe(text) + "\n")
 
 
 def check_there(url: str) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from holdfast.errors import HoldfastError, Invalid, NotFound
+from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 
 if TYPE_CHECKING:
-    from holdfast.session import Session
+    from holdfast.session import OnDamage, Session
     from holdfast.store import Store
 
 _WITH_SEQ = re.compile(r"(.+)@(\d{1,18})", re.DOTALL)
@@ -24,35 +24,55 @@ class Named(NamedTuple):
     seq: int | None
 
 
-def named(store: Store, reference: str) -> Named:
+def named(store: Store, reference: str, *, damaged: OnDamage = "raise") -> Named:
     """The session, or event, that a reference names.
+
+    Args:
+        damaged: As for `Store.get`.
 
     Raises:
         NotFound: there is none.
         Invalid: several sessions could be meant; the message names them.
+        Corrupt: its head can't be trusted.
     """
     try:
-        return Named(store.resolve(reference), None)
+        return Named(_resolved(store, reference, damaged), None)
     except NotFound:
         match = _WITH_SEQ.fullmatch(reference)
         if match is None:
             raise
-    session, seq = store.resolve(match[1]), int(match[2])
+    session, seq = _resolved(store, match[1], damaged), int(match[2])
     if not 1 <= seq <= session.last:
         raise NotFound(f"session {session.id!r} has no event {seq}; its newest is {session.last}", session=session.id)
     return Named(session, seq)
 
 
-def whole(store: Store, reference: str) -> Session:
+def _resolved(store: Store, reference: str, damaged: OnDamage) -> Session:
+    try:
+        return store.resolve(reference)
+    except Corrupt as error:
+        id = error.facts.get("id")
+        session = store.get(id, damaged=damaged) if isinstance(id, str) else None
+        if session is None:
+            raise
+        return session
+
+
+def whole(store: Store, reference: str, *, damaged: OnDamage = "raise") -> Session:
     """The session that a reference names, where an event would make no sense.
 
     Raises:
-        NotFound, Invalid: as `named`, or it names an event.
+        NotFound, Invalid, Corrupt: as `named`, or it names an event.
     """
-    session, seq = named(store, reference)
+    session, seq = named(store, reference, damaged=damaged)
     if seq is not None:
         raise Invalid(f"{reference!r} names one event; name the whole session: {session.id}", session=session.id)
     return session
+
+
+def left_out(id: str) -> str:
+    """What to tell of a session that a list can't show."""
+    return f"left out: the head of session {id!r} is damaged; `holdfast check {id}` says more"
 
 
 class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # older click's takes none

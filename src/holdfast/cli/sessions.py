@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.cli.app import FAILURE, App, Group, pass_app
-from holdfast.cli.refs import REF, named, whole
+from holdfast.cli.app import FAILURE, INTEGRITY, App, Group, pass_app
+from holdfast.cli.refs import REF, left_out, named, whole
 from holdfast.cli.terminal import Line
+from holdfast.errors import Corrupt
 
 if TYPE_CHECKING:
+    from holdfast.info import SessionInfo
     from holdfast.model import Event
     from holdfast.session import Session
 
@@ -59,11 +61,13 @@ def list_(app: App, **filters: Any) -> None:
     if app.json:
         from holdfast.cli.shapes import dumps, session_shape
 
-        app.items((dumps(session_shape(info)) for info in page), page.cursor)
+        app.items((dumps(session_shape(info)) for info in page), page.cursor, damaged=list(page.damaged))
+        _tell_damaged(app, page.damaged)
         return
     from holdfast.cli.terminal import ago, table
     from holdfast.clock import now
 
+    _tell_damaged(app, page.damaged)
     if not page.items:
         app.say("no session matches")
         return
@@ -84,6 +88,11 @@ def list_(app: App, **filters: Any) -> None:
         app.say(f"more: --cursor {page.cursor}")
 
 
+def _tell_damaged(app: App, damaged: Sequence[str]) -> None:
+    for id in damaged:
+        app.warn(left_out(id))
+
+
 @session.command(
     examples="""
     holdfast session show support-42
@@ -100,12 +109,16 @@ def list_(app: App, **filters: Any) -> None:
 @click.option("--full", is_flag=True, help="All of every output, however long.")
 @pass_app
 def show(app: App, ref: str, last: int | None, after: int, before: int | None, types: str | None, **how: bool) -> None:
-    """A session as a person reads it, or one event of it (REF@seq)."""
+    """A session as a person reads it, or one event of it (REF@seq).
+
+    Of one whose head is damaged its events are shown (exit code 5).
+    """
     with app.store() as store:
-        found, seq = named(store, ref)
+        found, seq = named(store, ref, damaged="keep")
         if seq is not None:
             after, before, how["hidden"], how["full"] = seq - 1, seq + 1, True, True
         wanted = types.split(",") if types else None
+        info = _info(found)
 
         def events(types: list[str] | None = wanted) -> Iterator[Event]:
             return found.events(
@@ -115,17 +128,29 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
         if app.json:
             from holdfast.cli.shapes import event_text, session_shape
 
-            app.items((event_text(found.id, event) for event in events()), session=session_shape(found.info()))
+            head = None if info is None else session_shape(info)
+            app.items((event_text(found.id, event) for event in events()), session=head)
         else:
-            app.lines(_shown(found, events, full=how["full"], headed=seq is None), paged=True)
+            app.lines(_shown(info if seq is None else None, events, full=how["full"]), paged=True)
+    if info is None:
+        app.warn(f"its head is damaged, so only its log is shown; `holdfast session delete {found.id}` removes it")
+        raise click.exceptions.Exit(INTEGRITY)
 
 
-def _shown(found: Session, events: Any, *, full: bool, headed: bool) -> Iterator[Line]:
+def _info(found: Session) -> SessionInfo | None:
+    """What is known of a session; None if its head is damaged."""
+    try:
+        return found.info()
+    except Corrupt:
+        return None
+
+
+def _shown(info: SessionInfo | None, events: Any, *, full: bool) -> Iterator[Line]:
     from holdfast.cli import show as view
     from holdfast.formats.calls import Outcomes
 
-    if headed:
-        yield from view.header(found.info())
+    if info is not None:
+        yield from view.header(info)
     outcomes = Outcomes()
     for event in events(["message", "step"]):  # a call stands before its result, so all are read once to pair them
         outcomes.take(event)
@@ -228,9 +253,12 @@ def label(app: App, ref: str, labels: tuple[str, ...], remove: tuple[str, ...]) 
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_app
 def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
-    """Delete sessions for good: their events are gone, and a late writer can't bring them back."""
+    """Delete sessions for good: their events are gone, and a late writer can't bring them back.
+
+    Also such whose heads are damaged.
+    """
     with app.store() as store:
-        found = list({s.id: s for s in (whole(store, ref) for ref in refs)}.values())
+        found = list({s.id: s for s in (whole(store, ref, damaged="keep") for ref in refs)}.values())
         if not yes:
             _confirm(app, found)
         for one in found:

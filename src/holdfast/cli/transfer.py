@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
-from holdfast.cli.refs import REF, whole
+from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.errors import Exists, HoldfastError
 from holdfast.formats.words import plural, safe_line
@@ -19,7 +20,6 @@ from holdfast.formats.words import plural, safe_line
 if TYPE_CHECKING:
     from holdfast.bundle import Copied
     from holdfast.importer import FileReport, Progress
-    from holdfast.session import Session
     from holdfast.sources import SourceFile
     from holdfast.store import Store
 
@@ -49,16 +49,18 @@ def export(
     if app.json and form != "jsonl" and output in (None, "-"):
         raise click.UsageError("with --json, md and html need -o FILE")
     with app.store() as store:
-        sessions = list(_all(store)) if everything else [whole(store, ref) for ref in refs]
-        ids = list(dict.fromkeys(session.id for session in sessions))
+        ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
+        ids = list(dict.fromkeys(ids))
         with _written(output, force) as file:
             damaged = _write(store, ids, form, hidden, file)
     if output not in (None, "-"):
-        app.data({"file": output, "format": form, "sessions": len(ids), "damaged": damaged}) if app.json else app.say(
-            f"{plural(len(ids), 'session')} written to {output}"
-        )
+        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
+        app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
+    for id in missing:
+        app.warn(left_out(id))
+    if damaged or missing:
         raise click.exceptions.Exit(INTEGRITY)
 
 
@@ -66,14 +68,27 @@ def _form_of(output: str) -> str:
     return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(os.path.splitext(output)[1], "jsonl")
 
 
-def _all(store: Store) -> Iterator[Session]:
+def _all(store: Store) -> tuple[list[str], list[str]]:
+    """The ids of all sessions, and of those that can't be read."""
+    ids: list[str] = []
+    damaged: list[str] = []
     cursor: str | None = None
     while True:
         page = store.sessions(limit=1000, cursor=cursor)
-        yield from (session for info in page if (session := store.get(info.id)) is not None)
+        ids += [info.id for info in page]
+        for id in page.damaged:
+            (ids if _is_readable(store, id) else damaged).append(id)
         cursor = page.cursor
         if cursor is None:
-            return
+            return list(dict.fromkeys(ids)), list(dict.fromkeys(damaged))
+
+
+def _is_readable(store: Store, id: str) -> bool:
+    """Whether all that is damaged about a session is its place in lists."""
+    try:
+        return store.exists(id)
+    except HoldfastError:
+        return False
 
 
 def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO) -> int:
@@ -161,15 +176,15 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
     check_there(source)
     done: list[Copied] = []
     with open(source) as here, open(target) as there:
-        sessions = [whole(here, ref) for ref in refs] if refs else list(_all(here))
-        for session in sessions:
+        ids = [whole(here, ref, damaged="keep").id for ref in refs] if refs else list(chain(*_all(here)))
+        for id in ids:
             try:
-                done.append(copy_session(here, there, session.id))
+                done.append(copy_session(here, there, id))
             except STORE_ERRORS:
                 _tell_copied(app, done)
                 raise
             except HoldfastError as error:
-                done.append(Copied(session=session.id, error=error))
+                done.append(Copied(session=id, error=error))
     _tell_copied(app, done)
     failed = [one.error for one in done if one.error is not None]
     if failed:

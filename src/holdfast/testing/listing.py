@@ -14,6 +14,7 @@ def pages(backend: Backend, size: int, tags: dict[str, str | None]) -> list[Head
     after: tuple[int, str] | None = None
     while page := backend.find("session", tags, after=after, limit=size):
         assert len(page) <= size
+        assert page.damaged == (), "what is sound is said to be damaged"
         assert after is None or (page[0].at, page[0].ref.id) < after, "a page begins above where the one before ended"
         found += page
         after = (page[-1].at, page[-1].ref.id)

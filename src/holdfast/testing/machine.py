@@ -204,6 +204,7 @@ class BackendMachine(RuleBasedStateMachine):
         after: tuple[int, str] | None = None
         while page := self.backend.find("session", tags, after=after, limit=size):
             found += page
+            assert page.damaged == (), "what is sound is said to be damaged"
             assert len(found) <= len(IDS), "pages tell something twice"
             after = (page[-1].at, page[-1].ref.id)
         assert found == self.model.find("session", tags)

@@ -1,0 +1,62 @@
+"""Which sessions a list shows: page by page, by tags that an engine finds and by what only looking at a head tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from holdfast.backend import Backend
+from holdfast.errors import Corrupt
+from holdfast.info import SESSION, SessionInfo, created_at, info_of
+from holdfast.pages import Page, cursor_of
+from holdfast.plan import Head
+
+
+def list_sessions(
+    backend: Backend,
+    tags: Mapping[str, str | None],
+    *,
+    start: int | None,
+    end: int | None,
+    text: str | None,
+    after: tuple[int, str] | None,
+    limit: int,
+) -> Page[SessionInfo]:
+    """A page of the sessions that carry the tags; see `Store.sessions` for the rest. Times are microseconds UTC."""
+    needle = text.casefold() if text else None
+    size = max(limit, 1000) if needle is not None or end is not None else limit + 1
+    found: list[Head] = []
+    damaged: list[str] = []
+    while True:
+        heads = backend.find(SESSION, tags, after=after, limit=size)
+        damaged += [ref.id for ref in heads.damaged]
+        for head in heads:
+            after = (head.at, head.ref.id)
+            if start is not None and head.at < start:
+                return _page(found, None, damaged)
+            if _overlaps(head, end) and _mentions(head, needle):
+                found.append(head)
+                if len(found) > limit:
+                    last = found[limit - 1]
+                    return _page(found[:limit], cursor_of([last.at, last.ref.id]), damaged)
+        if len(heads) < size:
+            return _page(found, None, damaged)
+
+
+def _page(heads: Iterable[Head], cursor: str | None, damaged: list[str]) -> Page[SessionInfo]:
+    infos: list[SessionInfo] = []
+    for head in heads:
+        try:
+            infos.append(info_of(head))
+        except Corrupt:
+            damaged.append(head.ref.id)
+    return Page(infos, cursor, damaged)
+
+
+def _overlaps(head: Head, end: int | None) -> bool:
+    return end is None or created_at(head) <= end
+
+
+def _mentions(head: Head, needle: str | None) -> bool:
+    if needle is None:
+        return True
+    return any(needle in head.tags.get(tag, "").casefold() for tag in ("name", "title"))

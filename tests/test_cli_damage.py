@@ -1,0 +1,96 @@
+"""What a shell is told of a session whose head is damaged, and what it can do about it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import user
+from shell import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A store with a sound session and one whose head is damaged."""
+    made = Shell(tmp_path)
+    with holdfast.open(made.url) as store:
+        for id in ("sound", "hurt"):
+            store.session(id, name=f"the {id} one").append(user("Hello"), user(f"I am {id}"))
+    with closing(sqlite3.connect(tmp_path / "store.db")) as db, db:
+        db.execute("UPDATE head SET body = x'00' WHERE id = 'hurt'")
+    return made
+
+
+def test_a_list_names_what_it_leaves_out(shell: Shell) -> None:
+    for quiet in ([], ["-q"]):
+        done = shell.ok(*quiet, "session", "list")
+        assert "sound" in done.out
+        assert "hurt" not in done.out
+        assert done.err == "left out: the head of session 'hurt' is damaged; `holdfast check hurt` says more\n"
+    done = shell.ok("session", "list", "--json")
+    assert [item["id"] for item in done.json["items"]] == ["sound"]
+    assert done.json["damaged"] == ["hurt"]
+
+
+@pytest.mark.parametrize("ref", ["hurt", "hur", "the hurt one", "@last"])
+def test_a_check_reports_it(shell: Shell, ref: str) -> None:
+    done = shell("check", ref)
+    assert done.code == 5
+    assert "hurt  the head of session 'hurt' is damaged: its checksum does not match" in done.out
+    assert done.out.endswith("1 session, 2 events: 1 found\n")
+    found = shell("check", ref, "--json").json
+    assert (found["ok"], found["events"], found["findings"][0]["session"]) == (False, 2, "hurt")
+    assert shell("check", "sound").code == 0
+
+
+def test_its_events_are_shown_and_can_be_appended_elsewhere(shell: Shell) -> None:
+    done = shell("session", "show", "hurt")
+    assert done.code == 5
+    assert "I am hurt" in done.out
+    assert "holdfast session delete hurt" in done.err
+    shown = shell("session", "show", "hurt", "--json", "--full")
+    assert (shown.code, shown.json["session"]) == (5, None)
+    payloads = [json.dumps(event["payload"]) for event in shown.json["items"]]
+    assert shell.ok("append", "saved", "--create", "--jsonl", stdin="\n".join(payloads)).out == "saved@2\n"
+    assert "I am hurt" in shell.ok("session", "show", "saved").out
+    one = shell("session", "show", "hurt@2")
+    assert one.code == 5
+    assert "I am hurt" in one.out
+
+
+def test_whoever_writes_is_told_what_to_do(shell: Shell) -> None:
+    for command in (["append", "hurt", "more"], ["session", "rename", "hurt", "x"], ["export", "hurt"]):
+        done = shell(*command)
+        assert done.code == 5
+        assert "delete" in done.err
+
+
+def test_it_is_deleted_on_purpose_only(shell: Shell) -> None:
+    assert shell("session", "delete", "hurt").code == 2
+    assert shell("check", "hurt").code == 5
+    assert shell.ok("session", "delete", "hurt", "--yes").out == "hurt\n"
+    assert shell.ok("check").out == "1 session, 2 events: all sound\n"
+    assert shell("append", "hurt", "late").code == 3
+    assert shell.ok("session", "list").err == ""
+
+
+def test_an_export_of_all_tells_what_is_missing(shell: Shell) -> None:
+    done = shell("export", "--all", "-o", "all.jsonl", "--json")
+    assert done.code == 5
+    assert (done.json["sessions"], done.json["left_out"]) == (1, ["hurt"])
+    assert "left out: the head of session 'hurt'" in done.err
+    assert shell.ok("import", "all.jsonl", "--store", "sqlite:other.db").code == 0
+
+
+def test_a_copy_of_all_tells_what_is_missing(shell: Shell) -> None:
+    done = shell("copy", "sqlite:store.db", "sqlite:other.db", "--json")
+    assert done.code == 8
+    told = {item["session"]: item["error"] for item in done.json["items"]}
+    assert told["sound"] is None
+    assert told["hurt"]["type"] == "Corrupt"
+    assert shell("copy", "sqlite:store.db", "sqlite:other.db", "--session", "hurt").code == 5
