@@ -327,7 +327,7 @@ def test_an_id_is_allowed_exactly_if_it_can_be_held(id: str) -> None:
     assert type(error.value) is (TooLarge if encodable and len(id.encode()) > MAX_ID else Invalid)
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"abc", 1.5])
+@pytest.mark.parametrize("wrong", [None, 5, b"abc", 1.5, ["a"], {"a": 1}, bytearray(b"a")])
 def test_what_is_no_text_is_no_id(wrong: Any) -> None:
     with pytest.raises(Invalid, match="must be text"):
         check_id(wrong, "session id")

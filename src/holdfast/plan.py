@@ -279,7 +279,6 @@ def _check_tags(tags: Mapping[str, str | None] | Mapping[str, str]) -> None:
             check_text(value, f"tag {name!r}", MAX_ID * 4)
 
 
-@lru_cache(8192)  # the same few ids and names come with every commit
 def check_id(value: object, what: str) -> None:
     """Refuse an id that some backend or file system could not hold exactly.
 
@@ -291,6 +290,11 @@ def check_id(value: object, what: str) -> None:
     """
     if not isinstance(value, str):
         raise Invalid(f"the {what} must be text, not {type(value).__name__}", value=value)
+    _check_exact(value, what)
+
+
+@lru_cache(8192)  # the same few ids and names come with every commit
+def _check_exact(value: str, what: str) -> None:
     if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID:
         return
     if not value:

@@ -392,8 +392,12 @@ JOINT = "\u241f"
 """Joins a batch's key and an event's place in it to the event's id; so no key of a caller's may hold it."""
 
 
-def _check_key(key: str | None) -> None:
-    if key and JOINT in key:
+def _check_key(key: object) -> None:
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise Invalid(f"the key must be text, not {type(key).__name__}", key=key)
+    if JOINT in key:
         raise Invalid(f"the key {key[:80]!r} holds {JOINT!r}, which joins keys to places; leave it out", key=key)
 
 
