@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from holdfast import (
     Event,
     Invalid,
     NotFound,
+    OtherPart,
     Store,
     TooLarge,
     assistant,
@@ -67,6 +69,11 @@ def itself_in_a_dict() -> Any:
 
 class Colour(enum.Enum):
     RED = object()
+
+
+@dataclass
+class Choice:
+    of: Any
 
 
 def given(value: Any) -> Callable[[Store], Any]:
@@ -251,7 +258,17 @@ TABLE = [
     Hostile("pairs as keys", given({(1, 2): 3}), Invalid),
     Hostile("None as a key", given({None: 1}), Invalid),
     Hostile("bytes, which are base64 in JSON", given(b"\x00\xff"), "AP8="),
-    Hostile("a set, which is a list in JSON", given({7}), [7]),
+    Hostile("a set, which has no order", given({7}), Invalid),
+    Hostile("a set deep inside", given({"a": [{"b": frozenset("xy")}]}), Invalid),
+    Hostile("a set in metadata of an event", appended(user("x", metadata={"s": {1, 2}})), Invalid),
+    Hostile("a set in a step's arguments", appended(step("t", {"s": {1, 2}})), Invalid),
+    Hostile("a set in custom data", appended(custom("x.y", {1, 2})), Invalid),
+    Hostile("a set in a part that is not known",
+            appended(message("user", OtherPart(data={"type": "q", "s": {1, 2}}))), Invalid),
+    Hostile("a set in a value that moves out", given({"s": {"x" * 70_000, "y"}}), Invalid),
+    Hostile("a set in a dataclass", given([Choice({"x", "y"})]), Invalid),
+    Hostile("a set in metadata of a session", created(metadata={"s": {1, 2}}), Invalid),
+    Hostile("a dataclass, which is an object in JSON", given([Choice(["x"])]), [{"of": ["x"]}]),
     Hostile("a tuple, which is a list in JSON", given((1, (2,))), [1, [2]]),
     Hostile("numbers as keys, which are text in JSON", given({1: "a"}), {"1": "a"}),
     Hostile("5,000 keys", lambda store: len(given({f"k{n}": n for n in range(5000)})(store)), 5000),
