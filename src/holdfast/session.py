@@ -29,7 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Range, Refused
+from holdfast.plan import MAX_COUNT, MAX_HEAD_TAGS, Commit, Entry, Head, Range, Refused
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -416,12 +416,24 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         )
     if refused.why == "rev":
         if commit.if_rev == 0:
-            return Exists(f"session {id!r} is there already; open it with store.get({id!r})", **facts)
-        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); read it again", **facts)
+            return Exists(f"session {id!r} is there already; use that one, or another id", **facts)
+        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); look at it and repeat", **facts)
     if refused.why == "tags":
         lost = "turn" in (commit.if_tags or {})
         kind: Callable[..., HoldfastError] = LeaseLost if lost else Stale
-        return kind(f"session {id!r} is no longer as expected: {dict(head.tags) if head else {}}", **facts)
+        return kind(f"session {id!r} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
     if refused.why == "range":
         return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
+    if refused.why == "full":
+        return TooLarge(
+            f"session {id!r} would have more than {MAX_HEAD_TAGS:,} fields, labels and models; take some away first",
+            **facts,
+            limit=MAX_HEAD_TAGS,
+        )
     return Conflict(f"session {id!r} holds an event with that id already", **facts)
+
+
+def _not_as_expected(head: Head | None, commit: Commit) -> str:
+    tags: Mapping[str, str] = head.tags if head else {}
+    wrong = [name for name, value in (commit.if_tags or {}).items() if tags.get(name) != value]
+    return ", ".join(f"its {name} is {tags[name]!r}" if name in tags else f"it has no {name}" for name in wrong)
