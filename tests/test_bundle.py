@@ -26,9 +26,10 @@ from holdfast import (
     tool_call,
     user,
 )
-from holdfast.bundle import COPIED, Copied, copy_session, is_bundle, read_bundle, replay, write_bundle
+from holdfast.bundle import is_bundle, read_bundle, write_bundle
+from holdfast.copies import COPIED, Copied, copy_session, replay
 from holdfast.info import session_ref
-from holdfast.plan import Commit, Entry, Head
+from holdfast.plan import MAX_HEAD_TAGS, Commit, Entry, Head
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from holdfast.errors import Exists, HoldfastError
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
-    from holdfast.bundle import Copied
+    from holdfast.copies import Copied
     from holdfast.importer import FileReport, Progress
     from holdfast.session import Session
     from holdfast.sources import SourceFile
@@ -155,7 +155,7 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
 
     A session that went its own way in the target is a conflict and stays as it is. TO is created if it is not there.
     """
-    from holdfast.bundle import STORE_ERRORS, Copied, copy_session
+    from holdfast.copies import STORE_ERRORS, Copied, copy_session
     from holdfast.store import open
 
     check_there(source)
@@ -235,7 +235,8 @@ def _is_bundle(path: str) -> bool:
 
 def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
     """A report of each session in the bundle, and one of what makes the rest of the file unreadable."""
-    from holdfast.bundle import STORE_ERRORS, read_bundle
+    from holdfast.bundle import read_bundle
+    from holdfast.copies import STORE_ERRORS
     from holdfast.importer import FileReport
 
     try:
