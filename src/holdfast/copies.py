@@ -15,8 +15,8 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.info import created_at
-from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
+from holdfast.info import created_at, said_by_appends
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
 from holdfast.session import refusal
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
         if entry.seq != expected:
             raise Corrupt(f"event {expected} of session {head.ref.id!r} is missing", session=head.ref.id, seq=expected)
         if entry.seq <= known:
-            ranges += _difference(head, next(here, None), entry)
+            ranges += _difference(head, next(here, None), entry, is_copy=COPIED in there.tags)
             continue
         batch.append(entry)
         size += len(entry.body)
@@ -137,9 +137,22 @@ def _target(store: Store, head: Head, start: int) -> Head:
     if there.base > start or there.last > head.last or there.at > head.at:
         raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
     # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
-    if _digest(there) not in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED)):
+    known = _digest(there) in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED))
+    if not known and not _lags(there, head):
         raise _diverged(head, "what is said about it there was changed, or never came from here")
     return there
+
+
+def _lags(there: Head, head: Head) -> bool:
+    """Whether a session that no tag tells to be a copy says all that the other one does, but for later events.
+
+    So does a copy that was made before there was that tag. If its events are the same too, nothing that anybody said
+    there can be lost when it goes on.
+    """
+    first, second = (
+        {name: value for name, value in own_tags(h).items() if not said_by_appends(name)} for h in (there, head)
+    )
+    return COPIED not in there.tags and first == second and there.body == head.body
 
 
 def own_tags(head: Head) -> dict[str, str]:
@@ -154,10 +167,12 @@ def _digest(head: Head) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
-def _difference(head: Head, old: Entry | None, new: Entry) -> list[Range]:
+def _difference(head: Head, old: Entry | None, new: Entry, *, is_copy: bool) -> list[Range]:
     """What is to be hidden or shown so that an entry that is there is as it should be."""
     if old is None or (old.seq, old.id, old.at, old.body) != (new.seq, new.id, new.at, new.body):
         raise _diverged(head, f"event {new.seq} is another one here")
+    if old.void and not new.void and not is_copy:
+        raise _diverged(head, f"event {new.seq} was taken back there")
     return [Range(new.seq, new.seq, new.void)] if old.void != new.void else []
 
 
@@ -193,9 +208,12 @@ def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
 
 def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
     """Commit a change of the head together with the digest of what it makes of it."""
-    planned = plan(there, (), commit)
+    bare = msgspec.structs.replace(commit, tags={**(commit.tags or {}), COPIED: None})
+    planned = plan(there, (), bare)
     if isinstance(planned, Refused):
         raise refusal(planned, commit)
+    if len(planned.head.tags) == MAX_HEAD_TAGS:
+        return _committed(store, bare)  # there is no room for one more: it lags behind, or is told as equal
     tags = {**(commit.tags or {}), COPIED: _digest(planned.head)}
     return _committed(store, msgspec.structs.replace(commit, tags=tags))
 

@@ -123,6 +123,11 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 _EMPTY_BODY = encode_body({})
 
 
+def said_by_appends(tag: str) -> bool:
+    """Whether a tag comes from events alone: nobody sets or removes it."""
+    return tag.startswith(_MODEL)
+
+
 def session_ref(id: str) -> Ref:
     """The name of a session's head."""
     return Ref(SESSION, id)
