@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -296,3 +297,32 @@ def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
     assert on_a_terminal(order, "search", "shipped", NO_COLOR="1") == plain
     assert "\x1b" not in on_a_terminal(order, "--no-color", "session", "list")
     assert "order-7" in on_a_terminal(order, "session", "show", "order")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["session", "new", "order-7"],
+        ["append", "gone", "Hi"],
+        ["append", "gone", "Hi", "--create"],
+        ["append", "nobody", "Hi"],
+        ["append", "order-7", "Hi", "--expect", "1"],
+        ["append", "order-7", "other", "--key", "k"],
+        ["append", "order-7", "Hi", "--user", "bob"],
+        ["session", "show", "nobody"],
+        ["session", "list", "--since", "2026-01-01"],
+        ["session", "list", "--since", "yesterday"],
+        ["session", "list", "--limit", "0"],
+        ["session", "list", "--cursor", "x"],
+        ["session", "label", "order-7", "a\nb"],
+        ["search", "x", "--limit", "0"],
+        ["copy", "sqlite:store.db", "mongodb://x"],
+    ],
+)
+def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
+    with holdfast.open(order.url) as store:
+        store.create("gone").delete()
+        store.session("order-7").append(user("Hi"), key="k")
+    done = order(*args)
+    assert done.err.startswith("holdfast: ")
+    assert not re.search(r"\w\(|\w=|\bdatetime\b|\bstore\.|\{", done.err), done.err

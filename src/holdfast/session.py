@@ -255,7 +255,7 @@ class Session:
         if damaged == "raise":
             raise Corrupt(
                 f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
-                "its bytes are kept, and events(damaged='keep') reads past it",
+                "its bytes are kept, and what follows can be read by keeping what is damaged",
                 session=self.id,
                 seq=entry.seq,
             )
@@ -406,9 +406,9 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     head, id = refused.head, commit.ref.id
     facts: dict[str, object] = {"session": id, "rev": head.rev if head else None, "last": head.last if head else None}
     if refused.why == "missing":
-        return NotFound(f"there is no session {id!r}; create it with store.session({id!r})", **facts)
+        return NotFound(f"there is no session {id!r}; create it first", **facts)
     if refused.why == "deleted":
-        return Deleted(f"session {id!r} was deleted; store.create({id!r}) starts it anew", **facts)
+        return Deleted(f"session {id!r} was deleted; only creating it as a new session starts it over", **facts)
     if refused.why == "last":
         return Stale(
             f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
