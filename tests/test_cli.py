@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -326,3 +327,48 @@ def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
     done = order(*args)
     assert done.err.startswith("holdfast: ")
     assert not re.search(r"\w\(|\w=|\bdatetime\b|\bstore\.|\{", done.err), done.err
+
+
+def test_a_group_without_a_command_is_told_its_commands(shell: Shell) -> None:
+    for args in ([], ["session"]):
+        done = shell(*args)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("Examples:\n")
+        assert done.err.rstrip().splitlines()[-1].startswith("  ")  # the last command
+    assert json.loads(shell("--json", "session").err)["error"]["message"].startswith("Missing command; ")
+    assert shell("bogus").err == "holdfast: No such command 'bogus'; holdfast --help says more\n"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_is_closed_is_no_failure(order: Shell, closed: str) -> None:
+    def run(args: str) -> int:
+        return subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" -m holdfast.cli {args} {closed}>&-', sys.executable],
+            cwd=order.place, env=order.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        ).returncode  # fmt: skip
+
+    assert run("session list") == 0
+    assert run("session show nobody") == 3
+
+
+def test_nothing_from_stdin_is_no_message(order: Shell) -> None:
+    for args in (["append", "order-7"], ["append", "order-7", "-"], ["append", "new", "--create"]):
+        assert order(*args).code == 2
+    assert order("session", "show", "new").code == 3
+    assert order.ok("append", "order-7", "").out == "order-7@5\n"
+
+
+def test_a_store_that_is_missing_is_told_with_what_creates_it(shell: Shell) -> None:
+    assert shell("session", "list").err.endswith("yet; `holdfast init` creates one\n")
+    hint = shell("session", "list", "--store", "sqlite:my store.db").err.split("`")[1]
+    subprocess.run(["/bin/sh", "-c", hint.replace("holdfast", f"{sys.executable} -m holdfast.cli")],
+                   cwd=shell.place, env=shell.env, check=True)  # fmt: skip
+    assert shell("session", "list", "--store", "sqlite:my store.db").code == 0
+    assert "init" not in shell("copy", "sqlite:none.db", "sqlite:b.db").err
+
+
+def test_a_file_of_another_kind_is_not_sent_to_a_check_that_fails_too(shell: Shell) -> None:
+    (shell.place / "notes.db").write_text("no database\n" * 1000)
+    done = shell("session", "list", "--store", "sqlite:notes.db")
+    assert done.code == 5
+    assert "check" not in done.err

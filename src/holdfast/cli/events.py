@@ -69,6 +69,8 @@ def _message(role: str, text: str | None) -> AnyPayload:
         if text is None and sys.stdin.isatty():
             raise click.UsageError("say the TEXT, or - to read it from stdin")
         text = _utf8(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
+        if not text:
+            raise Invalid("stdin is empty; to store a message without words, give '' as TEXT")
     return message(role, text)
 
 
