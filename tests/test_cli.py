@@ -351,6 +351,30 @@ def test_a_stream_that_is_closed_is_no_failure(order: Shell, closed: str) -> Non
     assert run("session show nobody") == 3
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_words_and_names_are_utf_8_whatever_the_locale(shell: Shell, tmp_path: Path) -> None:
+    place = f"sqlite:{tmp_path}/Grüße.db"
+    assert shell("append", "日本", "Grüße 🦀", "--create", "--store", place, env=ASCII).code == 0
+    assert shell("export", "日本", "--store", place, "-o", "Grüße.jsonl", env=ASCII).code == 0
+    assert shell("copy", place, "file:Grüße", env=ASCII).code == 0
+    assert shell("import", "Grüße.jsonl", env=ASCII).code == 0
+    for url in (place, f"file:{tmp_path}/Grüße", shell.url):
+        with holdfast.open(url) as store:
+            assert [m.text for m in store.session("日本").messages()] == ["Grüße 🦀"]
+
+
+def test_a_text_that_is_no_utf_8_is_refused_as_from_stdin(order: Shell) -> None:
+    for env in ({}, ASCII):
+        done = subprocess.run(
+            [*COMMAND, "append", "order-7", b"a\xff"],
+            cwd=order.place, env={**order.env, **env}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (2, b"holdfast: TEXT is not UTF-8\n")
+    assert order("append", "order-7", stdin=b"a\xff").code == 2
+
+
 def test_nothing_from_stdin_is_no_message(order: Shell) -> None:
     for args in (["append", "order-7"], ["append", "order-7", "-"], ["append", "new", "--create"]):
         assert order(*args).code == 2

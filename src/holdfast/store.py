@@ -412,7 +412,7 @@ def default_url() -> str:
     import platformdirs
 
     path = os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
-    return "sqlite://" + quote(path, safe="/:~")  # a home may hold '#', '?' or '%'
+    return "sqlite://" + quote(os.fsencode(path), safe="/:~")  # a home may hold '#', '?' or '%', and any bytes
 
 
 def open(url: str | None = None) -> Store:

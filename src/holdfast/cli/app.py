@@ -20,6 +20,7 @@ from holdfast import __version__, errors
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.cli.terminal import Line, Span, styler
 from holdfast.formats.words import safe
+from holdfast.paths import as_text
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -238,6 +239,7 @@ def exit_code(error: errors.HoldfastError) -> int:
 def run(args: Sequence[str]) -> int:
     """Run the command line; the exit code."""
     sys.stdout, sys.stderr = _utf8(sys.stdout), _utf8(sys.stderr)
+    args = [as_text(arg) for arg in args]
     if instruction := os.environ.get("_HOLDFAST_COMPLETE"):
         from click.shell_completion import shell_complete
 

@@ -71,6 +71,8 @@ def _message(role: str, text: str | None) -> AnyPayload:
         text = _utf8(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
         if not text:
             raise Invalid("stdin is empty; to store a message without words, give '' as TEXT")
+    elif any("\ud800" <= c <= "\udfff" for c in text):
+        raise Invalid("TEXT is not UTF-8")
     return message(role, text)
 
 

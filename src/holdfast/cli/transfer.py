@@ -15,6 +15,7 @@ from holdfast.cli.refs import REF, whole
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.errors import Exists, HoldfastError
 from holdfast.formats.words import plural, safe_line
+from holdfast.paths import as_path
 
 if TYPE_CHECKING:
     from holdfast.copies import Copied
@@ -120,6 +121,7 @@ def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     refusal = Exists(f"{output} is there already; --force replaces it", file=output)
+    output = as_path(output)
     if not force and os.path.lexists(output):
         raise refusal
     beside = f"{output}.{os.getpid()}.tmp"
@@ -210,6 +212,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.
     """
+    paths = tuple(map(as_path, paths))
     bundles = [path for path in paths if path == "-" or _is_bundle(path)]
     others = [path for path in paths if path not in bundles]
     with app.store(create=True) as store:
