@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -396,3 +397,27 @@ def test_a_file_of_another_kind_is_not_sent_to_a_check_that_fails_too(shell: She
     done = shell("session", "list", "--store", "sqlite:notes.db")
     assert done.code == 5
     assert "check" not in done.err
+
+
+@pytest.mark.parametrize("way", ["ctrl-c", "ctrl-d"])
+def test_who_breaks_off_at_the_question_deletes_nothing(order: Shell, way: str) -> None:
+    ours, theirs = os.openpty()
+    running = order.start("session", "delete", "order-7", stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while b"for good? [y/N]" not in said:
+        said += os.read(ours, 1000)
+    running.send_signal(signal.SIGINT) if way == "ctrl-c" else os.write(ours, b"\x04")
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while more := os.read(ours, 1000):
+            said += more
+    os.close(ours)
+    assert running.wait(timeout=30) == 130
+    assert b"unexpected" not in said
+    order.ok("session", "show", "order-7")
+
+
+def test_the_newest_session_is_not_created_under_the_name_that_asks_for_it(order: Shell) -> None:
+    assert order("append", "@last", "Hi", "--create").code == 2
+    assert order("session", "new", "@last").code == 2
+    assert [s["id"] for s in order.ok("--json", "session", "list").json["items"]] == ["order-7"]

@@ -283,7 +283,7 @@ def _invoke(args: Sequence[str]) -> int:
         if debug:
             raise
         return _fail(error_shape(error), exit_code(error), as_json)
-    except BrokenPipeError:
+    except (BrokenPipeError, click.Abort):
         raise
     except OSError as error:
         if debug:

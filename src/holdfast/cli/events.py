@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import App, Command, pass_app
-from holdfast.cli.refs import REF, named, whole
+from holdfast.cli.refs import REF, named, to_create, whole
 from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Invalid
 from holdfast.formats.words import safe_line
@@ -124,6 +124,7 @@ def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:
 
 def _or_new(store: Store, ref: str, user: str | None) -> Session:
     """The session with exactly this id or name, else a new one: the start of an id must not catch a longer one."""
+    to_create(ref)
     found = store.get(ref)
     if found is None and (page := store.sessions(name=ref, limit=2)).items:
         if len(page) > 1:

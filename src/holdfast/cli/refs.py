@@ -55,6 +55,16 @@ def whole(store: Store, reference: str) -> Session:
     return session
 
 
+def to_create(id: str) -> None:
+    """Refuse the id that no reference would lead to.
+
+    Raises:
+        Invalid: it is `@last`.
+    """
+    if id == "@last":
+        raise Invalid("@last is the session that was active last; a session to create needs an id of its own")
+
+
 class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # older click's takes none
     """A reference as a parameter: kept as text, completed from the newest sessions of the store."""
 

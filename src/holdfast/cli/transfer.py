@@ -221,7 +221,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports)
+    _tell_imported(app, reports, "nothing was in there" if paths else _NONE)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -282,7 +282,10 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
         yield show
 
 
-def _tell_imported(app: App, reports: Sequence[FileReport]) -> None:
+_NONE = "no transcripts in the usual places; name files or folders to look in"
+
+
+def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
     events, failed = sum(r.events for r in reports), [r for r in reports if r.error]
     if app.json:
         from msgspec import to_builtins
@@ -295,10 +298,10 @@ def _tell_imported(app: App, reports: Sequence[FileReport]) -> None:
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:
-        app.say("no transcripts in the usual places; name files or folders to look in")
+        app.say(none)
         return
-    taken = sum(bool(report.events) for report in reports)
-    app.say(f"{plural(events, 'new event')} from {taken} of {plural(len(reports), 'file')}, {len(failed)} failed")
+    files, taken = {report.path for report in reports}, {report.path for report in reports if report.events}
+    app.say(f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed")
 
 
 def _taken(report: FileReport) -> str:
