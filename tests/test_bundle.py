@@ -26,9 +26,10 @@ from holdfast import (
     tool_call,
     user,
 )
-from holdfast.bundle import COPIED, Copied, copy_session, is_bundle, read_bundle, replay, write_bundle
+from holdfast.bundle import is_bundle, read_bundle, write_bundle
+from holdfast.copies import COPIED, Copied, copy_session, replay
 from holdfast.info import session_ref
-from holdfast.plan import Commit, Entry, Head
+from holdfast.plan import MAX_HEAD_TAGS, Commit, Entry, Head
 
 
 @pytest.fixture
@@ -248,6 +249,76 @@ def test_a_session_with_more_labels_than_one_call_takes_is_copied(store: Store, 
     session.update(labels=dict.fromkeys(session.info().labels[:200], False))
     copy_session(store, target, "s")
     assert same(target.head("s"), store.head("s"))
+
+
+def test_a_session_that_is_full_of_labels_is_copied_and_kept_up(store: Store, target: Store) -> None:
+    session = store.session("s", title="t")
+    fill(session, MAX_HEAD_TAGS - 1 - len(store.head("s").tags))
+    copy_session(store, target, "s")
+    session.update(labels=["last"])  # now there is no room for the tag that tells a copy
+    session.append(user("more"))
+    assert copy_session(store, target, "s").new == 1
+    assert same(target.head("s"), store.head("s"))
+    assert copy_session(store, target, "s").new == 0
+    session.append(note("and more"))
+    assert copy_session(store, target, "s").new == 1
+    assert same(target.head("s"), store.head("s"))
+    session.update(labels={"last": False})
+    with pytest.raises(Conflict):  # nothing tells whether the label was put there by somebody else
+        copy_session(store, target, "s")
+
+
+def fill(session: holdfast.Session, count: int) -> None:
+    """Give a session so many labels."""
+    for start in range(0, count, 200):
+        session.update(labels=[f"l{n}" for n in range(start, min(start + 200, count))])
+
+
+def as_an_earlier_version_left_it(target: Store) -> None:
+    """Take away what tells a copy: versions that did not know it wrote the same but for that."""
+    target.backend.commit([Commit(ref=session_ref("s"), tags={COPIED: None})])
+
+
+@pytest.mark.parametrize("way", ["copy", "bundle"])
+def test_a_copy_of_an_earlier_version_goes_on_with_its_original(full: Store, target: Store, way: str) -> None:
+    copy_session(full, target, "s")
+    as_an_earlier_version_left_it(target)
+    full.session("s").append(user("more"), holdfast.usage("m2", 1, cost=5))
+    full.session("s").remove_last()
+    if way == "copy":
+        assert copy_session(full, target, "s").new == 2
+    else:
+        assert list(read_bundle(target, write_bundle(full, ["s"]))) == [Copied(session="s", events=10, new=2)]
+    assert same(target.head("s"), full.head("s"))
+    assert log(target) == log(full)
+    full.session("s").update(title="known as a copy from now on")
+    copy_session(full, target, "s")
+    assert same(target.head("s"), full.head("s"))
+
+
+@pytest.mark.parametrize("change", ["title", "no title", "label", "no label", "metadata", "hide", "append"])
+def test_a_copy_of_an_earlier_version_that_others_changed_is_a_conflict(
+    full: Store, target: Store, change: str
+) -> None:
+    copy_session(full, target, "s")
+    as_an_earlier_version_left_it(target)
+    session = target.session("s")
+    {
+        "title": lambda: session.update(title="mine"),
+        "no title": lambda: session.update(title=None),
+        "label": lambda: session.update(labels=["mine"]),
+        "no label": lambda: session.update(labels={"x": False}),
+        "metadata": lambda: session.update(metadata={"mine": 1}),
+        "hide": lambda: session.remove_last(),
+        "append": lambda: session.append(user("mine")),
+    }[change]()
+    full.session("s").append(user("more"), user("and more"))
+    before = target.head("s"), log(target)
+    with pytest.raises(Conflict):
+        copy_session(full, target, "s")
+    (told,) = read_bundle(target, write_bundle(full, ["s"]))
+    assert isinstance(told.error, Conflict)
+    assert (target.head("s"), log(target)) == before
 
 
 def test_entries_that_differ_are_a_conflict_even_in_an_older_session(full: Store, target: Store) -> None:

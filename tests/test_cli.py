@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -296,3 +299,125 @@ def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
     assert on_a_terminal(order, "search", "shipped", NO_COLOR="1") == plain
     assert "\x1b" not in on_a_terminal(order, "--no-color", "session", "list")
     assert "order-7" in on_a_terminal(order, "session", "show", "order")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["session", "new", "order-7"],
+        ["append", "gone", "Hi"],
+        ["append", "gone", "Hi", "--create"],
+        ["append", "nobody", "Hi"],
+        ["append", "order-7", "Hi", "--expect", "1"],
+        ["append", "order-7", "other", "--key", "k"],
+        ["append", "order-7", "Hi", "--user", "bob"],
+        ["session", "show", "nobody"],
+        ["session", "list", "--since", "2026-01-01"],
+        ["session", "list", "--since", "yesterday"],
+        ["session", "list", "--limit", "0"],
+        ["session", "list", "--cursor", "x"],
+        ["session", "label", "order-7", "a\nb"],
+        ["search", "x", "--limit", "0"],
+        ["copy", "sqlite:store.db", "mongodb://x"],
+    ],
+)
+def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
+    with holdfast.open(order.url) as store:
+        store.create("gone").delete()
+        store.session("order-7").append(user("Hi"), key="k")
+    done = order(*args)
+    assert done.err.startswith("holdfast: ")
+    assert not re.search(r"\w\(|\w=|\bdatetime\b|\bstore\.|\{", done.err), done.err
+
+
+def test_a_group_without_a_command_is_told_its_commands(shell: Shell) -> None:
+    for args in ([], ["session"]):
+        done = shell(*args)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("Examples:\n")
+        assert done.err.rstrip().splitlines()[-1].startswith("  ")  # the last command
+    assert json.loads(shell("--json", "session").err)["error"]["message"].startswith("Missing command; ")
+    assert shell("bogus").err == "holdfast: No such command 'bogus'; holdfast --help says more\n"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_is_closed_is_no_failure(order: Shell, closed: str) -> None:
+    def run(args: str) -> int:
+        return subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" -m holdfast.cli {args} {closed}>&-', sys.executable],
+            cwd=order.place, env=order.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        ).returncode  # fmt: skip
+
+    assert run("session list") == 0
+    assert run("session show nobody") == 3
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_words_and_names_are_utf_8_whatever_the_locale(shell: Shell, tmp_path: Path) -> None:
+    place = f"sqlite:{tmp_path}/Grüße.db"
+    assert shell("append", "日本", "Grüße 🦀", "--create", "--store", place, env=ASCII).code == 0
+    assert shell("export", "日本", "--store", place, "-o", "Grüße.jsonl", env=ASCII).code == 0
+    assert shell("copy", place, "file:Grüße", env=ASCII).code == 0
+    assert shell("import", "Grüße.jsonl", env=ASCII).code == 0
+    for url in (place, f"file:{tmp_path}/Grüße", shell.url):
+        with holdfast.open(url) as store:
+            assert [m.text for m in store.session("日本").messages()] == ["Grüße 🦀"]
+
+
+def test_a_text_that_is_no_utf_8_is_refused_as_from_stdin(order: Shell) -> None:
+    for env in ({}, ASCII):
+        done = subprocess.run(
+            [*COMMAND, "append", "order-7", b"a\xff"],
+            cwd=order.place, env={**order.env, **env}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (2, b"holdfast: TEXT is not UTF-8\n")
+    assert order("append", "order-7", stdin=b"a\xff").code == 2
+
+
+def test_nothing_from_stdin_is_no_message(order: Shell) -> None:
+    for args in (["append", "order-7"], ["append", "order-7", "-"], ["append", "new", "--create"]):
+        assert order(*args).code == 2
+    assert order("session", "show", "new").code == 3
+    assert order.ok("append", "order-7", "").out == "order-7@5\n"
+
+
+def test_a_store_that_is_missing_is_told_with_what_creates_it(shell: Shell) -> None:
+    assert shell("session", "list").err.endswith("yet; `holdfast init` creates one\n")
+    hint = shell("session", "list", "--store", "sqlite:my store.db").err.split("`")[1]
+    subprocess.run(["/bin/sh", "-c", hint.replace("holdfast", f"{sys.executable} -m holdfast.cli")],
+                   cwd=shell.place, env=shell.env, check=True)  # fmt: skip
+    assert shell("session", "list", "--store", "sqlite:my store.db").code == 0
+    assert "init" not in shell("copy", "sqlite:none.db", "sqlite:b.db").err
+
+
+def test_a_file_of_another_kind_is_not_sent_to_a_check_that_fails_too(shell: Shell) -> None:
+    (shell.place / "notes.db").write_text("no database\n" * 1000)
+    done = shell("session", "list", "--store", "sqlite:notes.db")
+    assert done.code == 5
+    assert "check" not in done.err
+
+
+@pytest.mark.parametrize("way", ["ctrl-c", "ctrl-d"])
+def test_who_breaks_off_at_the_question_deletes_nothing(order: Shell, way: str) -> None:
+    ours, theirs = os.openpty()
+    running = order.start("session", "delete", "order-7", stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while b"for good? [y/N]" not in said:
+        said += os.read(ours, 1000)
+    running.send_signal(signal.SIGINT) if way == "ctrl-c" else os.write(ours, b"\x04")
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while more := os.read(ours, 1000):
+            said += more
+    os.close(ours)
+    assert running.wait(timeout=30) == 130
+    assert b"unexpected" not in said
+    order.ok("session", "show", "order-7")
+
+
+def test_the_newest_session_is_not_created_under_the_name_that_asks_for_it(order: Shell) -> None:
+    assert order("append", "@last", "Hi", "--create").code == 2
+    assert order("session", "new", "@last").code == 2
+    assert [s["id"] for s in order.ok("--json", "session", "list").json["items"]] == ["order-7"]

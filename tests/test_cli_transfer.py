@@ -208,6 +208,14 @@ def test_copy_is_exact_repeatable_and_tells_conflicts(order: Shell) -> None:
     assert not (order.place / "typo.db").exists()
 
 
+def test_an_import_counts_files_and_tells_an_empty_one(order: Shell) -> None:
+    three(order)
+    order.ok("export", "--all", "-o", "all.jsonl")
+    assert order.ok("import", "all.jsonl", "--store", "sqlite:b.db").err.endswith("from 1 of 1 file, 0 failed\n")
+    assert order.ok("import", "all.jsonl", "--store", "sqlite:b.db").err == "0 new events from 0 of 1 file, 0 failed\n"
+    assert "usual places" not in order.ok("import", "-").err
+
+
 def three(order: Shell) -> None:
     """Two more sessions, and a store `full.db` that can't take the one in the middle."""
     with holdfast.open(order.url) as store:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -216,6 +218,50 @@ def test_a_log_that_is_torn_in_its_first_line_leaves_no_session(tmp_path: Path) 
         assert store.create("b").append(user("new")).last == 1
         assert texts(store, "b") == ["new"]
     assert torn.with_name("b.jsonl.torn.1").stat().st_size == 40
+
+
+def tear(log: Path, secret: bytes) -> None:
+    """Leave at the end of a log what a writer that was killed leaves, and have it set aside."""
+    with log.open("ab") as file:
+        file.write(b'{"crc":"00000000","v":1,"append":[' + secret)
+    with holdfast.open(f"file://{log.parents[2]}") as store:
+        store.session(log.stem).append(user("on"))
+
+
+def holding(place: Path, secret: bytes) -> list[str]:
+    """The files below a folder that hold some bytes."""
+    return [path.name for path in place.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+def test_torn_lines_go_with_their_session_and_no_other(tmp_path: Path) -> None:
+    for id in ("a", "aa"):
+        log = recorded(tmp_path, "one", id=id)
+        tear(log, b"first secret")
+        tear(log, b"second secret")
+    kept = ["aa.jsonl.torn.1", "aa.jsonl.torn.2"]
+    assert sorted(holding(tmp_path, b" secret")) == ["a.jsonl.torn.1", "a.jsonl.torn.2", *kept]
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, trim=2)])  # written anew, and not deleted
+        assert len(holding(tmp_path, b" secret")) == 4
+        backend.commit([Commit(ref=REF, delete=True)])
+    assert sorted(holding(tmp_path, b" secret")) == kept
+
+
+def test_torn_lines_of_a_session_whose_deletion_was_killed_go_at_the_next_open(tmp_path: Path) -> None:
+    tear(recorded(tmp_path, "one"), b"secret")
+    tear(recorded(tmp_path, "one", id="b"), b"secret")
+    code = (
+        "import os, signal, sys, holdfast\n"
+        "from holdfast.backends.logfile import Log\n"
+        "Log.done = lambda log: os.kill(os.getpid(), signal.SIGKILL)\n"  # the rows are committed, the file is there
+        "holdfast.open(sys.argv[1]).delete('a')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, url_at(tmp_path)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert sorted(holding(tmp_path, b"secret")) == ["a.jsonl.torn.1", "b.jsonl.torn.1"]
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert store.get("a") is None
+    assert holding(tmp_path, b"secret") == ["b.jsonl.torn.1"]
 
 
 # --- Damaged lines ---

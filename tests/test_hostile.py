@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from holdfast import (
     Event,
     Invalid,
     NotFound,
+    OtherPart,
     Store,
     TooLarge,
     assistant,
@@ -67,6 +69,11 @@ def itself_in_a_dict() -> Any:
 
 class Colour(enum.Enum):
     RED = object()
+
+
+@dataclass
+class Choice:
+    of: Any
 
 
 def given(value: Any) -> Callable[[Store], Any]:
@@ -251,7 +258,17 @@ TABLE = [
     Hostile("pairs as keys", given({(1, 2): 3}), Invalid),
     Hostile("None as a key", given({None: 1}), Invalid),
     Hostile("bytes, which are base64 in JSON", given(b"\x00\xff"), "AP8="),
-    Hostile("a set, which is a list in JSON", given({7}), [7]),
+    Hostile("a set, which has no order", given({7}), Invalid),
+    Hostile("a set deep inside", given({"a": [{"b": frozenset("xy")}]}), Invalid),
+    Hostile("a set in metadata of an event", appended(user("x", metadata={"s": {1, 2}})), Invalid),
+    Hostile("a set in a step's arguments", appended(step("t", {"s": {1, 2}})), Invalid),
+    Hostile("a set in custom data", appended(custom("x.y", {1, 2})), Invalid),
+    Hostile("a set in a part that is not known",
+            appended(message("user", OtherPart(data={"type": "q", "s": {1, 2}}))), Invalid),
+    Hostile("a set in a value that moves out", given({"s": {"x" * 70_000, "y"}}), Invalid),
+    Hostile("a set in a dataclass", given([Choice({"x", "y"})]), Invalid),
+    Hostile("a set in metadata of a session", created(metadata={"s": {1, 2}}), Invalid),
+    Hostile("a dataclass, which is an object in JSON", given([Choice(["x"])]), [{"of": ["x"]}]),
     Hostile("a tuple, which is a list in JSON", given((1, (2,))), [1, [2]]),
     Hostile("numbers as keys, which are text in JSON", given({1: "a"}), {"1": "a"}),
     Hostile("5,000 keys", lambda store: len(given({f"k{n}": n for n in range(5000)})(store)), 5000),
@@ -287,6 +304,9 @@ TABLE = [
     Hostile("id: a lone surrogate", called("a\ud800"), Invalid),
     Hostile("id: a number", called(5), Invalid),
     Hostile("id: bytes", called(b"abc"), Invalid),
+    Hostile("id: a list", called(["a"]), Invalid),
+    Hostile("id: a dictionary, got", lambda store: store.get({"a": 1}), Invalid),  # type: ignore[arg-type]
+    Hostile("id: a list, for a search", lambda store: store.search("x", session=["a"]), Invalid),  # type: ignore[arg-type]
     Hostile("ids that file systems fold", apart("a/b", "a_b", "A/B", "a..b", "a\\b", "a b", "a:b"), 7),
     Hostile("ids that differ in case", apart("abc", "ABC", "Abc", "aBC"), 4),
     Hostile("ids that are twins in Unicode",
@@ -305,6 +325,11 @@ TABLE = [
     Hostile("a position of 2**70", appended(user("x"), expect=2**70), holdfast.Stale),
     Hostile("a key of 513 bytes", appended(user("x"), key="k" * 513), TooLarge),
     Hostile("a key with NUL", appended(user("x"), key="k\0"), Invalid),
+    Hostile("a key that is a list", appended(user("x"), key=["k"]), Invalid),
+    Hostile("a key that is bytes", appended(user("x"), key=b"k"), Invalid),
+    Hostile("a key that is a number", appended(user("x"), key=5), Invalid),
+    Hostile("an event's id that is a list", appended(Event(payload=user("x"), id=["k"])), Invalid),  # type: ignore[arg-type]
+    Hostile("an event's id that is bytes", appended(Event(payload=user("x"), id=b"k")), Invalid),  # type: ignore[arg-type]
     Hostile("a key of 512 bytes", appended(user("x"), key="k" * 512), 1),
     Hostile("keys that differ in case",
             lambda s: [appended(note("x"), key=k)(s) for k in ("k", "K", "é", "e\u0301")], [1, 2, 3, 4]),
@@ -346,6 +371,10 @@ TABLE = [
     Hostile("a label that looks like a tag", created(labels=["user", "label:x"]), {"labels": ("label:x", "user")}),
     Hostile("300 labels at once", updated(labels=[f"l{n}" for n in range(300)]), TooLarge),
     Hostile("a number for a label", updated(labels=[5]), Invalid),
+    Hostile("a list for a label", created(labels=[["a"]]), Invalid),
+    Hostile("a list for a label in a list", lambda store: store.sessions(label=["a"]), Invalid),  # type: ignore[arg-type]
+    Hostile("a list for a user in a list", lambda store: store.sessions(user=["a"]), Invalid),  # type: ignore[arg-type]
+    Hostile("a lone surrogate for a user in a list", lambda store: store.sessions(user="\ud800"), Invalid),
     Hostile("a name with NUL", created(name="a\0b"), Invalid),
     Hostile("a name with a lone surrogate", updated(name="\ud800"), Invalid),
     Hostile("a title of 10 MB", updated(title="x" * 10 * MEGA), TooLarge),

@@ -21,6 +21,7 @@ CONSTANTS = {
     "a label, the name of a model": [plan.MAX_ID - len("label:")],
     "a name, title, user, agent, project, parent": [4 * plan.MAX_ID],
     "fields and labels set by one call": [plan.MAX_TAGS],
+    "fields, labels and models of one session": [plan.MAX_HEAD_TAGS],
     "one event, after its large values moved out": [codec.MAX_BODY],
     "metadata and config of one session together": [plan.MAX_ENTRY],
     "events in one append": [plan.MAX_ENTRIES],
@@ -93,6 +94,26 @@ def test_labels_and_models_up_to_the_limit(store: holdfast.Store) -> None:
         session.append(usage("m" * 507))
     with pytest.raises(TooLarge):
         session.update(labels=[f"label {n}" for n in range(257)])
+
+
+def test_labels_and_models_of_many_calls_up_to_the_limit(store: holdfast.Store) -> None:
+    session = store.create(title="t")
+    free = 1024 - len(store.head(session.id).tags)
+    labels = [f"l{n}" for n in range(free)]
+    for start in range(0, free, 200):
+        session.update(labels=labels[start : start + 200])
+    assert len(session.info().labels) == free
+    for more in (
+        lambda: session.update(labels=["one more"]),
+        lambda: session.update(name="n", metadata={"a": 1}),
+        lambda: session.append(user("Hi"), usage("m")),
+    ):
+        with pytest.raises(TooLarge, match="1,024"):
+            more()
+    assert (session.info().last, session.info().metadata) == (0, {})
+    session.update(title="other", labels={"l0": False})
+    session.append(user("Hi"), usage("m"))
+    assert session.info().models == ("m",)
 
 
 @pytest.mark.parametrize(

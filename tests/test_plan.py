@@ -6,6 +6,7 @@ import copy
 import unicodedata
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -15,8 +16,10 @@ from holdfast.plan import (
     LAST_TIME,
     MAX_BATCH,
     MAX_COUNT,
+    MAX_COUNTERS,
     MAX_ENTRIES,
     MAX_ENTRY,
+    MAX_HEAD_TAGS,
     MAX_ID,
     MAX_TAGS,
     Commit,
@@ -117,6 +120,20 @@ def test_tags_and_defaults() -> None:
     assert made(ALIVE, defaults={"user": "bob", "title": "T"}).head.tags == {"user": "ann", "turn": "t1", "title": "T"}
     assert made(ALIVE, defaults={"x": "1"}, tags={"x": None}).head.tags == ALIVE.tags
     assert made(ALIVE, defaults={"x": "1"}, tags={"x": "2"}).head.tags["x"] == "2"
+
+
+def test_a_head_that_an_earlier_version_let_grow_beyond_the_limit_may_shrink_and_not_grow() -> None:
+    big = msgspec.structs.replace(ALIVE, tags={str(n): "x" for n in range(MAX_HEAD_TAGS + 9)})
+    assert len(made(big, append=[Entry("", 0, b"x")], defaults={"1": "y"}).head.tags) == MAX_HEAD_TAGS + 9
+    assert len(made(big, tags={"1": None, "2": "y"}).head.tags) == MAX_HEAD_TAGS + 8
+    assert len(made(big, tags={"1": None, "new": "y"}).head.tags) == MAX_HEAD_TAGS + 9
+    assert refused(big, tags={"new": "y"}) == ("full", big)
+
+
+def test_a_full_head_is_told_as_none_where_there_was_none() -> None:
+    many = {str(n): 1 for n in range(MAX_COUNTERS + 1)}
+    assert refused(None, if_rev=0, add=many) == ("full", None)
+    assert refused(DEAD, if_rev=5, add=many) == ("full", None)
 
 
 def test_counters_stop_at_their_limit_instead_of_turning_round() -> None:
@@ -248,6 +265,7 @@ def test_a_refusal_names_what_does_not_hold(head: Head | None, commit: Commit) -
         "rev": not alive or commit.if_rev in (None, head.rev),
         "last": commit.if_last in (None, head.last if head else commit.base),
         "tags": all((head.tags if alive else {}).get(n) == v for n, v in (commit.if_tags or {}).items()),
+        "full": True,
         "range": alive
         and not commit.base
         and all(lowest < r.first and r.last <= head.last for r in commit.void)
@@ -327,7 +345,7 @@ def test_an_id_is_allowed_exactly_if_it_can_be_held(id: str) -> None:
     assert type(error.value) is (TooLarge if encodable and len(id.encode()) > MAX_ID else Invalid)
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"abc", 1.5])
+@pytest.mark.parametrize("wrong", [None, 5, b"abc", 1.5, ["a"], {"a": 1}, bytearray(b"a")])
 def test_what_is_no_text_is_no_id(wrong: Any) -> None:
     with pytest.raises(Invalid, match="must be text"):
         check_id(wrong, "session id")

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from holdfast.errors import Invalid
+from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
 
@@ -186,10 +187,11 @@ def parse_url(url: str) -> Location:
     Raises:
         Invalid: an unknown scheme or parameter; the message names the known ones.
     """
+    url = as_text(url)
     scheme, colon, _ = url.partition(":")
     if not colon or len(scheme) < 2 or not scheme.isalpha():
         if url.endswith((".db", ".sqlite")):
-            return Location("sqlite", os.path.expanduser(url), {}, f"sqlite:{url}")
+            return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
         raise Invalid(f"{url!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://", url=url)
     if scheme not in PARAMS:
         known = ", ".join(f"{name}:" for name in PARAMS)
@@ -210,7 +212,7 @@ def parse_url(url: str) -> Location:
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
     if params.get("durability", "disk") not in DURABILITIES:
         raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of disk, process", url=url)
-    path = unquote(parts.path)
+    path = as_path(unquote(parts.path, errors="surrogateescape"))
     if "\0" in path:
         raise Invalid(f"{url!r} holds a NUL character, which no file system takes", url=url)
     if path.startswith("/~"):

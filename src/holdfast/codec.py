@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast, get_args
 
 import msgspec
 
@@ -64,17 +64,53 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
         body = b""
     if not body or len(body) > LARGE or (not plain and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
-    if not plain and (b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH):
+    if not plain and (
+        b"null" in body
+        or (arrays := body.count(b"[")) + body.count(b"{") > MAX_DEPTH
+        # A message has one array, its parts; any other may have been a set.
+        or (arrays > isinstance(payload, Message) and _holds_more_than_json(payload))
+    ):
         for owner in _owners(payload):
             _check_values(owner)
     return _PREFIX + body[1:]
+
+
+def _holds_more_than_json(payload: Any) -> bool:
+    """Whether a caller's value holds anything but what JSON has. Quick, as it is on the path of many appends."""
+    found = [getattr(payload, field) for field in _free(payload)]
+    if isinstance(payload, Message):
+        for part in payload.parts:
+            found += [getattr(part, field) for field in _free(part)]
+    while found:
+        value = found.pop()
+        if isinstance(value, dict):
+            found.extend(cast("dict[Any, Any]", value).values())
+        elif isinstance(value, list | tuple):
+            found.extend(cast("list[Any]", value))
+        elif not isinstance(value, _JSON):
+            return True
+    return False
+
+
+_JSON = (str, int, float, type(None))
+_NAMES = {"metadata", "arguments", "response", "data", "checks", "tasks", "artifacts", "residual_risks"}
+_FREE: dict[type, tuple[str, ...]] = {
+    kind: tuple(field for field in kind.__struct_fields__ if field in _NAMES)
+    for kind in (*get_args(model.KnownPayload), *get_args(model.KnownPart), Custom)
+}
+"""The fields of each struct that may hold more than a text or a number."""
+
+
+def _free(owner: Any) -> tuple[str, ...]:
+    fields = _FREE.get(owner.__class__)
+    return owner.__struct_fields__ if fields is None else fields
 
 
 def _check_values(owner: Any) -> None:
     """Refuse what JSON can't hold in the fields where a caller may put any value. Structs of ours come apart."""
     for field in owner.__struct_fields__:
         value = getattr(owner, field)
-        if field not in _OURS and not isinstance(value, _SIMPLE):
+        if not isinstance(value, _SIMPLE) and field not in _OURS and not isinstance(value, Large):
             _check(value, f"$.{field}", 1)
 
 
@@ -234,12 +270,12 @@ def _owners(payload: AnyPayload) -> Iterator[Any]:
     if payload.source is not None:
         yield payload.source
     if isinstance(payload, Message):
-        for part in payload.parts:
-            if not isinstance(part, OtherPart):
-                yield part
+        yield from payload.parts
 
 
 def _encode_with_care(payload: Any, large: LargeStore) -> bytes:
+    for owner in _owners(payload):
+        _check_values(owner)  # before sets become lists
     changes: dict[str, Any] = {}
     if payload.source is not None:
         changes["source"] = _move_out(payload.source, large)
@@ -331,7 +367,24 @@ def _check(value: Any, path: str, depth: int) -> None:
     elif isinstance(value, str) and not value.isascii() and _SURROGATE_PAIR.search(value):
         raise Invalid(f"{path} holds a character as two separate surrogates; join them, or store bytes", path=path)
     elif not isinstance(value, _SIMPLE):
-        _check(_plain(value), path, depth)  # a struct, a dataclass, a set, a date: as the JSON that it becomes
+        _check_object(value, path, depth)
+
+
+def _check_object(value: Any, path: str, depth: int) -> None:
+    """Refuse a set, also one in the fields of a struct or dataclass; anything else is as the JSON that it becomes.
+
+    A set comes in another order in another process, so a retry would be told as other content; and of things that can't
+    be compared, no order is the right one.
+    """
+    if isinstance(value, set | frozenset):
+        raise Invalid(f"{path} is a set, which has no order; make it a sorted list", path=path)
+    fields = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None)
+    if fields is None:
+        _check(_plain(value), path, depth)
+        return
+    _check_depth(path, depth)
+    for field in fields:
+        _check(getattr(value, field, None), f"{path}.{field}", depth + 1)
 
 
 def _check_depth(path: str, depth: int) -> None:

@@ -44,7 +44,7 @@ class HoldfastError(Exception):
     """Base of all errors of holdfast.
 
     Args:
-        message: One sentence that says what was wrong and what to do.
+        message: One sentence that says what was wrong and what to do, in words that fit a program and a shell.
         **facts: What the sentence speaks of; each becomes an attribute.
     """
 

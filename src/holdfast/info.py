@@ -19,7 +19,7 @@ from holdfast.clock import now as now
 from holdfast.codec import decode_json, encode_json
 from holdfast.errors import Invalid
 from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
-from holdfast.plan import Head, Ref, check_id
+from holdfast.plan import MAX_ID, Head, Ref, check_id, check_text
 
 SESSION = "session"
 """The kind of head that a session is."""
@@ -124,6 +124,11 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 _EMPTY_BODY = encode_body({})
 
 
+def said_by_appends(tag: str) -> bool:
+    """Whether a tag comes from events alone: nobody sets or removes it."""
+    return tag.startswith(_MODEL)
+
+
 def session_ref(id: str) -> Ref:
     """The name of a session's head."""
     return Ref(SESSION, id)
@@ -133,15 +138,23 @@ def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | N
     """Tags for a session's fields. As a mapping, labels are added (True) and removed (False)."""
     tags: dict[str, str | None] = {name: texts[name] or None for name in _TEXT_TAGS if name in texts}
     named = isinstance(labels, Mapping)
-    chosen = cast("Mapping[str, bool]", labels) if named else dict.fromkeys(labels, True)
-    for label, present in chosen.items():
+    chosen = cast("Mapping[str, bool]", labels).items() if named else ((label, True) for label in labels)
+    for label, present in chosen:
         check_id(label, "label")
         tags[_LABEL + label] = "1" if present else None
     return tags
 
 
 def filter_tags(*, label: str | None = None, model: str | None = None, **texts: str | None) -> dict[str, str | None]:
-    """The tags that a list's filters ask for; a filter that is None asks for nothing."""
+    """The tags that a list's filters ask for; a filter that is None asks for nothing.
+
+    Raises:
+        Invalid, TooLarge: a filter that no session could carry.
+    """
+    given = {"label": label, "model": model, **texts}
+    for name, value in given.items():
+        if value is not None:
+            check_text(value, name, 4 * MAX_ID)
     tags: dict[str, str | None] = {name: value for name, value in texts.items() if value is not None}
     if label is not None:
         tags[_LABEL + label] = "1"

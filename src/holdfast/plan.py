@@ -25,7 +25,11 @@ MAX_ENTRIES = 10_000
 MAX_BATCH = 64 * 1024 * 1024
 """Bytes of all bodies in one commit."""
 MAX_TAGS = 256
-"""Tags on one head."""
+"""Tags in one commit."""
+MAX_HEAD_TAGS = 1024
+"""Tags on one head, however many commits put them there."""
+MAX_COUNTERS = 256
+"""Counters of one head."""
 MAX_COUNT = 2**63 - 1
 """Largest absolute value of a counter."""
 MAX_BASE = 2**62
@@ -106,14 +110,15 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     delete: bool = False
 
 
-Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range"]
+Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range", "full"]
 
 
 class Refused(NamedTuple):
     """Why a commit was not made: nothing was written. `head` is the current one.
 
     missing: no such head; deleted: a tombstone; rev, last, tags: that precondition failed; known: an appended id is
-    in the log already; range: `void`, `trim` or `base` speak of entries that are not there.
+    in the log already; range: `void`, `trim` or `base` speak of entries that are not there; full: the head would have
+    more tags or counters than a head may.
     """
 
     why: Why
@@ -157,7 +162,8 @@ def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned |
         return Refused("tags", None)
     if commit.void or commit.trim is not None or commit.delete:
         return Refused("range", None)
-    return _applied(head, commit)
+    planned = _applied(head, commit)
+    return planned if isinstance(planned, Planned) else Refused(planned.why, None)
 
 
 def _failed(head: Head, commit: Commit) -> Why | None:
@@ -177,12 +183,19 @@ def _failed(head: Head, commit: Commit) -> Why | None:
     return None
 
 
-def _applied(head: Head, commit: Commit) -> Planned:
+def _applied(head: Head, commit: Commit) -> Planned | Refused:
     if commit.delete:
         dead = Head(
             ref=head.ref, rev=head.rev + 1, last=head.last, base=head.last, at=max(head.at, commit.at), dead=True
         )
         return Planned(dead, ())
+    tags = _tags(head.tags, commit) if commit.tags or commit.defaults else head.tags
+    counts = _counts(head.counts, commit.add) if commit.add else head.counts
+    # A head that an earlier version let grow beyond may stay so, and shrink.
+    if len(tags) > MAX_HEAD_TAGS and len(tags) > len(head.tags):
+        return Refused("full", head)
+    if len(counts) > MAX_COUNTERS and len(counts) > len(head.counts):
+        return Refused("full", head)
     entries = [Entry(e.id, e.at, e.body, seq, e.void) for seq, e in enumerate(commit.append, head.last + 1)]
     last = head.last + len(entries)
     changed = Head(
@@ -192,8 +205,8 @@ def _applied(head: Head, commit: Commit) -> Planned:
         head.base,
         head.trim if commit.trim is None else max(head.trim, commit.trim),
         max(head.at, commit.at),
-        _tags(head.tags, commit) if commit.tags or commit.defaults else head.tags,
-        _counts(head.counts, commit.add) if commit.add else head.counts,
+        tags,
+        counts,
         head.body if commit.body is None else commit.body,
     )
     return Planned(changed, entries)
@@ -279,7 +292,6 @@ def _check_tags(tags: Mapping[str, str | None] | Mapping[str, str]) -> None:
             check_text(value, f"tag {name!r}", MAX_ID * 4)
 
 
-@lru_cache(8192)  # the same few ids and names come with every commit
 def check_id(value: object, what: str) -> None:
     """Refuse an id that some backend or file system could not hold exactly.
 
@@ -291,6 +303,11 @@ def check_id(value: object, what: str) -> None:
     """
     if not isinstance(value, str):
         raise Invalid(f"the {what} must be text, not {type(value).__name__}", value=value)
+    _check_exact(value, what)
+
+
+@lru_cache(8192)  # the same few ids and names come with every commit
+def _check_exact(value: str, what: str) -> None:
     if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID:
         return
     if not value:

@@ -29,7 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Range, Refused
+from holdfast.plan import MAX_COUNT, MAX_HEAD_TAGS, Commit, Entry, Head, Range, Refused
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -289,7 +289,7 @@ class Session:
                 reason = error.message
         raise Corrupt(
             f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
-            "its bytes are kept, and events(damaged='keep') reads past it",
+            "its bytes are kept, and what follows can be read by keeping what is damaged",
             session=self.id,
             seq=entry.seq,
             reason=reason,
@@ -444,8 +444,12 @@ def _check_last(last: int | None) -> None:
         raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
 
 
-def _check_key(key: str | None) -> None:
-    if key and JOINT in key:
+def _check_key(key: object) -> None:
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise Invalid(f"the key must be text, not {type(key).__name__}", key=key)
+    if JOINT in key:
         raise Invalid(f"the key {key[:80]!r} holds {JOINT!r}, which joins keys to places; leave it out", key=key)
 
 
@@ -454,9 +458,9 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     head, id = refused.head, commit.ref.id
     facts: dict[str, object] = {"session": id, "rev": head.rev if head else None, "last": head.last if head else None}
     if refused.why == "missing":
-        return NotFound(f"there is no session {id!r}; create it with store.session({id!r})", **facts)
+        return NotFound(f"there is no session {id!r}; create it first", **facts)
     if refused.why == "deleted":
-        return Deleted(f"session {id!r} was deleted; store.create({id!r}) starts it anew", **facts)
+        return Deleted(f"session {id!r} was deleted; only creating it as a new session starts it over", **facts)
     if refused.why == "last":
         return Stale(
             f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
@@ -464,12 +468,24 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         )
     if refused.why == "rev":
         if commit.if_rev == 0:
-            return Exists(f"session {id!r} is there already; open it with store.get({id!r})", **facts)
-        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); read it again", **facts)
+            return Exists(f"session {id!r} is there already; use that one, or another id", **facts)
+        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); look at it and repeat", **facts)
     if refused.why == "tags":
         lost = "turn" in (commit.if_tags or {})
         kind: Callable[..., HoldfastError] = LeaseLost if lost else Stale
-        return kind(f"session {id!r} is no longer as expected: {dict(head.tags) if head else {}}", **facts)
+        return kind(f"session {id!r} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
     if refused.why == "range":
         return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
+    if refused.why == "full":
+        return TooLarge(
+            f"session {id!r} would have more than {MAX_HEAD_TAGS:,} fields, labels and models; take some away first",
+            **facts,
+            limit=MAX_HEAD_TAGS,
+        )
     return Conflict(f"session {id!r} holds an event with that id already", **facts)
+
+
+def _not_as_expected(head: Head | None, commit: Commit) -> str:
+    tags: Mapping[str, str] = head.tags if head else {}
+    wrong = [name for name, value in (commit.if_tags or {}).items() if tags.get(name) != value]
+    return ", ".join(f"its {name} is {tags[name]!r}" if name in tags else f"it has no {name}" for name in wrong)

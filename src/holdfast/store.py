@@ -156,7 +156,7 @@ class Store:
                 raise refusal(result, commit)
             if not result.head.dead:
                 raise Exists(
-                    f"session {commit.ref.id!r} is there already; open it with store.get({commit.ref.id!r})",
+                    f"session {commit.ref.id!r} is there already; use that one, or another id",
                     session=commit.ref.id,
                     rev=result.head.rev,
                     last=result.head.last,
@@ -288,6 +288,8 @@ class Store:
             width: Characters of a snippet, about.
         """
         check_limit(limit)
+        if session is not None:
+            check_id(session, "session id")
         node = parse_query(query)
         if node is None:
             return Page([], None)
@@ -407,7 +409,7 @@ def default_url() -> str:
     import platformdirs
 
     path = os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
-    return "sqlite://" + quote(path, safe="/:~")  # a home may hold '#', '?' or '%'
+    return "sqlite://" + quote(os.fsencode(path), safe="/:~")  # a home may hold '#', '?' or '%', and any bytes
 
 
 def open(url: str | None = None) -> Store:

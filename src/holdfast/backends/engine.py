@@ -101,8 +101,10 @@ class Engine:
             return Unavailable(f"{path} was locked by another program for too long; try again", path=path)
         if kind == _FULL:
             return Unavailable(f"the disk is full: nothing was stored in {path}; make room and try again", path=path)
-        if kind in (_CORRUPT, _NOTADB) or isinstance(error, UnicodeDecodeError):
-            return Corrupt(f"{path} is damaged or no SQLite database ({error}); run 'holdfast check'", path=path)
+        if kind == _NOTADB:
+            return Corrupt(f"{path} is no SQLite database, or its first bytes are damaged ({error})", path=path)
+        if kind == _CORRUPT or isinstance(error, UnicodeDecodeError):
+            return Corrupt(f"{path} is damaged ({error}); 'holdfast check' says where", path=path)
         if kind == _READONLY:
             return ReadOnly(f"{path} can't be written; check its mode and that of its folder", path=path)
         if kind == _TOOBIG:

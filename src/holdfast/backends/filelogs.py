@@ -123,6 +123,7 @@ class LogBodies:
         try:
             log.write()
             anew = Log(log.path, durable=self._durable, origin=log.origin or log)
+            anew.ended = log.ended or head.dead
             self._touched[head.ref] = (n, anew)
             try:
                 anew.add(whole_head(head))

@@ -28,7 +28,7 @@ from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_f
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.logcheck import head_in_log, log_problems
-from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
+from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows, torn_of_the_deleted
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -131,9 +131,10 @@ class FilesBackend(RowBackend):
         stamp = _new_stamp()
         with Guarded(file.engine, file.path), file.transaction() as db:
             self._replay(db, trust)
+            left = torn_of_the_deleted(db, self.root)
             _write_stamp(db, stamp)
         self._writers.write(State(stamp))
-        left = [name for ending in (".jsonl.new", ".jsonl.old") for name in all_files(self.root, ending)]
+        left += [name for ending in (".jsonl.new", ".jsonl.old") for name in all_files(self.root, ending)]
         for name in left:
             os.unlink(os.path.join(self.root, name))
         if left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from struct import Struct, error as struct_error
 from typing import NamedTuple
 
@@ -79,15 +80,24 @@ def first_checksum(fd: int) -> int:
     return -1 if crc is None else crc
 
 
+def torn_files(path: str) -> Iterator[str]:
+    """The files beside a log that hold what was set aside of it, as far as they are numbered without a gap."""
+    number = 1
+    while os.path.exists(beside := f"{path}.torn.{number}"):
+        yield beside
+        number += 1
+
+
 class Log:
     """One log as the writer holds it. `end` is where the next line goes; up to `start` the last commit had written.
 
     A log that is being written anew is a file beside its place (`fresh`) until it is `moved` there; `origin` is the one
-    that it replaces.
+    that it replaces. `ended` says that the session was deleted, so that what was torn off the log goes too.
     """
 
     def __init__(self, path: str, *, durable: bool, origin: Log | None = None) -> None:
         self.path = path
+        self.ended = False
         self.fresh = path + ".new" if origin is not None else None
         self.origin = origin
         self.moved = False
@@ -189,9 +199,12 @@ class Log:
         if self.origin is not None:
             os.close(self.origin.fd)
             os.unlink(self.path + ".old")
+            for torn in torn_files(self.path) if self.ended else ():
+                os.unlink(torn)
             if self._durable:
                 sync_dir(os.path.dirname(self.path))
         self.start, self.created, self.origin, self.fresh, self.moved = self.end, False, None, None, False
+        self.ended = False
 
     def close(self) -> None:
         """Close the file."""

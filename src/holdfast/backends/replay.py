@@ -9,13 +9,14 @@ where it has its newline and still says its number. Anything else was never ackn
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from holdfast.backends.disk import FILE_MODE, read_at, sync_dir, unavailable, write_all, write_at
 from holdfast.backends.engine import Connection
 from holdfast.backends.jsonl import VERSION, Line, Told, log_name, opened, told
-from holdfast.backends.logfile import Place, first_checksum, places
+from holdfast.backends.logfile import Place, first_checksum, places, torn_files
 from holdfast.backends.rows import (
     HEAD,
     UPDATE_HEAD,
@@ -41,6 +42,9 @@ LOG_TABLE = (
     "first INTEGER NOT NULL)"
 )
 """How far the rows go with each log, and the checksum of its first line when they were written."""
+
+
+_TORN = re.compile(r"(.*\.jsonl)\.torn\.\d+")
 
 
 class WrongLog(Corrupt):
@@ -360,9 +364,7 @@ def set_aside(path: str, end: int) -> None:
     with open(path, "rb") as file:
         file.seek(end)
         torn = file.read()
-    number = 1
-    while os.path.exists(beside := f"{path}.torn.{number}"):
-        number += 1
+    beside = f"{path}.torn.{1 + sum(1 for _ in torn_files(path))}"
     flags = getattr(os, "O_CLOEXEC", 0)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, FILE_MODE)
     try:
@@ -387,6 +389,13 @@ def all_files(root: str, ending: str) -> Iterator[str]:
             for entry in found:
                 if entry.name.endswith(ending):
                     yield os.path.join("logs", kind, entry.name)
+
+
+def torn_of_the_deleted(db: Connection, root: str) -> list[str]:
+    """The names of files that were set aside of logs whose sessions are deleted: their writer was killed meanwhile."""
+    sql = "SELECT head.dead FROM log JOIN head ON head.n = log.head WHERE log.name = ?"
+    named = ((name, _TORN.fullmatch(name)) for name in all_files(root, ""))
+    return [name for name, match in named if match and db.execute(sql, (match[1],)).fetchone() == (1,)]
 
 
 def ends_well(path: str, size: int) -> bool:

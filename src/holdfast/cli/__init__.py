@@ -17,6 +17,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
         sys.stdout.write(f"holdfast {__version__}\n")
         sys.exit(0)
-    from holdfast.cli.app import run
-
+    try:
+        from holdfast.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(given))

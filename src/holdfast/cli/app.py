@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -19,6 +20,7 @@ from holdfast import __version__, errors
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.cli.terminal import Line, Span, styler
 from holdfast.formats.words import safe
+from holdfast.paths import as_text
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -58,7 +60,7 @@ class App:
 
         url = self.url or default_url()
         if not create:
-            check_there(url)
+            check_there(url, f"--store {shlex.quote(self.url)} " if self.url else "")
         with open(url) as store:
             yield store
 
@@ -103,8 +105,8 @@ class App:
         sys.stderr.write(safe(text) + "\n")
 
 
-def check_there(url: str) -> None:
-    """Refuse a store that is not there yet.
+def check_there(url: str, option: str | None = None) -> None:
+    """Refuse a store that is not there yet; with the option that names it, the message says how to create it.
 
     Raises:
         NotFound: nothing is at the URL's path.
@@ -114,7 +116,8 @@ def check_there(url: str) -> None:
 
     where = parse_url(url)
     if where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
-        raise errors.NotFound(f"there is no store at {url} yet; `holdfast init` creates one", url=url)
+        hint = "" if option is None else f"; `holdfast {option}init` creates one"
+        raise errors.NotFound(f"there is no store at {url} yet{hint}", url=url)
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -160,9 +163,17 @@ class Group(click.Group):
     command_class = Command
 
     def __init__(self, *args: Any, lazy: dict[str, str] | None = None, examples: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, no_args_is_help=False, **kwargs)
         self.lazy = lazy or {}
         self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a command its help, as talk, and a usage error; in JSON the error alone."""
+        app = ctx.find_object(App)
+        if not args and not ctx.resilient_parsing and not (app and app.json):
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # the name is click's
         """In the order they were named."""
@@ -231,8 +242,8 @@ def exit_code(error: errors.HoldfastError) -> int:
 
 def run(args: Sequence[str]) -> int:
     """Run the command line; the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        _utf8(stream)
+    sys.stdout, sys.stderr = _utf8(sys.stdout), _utf8(sys.stderr)
+    args = [as_text(arg) for arg in args]
     if instruction := os.environ.get("_HOLDFAST_COMPLETE"):
         from click.shell_completion import shell_complete
 
@@ -249,9 +260,12 @@ def run(args: Sequence[str]) -> int:
     return code
 
 
-def _utf8(stream: IO[str]) -> None:
+def _utf8(stream: TextIO | None) -> TextIO:
+    if stream is None:  # it was closed: nobody wants to read it
+        return open(os.devnull, "w", encoding="utf-8")
     # A lone surrogate becomes `\udXXX`, which in JSON is the right escape for it.
     stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # text streams of a process have it
+    return stream
 
 
 def _invoke(args: Sequence[str]) -> int:
@@ -267,12 +281,13 @@ def _invoke(args: Sequence[str]) -> int:
         hint = (
             f"; {error.ctx.command_path} --help says more" if isinstance(error, click.UsageError) and error.ctx else ""
         )
-        return _fail({"type": type(error).__name__, "message": error.format_message() + hint}, code, as_json)
+        message = error.format_message().rstrip(".") + hint
+        return _fail({"type": type(error).__name__, "message": message}, code, as_json)
     except errors.HoldfastError as error:
         if debug:
             raise
         return _fail(error_shape(error), exit_code(error), as_json)
-    except BrokenPipeError:
+    except (BrokenPipeError, click.Abort):
         raise
     except OSError as error:
         if debug:

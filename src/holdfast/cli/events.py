@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import App, Command, pass_app
-from holdfast.cli.refs import REF, named, whole
+from holdfast.cli.refs import REF, named, to_create, whole
 from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Invalid
 from holdfast.formats.words import safe_line
@@ -69,6 +69,10 @@ def _message(role: str, text: str | None) -> AnyPayload:
         if text is None and sys.stdin.isatty():
             raise click.UsageError("say the TEXT, or - to read it from stdin")
         text = _utf8(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
+        if not text:
+            raise Invalid("stdin is empty; to store a message without words, give '' as TEXT")
+    elif any("\ud800" <= c <= "\udfff" for c in text):
+        raise Invalid("TEXT is not UTF-8")
     return message(role, text)
 
 
@@ -120,6 +124,7 @@ def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:
 
 def _or_new(store: Store, ref: str, user: str | None) -> Session:
     """The session with exactly this id or name, else a new one: the start of an id must not catch a longer one."""
+    to_create(ref)
     found = store.get(ref)
     if found is None and (page := store.sessions(name=ref, limit=2)).items:
         if len(page) > 1:

@@ -75,6 +75,16 @@ def left_out(id: str) -> str:
     return f"left out: the head of session {id!r} is damaged; `holdfast check {id}` says more"
 
 
+def to_create(id: str) -> None:
+    """Refuse the id that no reference would lead to.
+
+    Raises:
+        Invalid: it is `@last`.
+    """
+    if id == "@last":
+        raise Invalid("@last is the session that was active last; a session to create needs an id of its own")
+
+
 class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # older click's takes none
     """A reference as a parameter: kept as text, completed from the newest sessions of the store."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import FAILURE, INTEGRITY, App, Group, pass_app
-from holdfast.cli.refs import REF, left_out, named, whole
+from holdfast.cli.refs import REF, left_out, named, to_create, whole
 from holdfast.cli.terminal import Line
 from holdfast.errors import Corrupt
 
@@ -175,6 +175,7 @@ def _shown(info: SessionInfo | None, events: Any, *, full: bool) -> Iterator[Lin
 @pass_app
 def new(app: App, id: str | None, metadata: str | None, **fields: Any) -> None:
     """Create a session and print its id. One that is there already is a conflict (exit code 4)."""
+    to_create(id or "")
     with app.store(create=True) as store:
         made = store.create(id, metadata=_json_object(metadata), **fields)
         _tell(app, made)

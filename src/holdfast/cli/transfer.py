@@ -16,9 +16,10 @@ from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.errors import Exists, HoldfastError
 from holdfast.formats.words import plural, safe_line
+from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.bundle import Copied
+    from holdfast.copies import Copied
     from holdfast.importer import FileReport, Progress
     from holdfast.sources import SourceFile
     from holdfast.store import Store
@@ -135,6 +136,7 @@ def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     refusal = Exists(f"{output} is there already; --force replaces it", file=output)
+    output = as_path(output)
     if not force and os.path.lexists(output):
         raise refusal
     beside = f"{output}.{os.getpid()}.tmp"
@@ -170,7 +172,7 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
 
     A session that went its own way in the target is a conflict and stays as it is. TO is created if it is not there.
     """
-    from holdfast.bundle import STORE_ERRORS, Copied, copy_session
+    from holdfast.copies import STORE_ERRORS, Copied, copy_session
     from holdfast.store import open
 
     check_there(source)
@@ -225,6 +227,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.
     """
+    paths = tuple(map(as_path, paths))
     bundles = [path for path in paths if path == "-" or _is_bundle(path)]
     others = [path for path in paths if path not in bundles]
     with app.store(create=True) as store:
@@ -233,7 +236,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports)
+    _tell_imported(app, reports, "nothing was in there" if paths else _NONE)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -250,7 +253,8 @@ def _is_bundle(path: str) -> bool:
 
 def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
     """A report of each session in the bundle, and one of what makes the rest of the file unreadable."""
-    from holdfast.bundle import STORE_ERRORS, read_bundle
+    from holdfast.bundle import read_bundle
+    from holdfast.copies import STORE_ERRORS
     from holdfast.importer import FileReport
 
     try:
@@ -293,7 +297,10 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
         yield show
 
 
-def _tell_imported(app: App, reports: Sequence[FileReport]) -> None:
+_NONE = "no transcripts in the usual places; name files or folders to look in"
+
+
+def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
     events, failed = sum(r.events for r in reports), [r for r in reports if r.error]
     if app.json:
         from msgspec import to_builtins
@@ -306,10 +313,10 @@ def _tell_imported(app: App, reports: Sequence[FileReport]) -> None:
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:
-        app.say("no transcripts in the usual places; name files or folders to look in")
+        app.say(none)
         return
-    taken = sum(bool(report.events) for report in reports)
-    app.say(f"{plural(events, 'new event')} from {taken} of {plural(len(reports), 'file')}, {len(failed)} failed")
+    files, taken = {report.path for report in reports}, {report.path for report in reports if report.events}
+    app.say(f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed")
 
 
 def _taken(report: FileReport) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.backend import Backend
-from holdfast.plan import MAX_COUNT, Commit, Head, Refused
+from holdfast.plan import MAX_COUNT, MAX_COUNTERS, MAX_HEAD_TAGS, MAX_TAGS, Commit, Head, Refused
 from holdfast.testing.subject import Subject, created, done, entries, entry, head, ids, ref, refused, seqs, texts
 
 IDS = (
@@ -114,6 +114,38 @@ class HeadContract(Subject):
         done(backend, tags={"name": ""})
         done(backend, defaults={"name": "again"})
         assert head(backend).tags["name"] == ""
+
+    def test_a_head_takes_so_many_tags_from_any_number_of_commits(self, backend: Backend) -> None:
+        names = [f"t{n}" for n in range(MAX_HEAD_TAGS)]
+        created(backend, append=entries("one"))
+        for start in range(0, MAX_HEAD_TAGS, MAX_TAGS):
+            done(backend, tags=dict.fromkeys(names[start : start + MAX_TAGS], "x"))
+        assert refused(backend, tags={"more": "x"}, append=entries("lost")) == "full"
+        assert refused(backend, defaults={"more": "x"}, add={"n": 1}) == "full"
+        done(backend, tags={"t0": "y"}, defaults={"t1": "z"}, append=entries("two"))
+        done(backend, tags={"t2": None, "more": "x"})
+        assert head(backend).tags == {n: "x" for n in (*names, "more") if n != "t2"} | {"t0": "y"}
+
+    def test_a_full_head_refuses_for_its_writer_alone(self, backend: Backend) -> None:
+        created(backend, "full")
+        for part in range(MAX_HEAD_TAGS // MAX_TAGS):
+            done(backend, "full", tags={f"{part} {n}": "" for n in range(MAX_TAGS)})
+        results = backend.commit(
+            [
+                Commit(ref=ref("full"), append=entries("one")),
+                Commit(ref=ref("full"), tags={"more": "x"}, append=entries("lost")),
+                Commit(ref=ref("other"), if_rev=0, append=entries("beside")),
+                Commit(ref=ref("full"), append=entries("two")),
+            ]
+        )
+        assert [r.why if isinstance(r, Refused) else r.last for r in results] == [1, "full", 1, 2]
+        assert texts(backend.read(ref("full"))) == ["one", "two"]
+
+    def test_a_head_takes_so_many_counters(self, backend: Backend) -> None:
+        created(backend, add={f"n{n}": 1 for n in range(MAX_COUNTERS)})
+        assert refused(backend, add={"n0": 1, "more": 1}) == "full"
+        assert done(backend, add={"n0": 1}).counts["n0"] == 2
+        assert refused(backend, "other", if_rev=0, add={f"n{n}": 1 for n in range(MAX_COUNTERS + 1)}) == "full"
 
     def test_counters_add_up(self, backend: Backend) -> None:
         created(backend, add={"n": 5, "m": -1})

@@ -1,0 +1,225 @@
+"""Copies: the replay that makes a session from its head and entries, or completes one that has a beginning of them.
+
+Invariant: the copy's log is a beginning of the original's, always, and its head is as a replay left it, which a tag of
+it tells. So an interrupted copy is resumed by the same call, a finished one is left as it is, and one that went its own
+way is a Conflict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast import codec
+from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
+from holdfast.info import created_at, said_by_appends
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
+from holdfast.session import refusal
+
+if TYPE_CHECKING:
+    from holdfast.store import Store
+
+PAGE = 500
+"""Entries read at a time."""
+BATCH = 1000
+"""Entries committed together."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of bodies above which a commit is made before it has `BATCH` entries."""
+COPIED = "copied"
+"""Tag of a copy's head: the digest of that head as the last replay left it. Never copied itself."""
+STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
+"""What is wrong with a store, not with one session: the next session would fare no better."""
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one session: its events, how many of them were new here, or the error that stopped it."""
+
+    session: str
+    events: int = 0
+    new: int = 0
+    error: HoldfastError | None = None
+
+
+def stored(store: Store, head: Head) -> Iterator[Entry]:
+    """All of a session's entries, those that were taken back too, up to where its head says."""
+    after = max(head.base, head.trim)
+    while entries := store.backend.read(head.ref, after=after, upto=head.last, limit=PAGE, voided=True):
+        yield from entries
+        after = entries[-1].seq
+
+
+def digests(store: Store, entry: Entry) -> list[str]:
+    """The blobs that an entry needs; none if it can't be decoded."""
+    if entry.fault or b'"large"' not in entry.body:
+        return []
+    try:
+        found = codec.larges(codec.decode(entry.body, store.large))
+        return [digest for value in found if value.ref for digest in store.large.digests(value.ref)]
+    except Corrupt:
+        return []
+
+
+def copy_session(source: Store, target: Store, id: str) -> Copied:
+    """Make or complete a copy of a session in another store, equal in ids, numbers, times, fields and large values.
+
+    Raises:
+        NotFound, Deleted: the source has no such session, or the target had one that was deleted.
+        Conflict: the target's session is not a copy of this one, or was changed after it was copied.
+        Corrupt: something of it is damaged; `check` names it. What comes before it was copied.
+    """
+    head = source.head(id)
+    return replay(target, head, _carried(source, target, head))
+
+
+def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
+    """A session's entries, each after the blobs it needs were copied."""
+    for entry in stored(source, head):
+        if entry.fault:
+            raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} is damaged: {entry.fault}", seq=entry.seq)
+        for digest in digests(source, entry):
+            data = source.backend.blobs.get(digest)
+            if data is None:
+                raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} lacks its blob {digest}", seq=entry.seq)
+            target.backend.blobs.put(digest, data)
+        yield entry
+
+
+def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
+    """Make a session with this head and these entries, or complete one that has a beginning of them.
+
+    Raises:
+        Conflict: there is one with other entries, or one that was changed later.
+        Deleted: there was one.
+        Corrupt: an entry is missing.
+    """
+    start = max(head.base, head.trim)
+    there = _target(store, head, start)
+    here = stored(store, msgspec.structs.replace(there, base=start, trim=0))
+    known = there.last
+    ranges: list[Range] = []
+    batch: list[Entry] = []
+    size = 0
+    expected = start
+    for entry in entries:
+        expected += 1
+        if entry.seq != expected:
+            raise Corrupt(f"event {expected} of session {head.ref.id!r} is missing", session=head.ref.id, seq=expected)
+        if entry.seq <= known:
+            ranges += _difference(head, next(here, None), entry, is_copy=COPIED in there.tags)
+            continue
+        batch.append(entry)
+        size += len(entry.body)
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            there, batch, size = _append(store, there, batch), [], 0
+    if batch:
+        there = _append(store, there, batch)
+    if there.last != head.last:
+        raise Corrupt(f"events {expected + 1} to {head.last} of session {head.ref.id!r} are missing")
+    _finish(store, there, head, ranges)
+    return Copied(session=head.ref.id, events=head.last - start, new=head.last - known)
+
+
+def _target(store: Store, head: Head, start: int) -> Head:
+    """The head to replay onto, created if it is not there."""
+    there = store.backend.get([head.ref])[0]
+    if there is None:
+        # What was trimmed can't come along: the copy's log begins behind it, with the same numbers.
+        # Whose it is stands there from the first: an interrupted copy must not be open to everybody.
+        tags = {name: head.tags[name] for name in ("created", "user") if name in head.tags}
+        return _changed(store, None, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
+    if there.dead:
+        raise refusal(Refused("deleted", there), Commit(ref=head.ref))
+    if there.tags.get("user") != head.tags.get("user"):
+        raise _diverged(head, "it belongs to another user")
+    if there.base > start or there.last > head.last or there.at > head.at:
+        raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
+    # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
+    known = _digest(there) in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED))
+    if not known and not _lags(there, head):
+        raise _diverged(head, "what is said about it there was changed, or never came from here")
+    return there
+
+
+def _lags(there: Head, head: Head) -> bool:
+    """Whether a session that no tag tells to be a copy says all that the other one does, but for later events.
+
+    So does a copy that was made before there was that tag. If its events are the same too, nothing that anybody said
+    there can be lost when it goes on.
+    """
+    first, second = (
+        {name: value for name, value in own_tags(h).items() if not said_by_appends(name)} for h in (there, head)
+    )
+    return COPIED not in there.tags and first == second and there.body == head.body
+
+
+def own_tags(head: Head) -> dict[str, str]:
+    """The head's tags without the one that a replay put there."""
+    return {name: value for name, value in head.tags.items() if name != COPIED}
+
+
+def _digest(head: Head) -> str:
+    """What tells a head from any other one, whatever its log."""
+    counts = sorted((name, count) for name, count in head.counts.items() if count)
+    told = msgspec.json.encode([sorted(own_tags(head).items()), counts, head.at, head.body])
+    return hashlib.sha256(told).hexdigest()
+
+
+def _difference(head: Head, old: Entry | None, new: Entry, *, is_copy: bool) -> list[Range]:
+    """What is to be hidden or shown so that an entry that is there is as it should be."""
+    if old is None or (old.seq, old.id, old.at, old.body) != (new.seq, new.id, new.at, new.body):
+        raise _diverged(head, f"event {new.seq} is another one here")
+    if old.void and not new.void and not is_copy:
+        raise _diverged(head, f"event {new.seq} was taken back there")
+    return [Range(new.seq, new.seq, new.void)] if old.void != new.void else []
+
+
+def _diverged(head: Head, why: str) -> Conflict:
+    return Conflict(
+        f"session {head.ref.id!r} is in the target store and went its own way: {why}; nothing was overwritten",
+        session=head.ref.id,
+    )
+
+
+def _append(store: Store, there: Head, batch: list[Entry]) -> Head:
+    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch))
+
+
+def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
+    """Make the head equal, in one commit; none if it is."""
+    wanted, found = own_tags(head), own_tags(there)
+    tags: dict[str, str | None] = {name: None for name in found if name not in wanted}
+    tags |= {name: value for name, value in wanted.items() if found.get(name) != value}
+    while len(tags) >= MAX_TAGS:
+        part = {name: tags.pop(name) for name in list(tags)[: MAX_TAGS - 1]}
+        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part))
+    names = {*head.counts, *there.counts}
+    add = {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
+    body = head.body if head.body != there.body else None
+    trim = head.trim if head.trim > max(there.trim, there.base) else None
+    if tags or add or body is not None or trim is not None or ranges or there.at < head.at:
+        commit = Commit(
+            ref=head.ref, at=head.at, if_rev=there.rev, tags=tags, add=add or None, body=body, void=ranges, trim=trim
+        )
+        _changed(store, there, commit)
+
+
+def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
+    """Commit a change of the head together with the digest of what it makes of it."""
+    bare = msgspec.structs.replace(commit, tags={**(commit.tags or {}), COPIED: None})
+    planned = plan(there, (), bare)
+    if isinstance(planned, Refused):
+        raise refusal(planned, commit)
+    if len(planned.head.tags) == MAX_HEAD_TAGS:
+        return _committed(store, bare)  # there is no room for one more: it lags behind, or is told as equal
+    tags = {**(commit.tags or {}), COPIED: _digest(planned.head)}
+    return _committed(store, msgspec.structs.replace(commit, tags=tags))
+
+
+def _committed(store: Store, commit: Commit) -> Head:
+    result = store.batcher.commit(commit)
+    if isinstance(result, Refused):
+        raise refusal(result, commit)
+    return result
