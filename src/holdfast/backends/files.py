@@ -21,13 +21,14 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from holdfast import forks, search
+from holdfast import forks
 from holdfast.backend import Hit, Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.logcheck import log_problems
+from holdfast.backends.matching import Wanted
 from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -223,22 +224,11 @@ class FilesBackend(RowBackend):
             lambda entries: any(entry.fault for entry in entries),
         )
 
-    def search(
-        self,
-        kind: str,
-        query: search.Node,
-        *,
-        id: str | None = None,
-        tags: Mapping[str, str | None] | None = None,
-        newest: bool = False,
-        offset: int = 0,
-        limit: int = 100,
-    ) -> list[Hit]:
-        """Entries that match."""
-        found = super().search
+    def _search(self, wanted: Wanted) -> tuple[list[Hit], bool]:
+        search = super()._search
         return self._settled(
-            lambda: found(kind, query, id=id, tags=tags, newest=newest, offset=offset, limit=limit),
-            lambda hits: any(hit.entry.fault for hit in hits),
+            lambda: search(wanted),
+            lambda found: not found[1] or any(hit.entry.fault for hit in found[0]),
         )
 
     def _settled(self, look: Callable[[], T], is_faulty: Callable[[T], bool]) -> T:

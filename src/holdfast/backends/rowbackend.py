@@ -15,8 +15,9 @@ from holdfast import search
 from holdfast.backend import Blobs, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection, Engine
-from holdfast.backends.fts import Background, WordIndex
+from holdfast.backends.fts import Background, NoFTS5, WordIndex
 from holdfast.backends.listening import Listening
+from holdfast.backends.matching import Wanted, find
 from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     ENTRY,
@@ -35,15 +36,17 @@ from holdfast.backends.rows import (
     insert_entries,
     insert_head,
     only_grew,
-    tag_filter,
     write_tags,
 )
 from holdfast.backends.sqlitefile import SQLiteFile
-from holdfast.errors import Corrupt, HoldfastError
+from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 REMEMBERED = 4096
 """Heads that a process keeps in memory."""
+PATIENCE = 0.05
+"""Seconds that a search waits for writers to bring the index up to date; it can do without. They take turns of a few
+milliseconds, so one who holds the lock for longer is slow or stands still."""
 
 
 class Known:
@@ -316,30 +319,28 @@ class RowBackend:
         offset: int = 0,
         limit: int = 100,
     ) -> list[Hit]:
-        """Entries that match, from the index, which is first brought up to date."""
-        self.index()
-        where, values = tag_filter(tags or {})
-        if id is not None:
-            where += " AND h.id = ?"
-            values.append(id)
-        order = "e.at DESC, e.seq DESC" if newest else "fts.rank"
-        columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
-        sql = (
-            f"SELECT h.kind, h.id, fts.rank, {columns} FROM fts JOIN entry e ON e.n = fts.rowid "  # noqa: S608  # as above
-            f"JOIN head h ON h.n = e.head WHERE fts MATCH ? AND h.kind = ? AND e.void = 0{where} "
-            f"ORDER BY {order} LIMIT ? OFFSET ?"
-        )
-        with self._guarded(), self._file.reader() as db:
-            rows = db.execute(sql, (search.to_fts5(query), kind, *values, limit, min(offset, 2**62))).fetchall()
-        return [Hit(Ref(row[0], row[1]), self._entry(row[3:]), -row[2]) for row in rows]
+        """Entries that match: from the index, and from what it has not taken in."""
+        return self._search(Wanted(kind, query, id, tags or {}, newest, offset, limit))[0]
+
+    def _search(self, wanted: Wanted) -> tuple[list[Hit], bool]:
+        """The hits, and whether every entry could be read that had to be."""
+        try:
+            self._catch_up(patience=PATIENCE)
+        except NoFTS5:
+            raise
+        except (Unavailable, ReadOnly):
+            pass  # the index can't be written now; it need not be, to find all
+        with self._guarded(), self._file.snapshot() as db:
+            matches, whole = find(db, self._words, wanted)
+        return [Hit(Ref(*m.row[:2]), self._entry(m.row[2:]), m.score) for m in matches], whole
 
     def index(self) -> int:
         """Take in what is not indexed yet."""
-        return self._catch_up(None)
+        return self._catch_up()
 
-    def _catch_up(self, pause: Callable[[float], bool] | None) -> int:
+    def _catch_up(self, pause: Callable[[float], bool] | None = None, patience: float | None = None) -> int:
         with self._guarded():
-            return self._words.catch_up(pause)
+            return self._words.catch_up(pause, patience)
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""
