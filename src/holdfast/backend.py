@@ -105,7 +105,15 @@ class Backend(Protocol):
     ) -> list[Head]:
         """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
 
-        One that can't be trusted is left out, so that it hides no other; `verify` names it.
+        One that can't be trusted is left out, so that it hides no other; `verify` names it. A head that changes while
+        pages are turned moves to the front, where the next page does not look.
+        """
+        ...
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
+        """Living heads by id, code point by code point, from the first above `after`: changes move none of them.
+
+        One that can't be trusted is left out, as by `find`.
         """
         ...
 

@@ -72,10 +72,10 @@ def _heads(store: Store, session: str | None) -> Iterator[Head]:
     if session is not None:
         yield store.head(session)
         return
-    after: tuple[int, str] | None = None
-    while heads := store.backend.find(SESSION, {}, after=after, limit=PAGE):
+    after = ""
+    while heads := store.backend.scan(SESSION, after, PAGE):
         yield from heads
-        after = (heads[-1].at, heads[-1].ref.id)
+        after = heads[-1].ref.id
 
 
 def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:

@@ -370,15 +370,8 @@ class Store:
         raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
 
     def _starting_with(self, prefix: str) -> list[Head]:
-        found: list[Head] = []
-        after: tuple[int, str] | None = None
-        while len(found) < 3:
-            heads = self.backend.find(SESSION, {}, after=after, limit=1000)
-            found += [h for h in heads if h.ref.id.startswith(prefix)]
-            if len(heads) < 1000:
-                break
-            after = (heads[-1].at, heads[-1].ref.id)
-        return found[:3]
+        # There is none with just this id, and behind it follow those that start with it.
+        return [head for head in self.backend.scan(SESSION, prefix, 3) if head.ref.id.startswith(prefix)]
 
 
 def parse_query(query: str) -> search.Node | None:

@@ -118,6 +118,22 @@ class ListsByTagsOfOld(Mutant):
         return result
 
 
+@mutant
+class ScansByTime(Mutant):
+    """Pages of an order in which what becomes active moves."""
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
+        behind = self._heads.get(Ref(kind, after))
+        return self.find(kind, {}, after=(behind.at, after) if behind else None, limit=limit)
+
+
+@mutant
+class ScansTheDeleted(Mutant):
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
+        found = [h for h in self._heads.values() if h.ref.kind == kind and h.ref.id > after]
+        return sorted(found, key=lambda h: h.ref.id)[:limit]
+
+
 # --- Searching ---
 
 

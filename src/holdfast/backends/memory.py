@@ -118,6 +118,12 @@ class MemoryBackend:
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
         return [h for h in found if after is None or (h.at, h.ref.id) < after][:limit]
 
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
+        """Living heads by id."""
+        with self._lock:
+            found = [h for h in self._heads.values() if h.ref.kind == kind and not h.dead and h.ref.id > after]
+        return sorted(found, key=lambda h: h.ref.id)[:limit]
+
     def search(
         self,
         kind: str,

@@ -296,17 +296,15 @@ class RowBackend:
         self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Head]:
         """Living heads, newest first."""
-        want = limit
         with self._guarded(), self._file.reader() as db:
             sql, values = find_sql(db, kind, tags, after)
-            while True:
-                rows = db.execute(
-                    f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC LIMIT ?", (*values, want)
-                ).fetchall()
-                heads = [head for row in rows if (head := _sound(row)) is not None]
-                if len(heads) >= limit or len(rows) < want:
-                    return heads[:limit]
-                want += limit - len(heads)
+            return _heads(db, f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values, limit)
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
+        """Living heads by id."""
+        sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id > ? AND dead = 0 ORDER BY id"  # noqa: S608  # columns
+        with self._guarded(), self._file.reader() as db:
+            return _heads(db, sql, (kind, after), limit)
 
     def search(
         self,
@@ -394,6 +392,17 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         if not some:
             return
         yield some
+
+
+def _heads(db: Connection, sql: str, values: Sequence[Any], limit: int) -> list[Head]:
+    """The first heads that a query finds, however many that are damaged stand among them."""
+    want = limit
+    while True:
+        rows = db.execute(f"{sql} LIMIT ?", (*values, want)).fetchall()
+        heads = [head for row in rows if (head := _sound(row)) is not None]
+        if len(heads) >= limit or len(rows) < want:
+            return heads[:limit]
+        want += limit - len(heads)
 
 
 def _sound(row: Any) -> Head | None:

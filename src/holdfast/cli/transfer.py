@@ -19,7 +19,6 @@ from holdfast.formats.words import plural, safe_line
 if TYPE_CHECKING:
     from holdfast.bundle import Copied
     from holdfast.importer import FileReport, Progress
-    from holdfast.session import Session
     from holdfast.sources import SourceFile
     from holdfast.store import Store
 
@@ -49,8 +48,7 @@ def export(
     if app.json and form != "jsonl" and output in (None, "-"):
         raise click.UsageError("with --json, md and html need -o FILE")
     with app.store() as store:
-        sessions = list(_all(store)) if everything else [whole(store, ref) for ref in refs]
-        ids = list(dict.fromkeys(session.id for session in sessions))
+        ids = _all(store) if everything else list(dict.fromkeys(whole(store, ref).id for ref in refs))
         with _written(output, force) as file:
             damaged = _write(store, ids, form, hidden, file)
     if output not in (None, "-"):
@@ -66,14 +64,16 @@ def _form_of(output: str) -> str:
     return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(os.path.splitext(output)[1], "jsonl")
 
 
-def _all(store: Store) -> Iterator[Session]:
-    cursor: str | None = None
-    while True:
-        page = store.sessions(limit=1000, cursor=cursor)
-        yield from (session for info in page if (session := store.get(info.id)) is not None)
-        cursor = page.cursor
-        if cursor is None:
-            return
+def _all(store: Store) -> list[str]:
+    """The ids of all sessions that are there now, also of those that become active meanwhile; newest first."""
+    from holdfast.info import SESSION
+
+    found: list[tuple[int, str]] = []
+    after = ""
+    while heads := store.backend.scan(SESSION, after):
+        found += [(head.at, head.ref.id) for head in heads]
+        after = heads[-1].ref.id
+    return [id for _, id in sorted(found, reverse=True)]
 
 
 def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO) -> int:
@@ -161,15 +161,15 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
     check_there(source)
     done: list[Copied] = []
     with open(source) as here, open(target) as there:
-        sessions = [whole(here, ref) for ref in refs] if refs else list(_all(here))
-        for session in sessions:
+        ids = [whole(here, ref).id for ref in refs] if refs else _all(here)
+        for id in ids:
             try:
-                done.append(copy_session(here, there, session.id))
+                done.append(copy_session(here, there, id))
             except STORE_ERRORS:
                 _tell_copied(app, done)
                 raise
             except HoldfastError as error:
-                done.append(Copied(session=session.id, error=error))
+                done.append(Copied(session=id, error=error))
     _tell_copied(app, done)
     failed = [one.error for one in done if one.error is not None]
     if failed:
