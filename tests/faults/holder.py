@@ -75,6 +75,11 @@ class Holder:
         assert self._process.returncode == 0
         return int(out)
 
+    def kill(self) -> None:
+        """End it where it stands."""
+        self._process.kill()
+        self._process.wait(60)
+
     def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.communicate()

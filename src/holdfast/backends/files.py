@@ -44,6 +44,8 @@ INDEX = 1
 """Version of the index; one of another version is built anew."""
 TIMEOUT = 30.0
 """Seconds to wait for a lock."""
+PATIENCE = 0.1
+"""Seconds for which one who only read waits for it to close."""
 TRIES = 3
 """How often something is read again that may just have been written anew by another process."""
 
@@ -122,8 +124,12 @@ class FilesBackend(RowBackend):
     def _connect(self) -> SQLiteFile:
         engine = Engine("stdlib")
         file = SQLiteFile(self._index_path, engine, durable=False, timeout=TIMEOUT)
-        with _closing_on_error(file), Guarded(engine, file.path), file.transaction() as db:
-            db.execute(LOG_TABLE)
+        with _closing_on_error(file), Guarded(engine, file.path):
+            with file.reader() as db:  # a writer would have to wait for others
+                made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone()
+            if not made:
+                with file.transaction() as db:
+                    db.execute(LOG_TABLE)
         return file
 
     def _compare(self, file: SQLiteFile, trust: Trust) -> None:
@@ -286,9 +292,10 @@ class FilesBackend(RowBackend):
             self._closed = True
         self._background.close()
         self._listening.close()
+        patience = TIMEOUT if self._writers.noted else PATIENCE
         try:
             # What fails here loses nothing: the next one to open compares the logs with the index.
-            with contextlib.suppress(OSError, HoldfastError), self._file.mutex, locked(self._gate, TIMEOUT):
+            with contextlib.suppress(OSError, HoldfastError), self._file.mutex, locked(self._gate, patience):
                 self._leave()
             super().close()
         finally:
