@@ -320,12 +320,13 @@ class Store:
             raise refusal(result, commit)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
-        """Every session that becomes active, as it happens, in any process; several changes may come as one.
+        """Every session that changes or is deleted, as it happens, in any process; several changes may come as one.
 
-        What is recorded as having happened in the past (an import of old transcripts) and what is deleted is not told.
+        Events are told whatever time they carry, also those of an old transcript that is imported now. A session that
+        is created without events, with a time in the past, is told when it gets some.
 
         Args:
-            since: Begin with those that were active after this time; now if not given.
+            since: Begin with those that were active, or deleted, after this time; now if not given.
             stop: Ends the iteration when set.
         """
         watcher = Watcher(self.backend, now() if since is None else to_micros(since))

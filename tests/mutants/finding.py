@@ -63,26 +63,26 @@ class ListsEqualTimesTheOtherWay(Mutant):
 @mutant
 class SkipsEqualTimesBetweenPages(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> list[Head]:
-        return super().find(kind, tags, after=None if after is None else (after[0], ""), limit=limit)
+        return super().find(kind, tags, after=None if after is None else (after[0], ""), **options)
 
 
 @mutant
 class RepeatsTheLastOfAPage(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> list[Head]:
-        return super().find(kind, tags, after=None if after is None else (after[0], after[1] + "\0"), limit=limit)
+        return super().find(kind, tags, after=None if after is None else (after[0], after[1] + "\0"), **options)
 
 
 @mutant
 class FiltersAfterTheLimit(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> list[Head]:
-        fitting = {h.ref for h in super().find(kind, tags, limit=10**6)}
-        return [h for h in super().find(kind, {}, after=after, limit=limit) if h.ref in fitting]
+        fitting = {h.ref for h in super().find(kind, tags, **(options | {"limit": 10**6}))}
+        return [h for h in super().find(kind, {}, after=after, **options) if h.ref in fitting]
 
 
 @mutant
@@ -132,6 +132,23 @@ class ScansTheDeleted(Mutant):
     def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
         found = [h for h in self._heads.values() if h.ref.kind == kind and h.ref.id > after]
         return sorted(found, key=lambda h: h.ref.id)[:limit]
+
+
+@mutant
+class TellsTheDeletedAsLiving(Mutant):
+    def find(self, kind: str, tags: Mapping[str, str | None], *, dead: bool = False, **options: Any) -> list[Head]:
+        return super().find(kind, tags, **options)
+
+
+@mutant
+class TellsChangesByTime(Mutant):
+    """What is imported of long ago is not told."""
+
+    machine = False
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        newest = max(((h.at, h.ref) for h in self._heads.values()), default=(-1, Ref("", "")))[0]
+        return newest, [h.ref for h in self._heads.values() if isinstance(since, int) and h.at > since]
 
 
 # --- Searching ---

@@ -14,6 +14,7 @@ from typing import Any
 from holdfast import search
 from holdfast.backend import Blobs, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
+from holdfast.backends.changes import changed
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, NoFTS5, WordIndex
 from holdfast.backends.listening import Listening
@@ -293,11 +294,17 @@ class RowBackend:
             return Entry(id or "", at, packed, seq, bool(void), error.message)
 
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        dead: bool = False,
     ) -> list[Head]:
-        """Living heads, newest first."""
+        """Living heads, or tombstones, newest first."""
         with self._guarded(), self._file.reader() as db:
-            sql, values = find_sql(db, kind, tags, after)
+            sql, values = find_sql(db, kind, tags, after, dead=dead)
             return _heads(db, f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values, limit)
 
     def scan(self, kind: str, after: str = "", limit: int = 1000) -> list[Head]:
@@ -339,6 +346,11 @@ class RowBackend:
     def _catch_up(self, pause: Callable[[float], bool] | None = None, patience: float | None = None) -> int:
         with self._guarded():
             return self._words.catch_up(pause, patience)
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        """The heads that new rows belong to."""
+        with self._guarded(), self._file.snapshot() as db:
+            return changed(db, since)
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""

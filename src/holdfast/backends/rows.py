@@ -164,7 +164,7 @@ def tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
 
 
 def find_sql(
-    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
+    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None, *, dead: bool
 ) -> tuple[str, list[Any]]:
     """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
     columns = ", ".join(f"h.{name}" for name in HEAD.split(", "))
@@ -174,7 +174,7 @@ def find_sql(
         source = "tag x CROSS JOIN head h ON h.n = x.head"
         tags = {name: value for name, value in tags.items() if name != rarest[0]}
     where, more = tag_filter(tags)
-    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = 0"  # noqa: S608  # the texts above
+    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = {int(dead)}"  # noqa: S608  # the texts above
     values.append(kind)
     if rarest is not None:
         sql += " AND x.name = ? AND x.value = ?"

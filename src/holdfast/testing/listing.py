@@ -81,6 +81,19 @@ class FindContract(Subject):
         assert ids(backend.find("session", {"user": "ann"})) == ["b"]
         assert ids(backend.find("session", {"user": None})) == []
 
+    def test_tombstones_are_found_when_asked_for(self, backend: Backend) -> None:
+        for number, id in enumerate("abcd"):
+            created(backend, id, at=number)
+        assert backend.find("session", {}, dead=True) == []
+        for number, id in enumerate("cab"):
+            done(backend, id, at=10 + number, delete=True)
+        assert ids(backend.find("session", {}, dead=True)) == ["b", "a", "c"]
+        assert ids(backend.find("session", {}, dead=True, limit=1)) == ["b"]
+        assert ids(backend.find("session", {}, dead=True, after=(12, "b"))) == ["a", "c"]
+        assert all(h.dead for h in backend.find("session", {}, dead=True))
+        done(backend, "a", at=20, if_rev=head(backend, "a").rev)  # anew
+        assert ids(backend.find("session", {}, dead=True)) == ["b", "c"]
+
     def test_pages_leave_nothing_out_and_tell_nothing_twice(self, backend: Backend) -> None:
         expected: list[tuple[int, str]] = []
         for number in range(23):

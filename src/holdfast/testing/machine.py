@@ -202,6 +202,7 @@ class BackendMachine(RuleBasedStateMachine):
             assert self.backend.find(kind, tags, after=(at, id), limit=size) == expected
             assert self.backend.scan(kind, id, size) == self.model.scan(kind, id, size)
             assert self.backend.scan(kind) == self.model.scan(kind)
+            assert self.backend.find(kind, {}, dead=True) == self.model.find(kind, {}, dead=True)
         found: list[Head] = []
         after: tuple[int, str] | None = None
         while page := self.backend.find("session", tags, after=after, limit=size):
