@@ -90,6 +90,28 @@ def test_a_session_that_never_stands_still_is_not_damaged(
     assert store.check().findings == ()
 
 
+def test_a_session_that_becomes_active_meanwhile_is_checked(
+    store: holdfast.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"s{number}" for number in range(9)]
+    for id in ids:
+        fill(store, id)
+    resting = set(ids)
+    monkeypatch.setattr(check, "PAGE", 2)
+    read = store.backend.read
+
+    def acting(ref: Ref, **how: Any) -> list[Entry]:
+        resting.discard(ref.id)
+        for id in (min(resting, default=None), max(resting, default=None)):  # those that any order leaves for the end
+            if id is not None:
+                store.session(id).append(user("awake"))
+        return read(ref, **how)
+
+    monkeypatch.setattr(store.backend, "read", acting)
+    report = store.check()
+    assert (report.findings, report.sessions) == ((), 9)
+
+
 WRONG = {
     "UPDATE tag SET value = 'other' WHERE name = 'name'": ("s", "do not agree with its tags"),
     "DELETE FROM tag WHERE name = 'name'": ("s", "do not agree with its tags"),

@@ -12,13 +12,17 @@ import sqlite3
 import stat
 import subprocess
 import zlib
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import holdfast
 from holdfast import Large, Session, assistant, custom, note, reasoning, step, tool_call, tool_result, usage, user
+from holdfast.cli import transfer
+from holdfast.plan import Commit, Head, Ref
 from shell import Shell
 
 HOSTILE = "</script></pre></style>--><img src=x onerror=alert(1)>\"'`&lt;\x1b[31m\u202e"
@@ -306,3 +310,26 @@ def test_import_finds_transcripts_takes_them_once_and_names_what_it_can_not_take
     assert done.code == 8
     assert "absent.jsonl" in done.err
     assert "1 failed" in done.err
+
+
+def test_all_sessions_are_also_those_that_become_active_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 2_500  # more than two pages
+    with holdfast.open(f"sqlite://{tmp_path}/store.db?durability=process") as store:
+        names = [Ref("session", f"s{number:04}") for number in range(count)]
+        store.backend.commit([Commit(ref=ref, at=number, if_rev=0) for number, ref in enumerate(names)])
+
+        def awaking(turn: Callable[..., list[Head]]) -> Callable[..., list[Head]]:
+            def page(*arguments: Any, **options: Any) -> list[Head]:
+                found = turn(*arguments, **options)
+                store.backend.commit([Commit(ref=ref, at=count) for ref in (names[0], names[-1])])
+                return found
+
+            return page
+
+        monkeypatch.setattr(store.backend, "find", awaking(store.backend.find))
+        monkeypatch.setattr(store.backend, "scan", awaking(store.backend.scan))
+        told = transfer._all(store)
+        assert sorted(told) == [ref.id for ref in names]
+        assert told[1:-1] == [ref.id for ref in reversed(names[1:-1])]

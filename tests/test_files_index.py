@@ -9,12 +9,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import holdfast
+from faults.holder import Holder
 from faults.work import text_of
 from holdfast import Store, user
 from holdfast.backend import Backend, open_backend
@@ -26,6 +28,8 @@ from holdfast.errors import Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref
 
 REF = Ref("session", "a")
+SOON = 10.0
+"""Seconds that are far less than a wait for a lock, and far more than the work takes on a busy machine."""
 
 DYING = """
 import os, signal, sys, holdfast
@@ -443,3 +447,55 @@ def test_the_folder_says_who_writes(tmp_path: Path) -> None:
             beside.session("b")
             assert store.backend.info()["written by"].count("process") == 2
         assert store.backend.info()["written by"].count("process") == 1
+
+
+# --- Who only reads ---
+
+
+def test_who_only_reads_a_folder_waits_for_no_stopped_writer(tmp_path: Path) -> None:
+    url = url_at(tmp_path)
+    recorded(tmp_path, "apple one", "two")
+    with Holder(url, "theirs", "apple of theirs") as holder:
+        holder.hold()
+        began = time.monotonic()
+        with holdfast.open(url) as store:
+            assert sorted(info.id for info in store.sessions()) == ["a", "theirs"]
+            assert texts(store) == ["apple one", "two"]
+            assert texts(store, "theirs") == ["the first write of this process"]
+            assert [(hit.session, hit.seq) for hit in store.search("apple")] == [("a", 1)]
+            assert store.check().ok
+        assert time.monotonic() - began < SOON
+        assert holder.finish() == 2
+    assert writers(tmp_path)["clean"] is True
+    with holdfast.open(url) as store:
+        assert texts(store, "theirs") == ["the first write of this process", "apple of theirs"]
+
+
+def test_beside_a_writer_that_was_killed_amid_its_commit_all_that_was_acknowledged_is_read(tmp_path: Path) -> None:
+    url = url_at(tmp_path)
+    with holdfast.open(url), Holder(url, "theirs", "apple of theirs") as holder:
+        holder.hold()
+        holder.kill()
+        with holdfast.open(url) as store:
+            assert texts(store, "theirs") == ["the first write of this process"]
+            assert store.session("theirs").append(user("next")).last == 3  # its line was whole, and is taken in first
+            assert len(texts(store, "theirs")) == 3
+
+
+def test_a_folder_that_another_is_just_opening_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path, "one")
+    monkeypatch.setattr(files, "TIMEOUT", 0.2)
+    with locked(str(tmp_path / "store" / "open-lock"), 1), pytest.raises(Unavailable, match="open-lock was locked for"):
+        holdfast.open(url_at(tmp_path))
+
+
+def test_who_only_read_closes_beside_one_who_opens(tmp_path: Path) -> None:
+    recorded(tmp_path, "one")
+    store = holdfast.open(url_at(tmp_path))
+    assert texts(store) == ["one"]
+    with locked(str(tmp_path / "store" / "open-lock"), 1):
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < SOON
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert texts(store) == ["one"]

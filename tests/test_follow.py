@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 import holdfast
-from holdfast import (
-    Store,
-    user,
-)
+from faults import BACKENDS, url_of
+from holdfast import Event, Store, user
+from holdfast.watch import Change
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -103,3 +108,80 @@ def test_a_watcher_is_told_of_every_session_that_changes(store: Store) -> None:
     store.session("s0").append(user("x"))
     watcher.join(20)
     assert not watcher.is_alive()
+
+
+@contextmanager
+def watched(store: Store) -> Generator[dict[str, Change]]:
+    """The last change of each session that a watch tells, from now on."""
+    told: dict[str, Change] = {}
+    stop = threading.Event()
+    began = threading.Event()
+
+    def watch() -> None:
+        for change in store.watch(stop=stop):
+            told[change.session] = change
+            began.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    while not began.wait(0.02):  # until it was told of something, it may not have begun
+        store.session("begin").append(user("x"))
+    try:
+        yield told
+    finally:
+        stop.set()
+        store.session("end").append(user("x"))
+        watcher.join(20)
+        assert not watcher.is_alive()
+
+
+OLD = 1_000_000_000
+"""A time in 1970."""
+
+
+def test_what_is_recorded_of_long_ago_is_told(store: Store) -> None:
+    known = store.create("known", created_at=OLD)
+    with watched(store) as told:
+        store.create("imported", created_at=OLD).append(Event(payload=user("x"), at=OLD + 1))
+        eventually(lambda: "imported" in told and told["imported"].last == 1)
+        assert told["imported"].at < OLD + 10
+        known.append(Event(payload=user("x"), at=OLD + 1))
+        eventually(lambda: "known" in told and told["known"].last == 1)
+
+
+def test_a_deletion_is_told_as_one(store: Store) -> None:
+    for id in ("newest", "old"):
+        store.create(id, created_at=OLD).append(Event(payload=user("x"), at=OLD))
+    store.create("gone before").delete()
+    with watched(store) as told:
+        store.delete("old")
+        eventually(lambda: "old" in told and told["old"].deleted)
+        store.session("newest").append(user("x"))
+        store.delete("newest")
+        eventually(lambda: "newest" in told and told["newest"].deleted)
+        store.create("newest")
+        eventually(lambda: not told["newest"].deleted)
+        assert "gone before" not in told
+
+
+OTHERS = """
+import sys, holdfast
+from holdfast import Event, user
+with holdfast.open(sys.argv[1]) as store:
+    store.delete("deleted")
+    store.create("imported", created_at=1).append(Event(payload=user("x"), at=2))
+    store.get("renamed").update(name="new")
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_watcher_is_told_of_all_that_another_process_does(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path)
+    with holdfast.open(url) as store:
+        for id in ("renamed", "quiet", "deleted"):
+            store.create(id, created_at=OLD).append(Event(payload=user("x"), at=OLD))
+        with watched(store) as told:
+            subprocess.run([sys.executable, "-c", OTHERS, url], check=True, timeout=60)
+            eventually(lambda: {"renamed", "deleted", "imported"} <= set(told))
+            assert [told[id].deleted for id in ("renamed", "deleted", "imported")] == [False, True, False]
+            assert "quiet" not in told

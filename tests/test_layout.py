@@ -15,7 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 MAX_LINES = 450
 MAX_FUNCTION = 50
 
-BOTTOM = {"errors", "forks", "paths", "clock", "parts", "model", "codec", "plan", "search"}
+BOTTOM = {"errors", "forks", "paths", "clock", "parts", "model", "codec", "plan", "refusals", "search", "wording"}
 TOP = {"cli", "web", "adapters", "formats", "importer", "intake", "lineage", "sources"}
 FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "backends"}
 

@@ -114,12 +114,27 @@ class Backend(Protocol):
         ...
 
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        dead: bool = False,
     ) -> Heads:
         """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
 
+        With `dead`, tombstones instead of living heads; they carry no tags. A head that changes while pages are turned
+        moves to the front, where the next page does not look.
         One that can't be trusted is left out, so that it hides no other, and named in `damaged`. It does not count for
         `limit`: fewer heads than that are the end.
+        """
+        ...
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+        """Living heads by id, code point by code point, from the first above `after`: changes move none of them.
+
+        One that can't be trusted is left out, and named in `damaged`, as by `find`.
         """
         ...
 
@@ -142,6 +157,14 @@ class Backend(Protocol):
 
     def index(self) -> int:
         """Bring the search index up to date now; the number of entries that were added to it."""
+        ...
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        """Where the store stands now, and whose logs grew since it stood there, whatever times their entries carry.
+
+        What `since` is only this backend knows: an answer of the same opening, or None for the beginning of a watch,
+        which tells of nobody. A log that did not grow may be told too. The cost does not grow with the store.
+        """
         ...
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:

@@ -14,7 +14,8 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt
-from holdfast.info import SESSION, Tally, body_of, session_ref
+from holdfast.info import Tally, body_of, session_ref
+from holdfast.listing import all_heads
 from holdfast.model import Damaged, Message
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
@@ -78,14 +79,11 @@ def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None
             head = None
         yield session_ref(session), head
         return
-    after: tuple[int, str] | None = None
-    while True:
-        heads = store.backend.find(SESSION, {}, after=after, limit=PAGE)
-        yield from ((ref, None) for ref in heads.damaged)
+    met: set[Ref] = set()
+    for heads in all_heads(store.backend):
+        yield from ((ref, None) for ref in heads.damaged if ref not in met)
         yield from ((head.ref, head) for head in heads)
-        if len(heads) < PAGE:
-            return
-        after = (heads[-1].at, heads[-1].ref.id)
+        met.update(heads.damaged)  # one between two pages may be named by both
 
 
 def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:

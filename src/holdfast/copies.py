@@ -17,7 +17,7 @@ from holdfast import codec
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.info import created_at, said_by_appends
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
-from holdfast.session import refusal
+from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
     from holdfast.store import Store

@@ -19,7 +19,7 @@ from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_
 from holdfast.lineage import counted_before, relatives
 from holdfast.model import AnyPayload, Damaged, Other, Source
 from holdfast.plan import Commit, Entry, Head, Ref
-from holdfast.session import refusal
+from holdfast.refusals import refusal
 from holdfast.sources import Program, session_id
 from holdfast.store import Store
 

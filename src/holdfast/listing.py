@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from holdfast.backend import Backend
+from holdfast.backend import Backend, Heads
 from holdfast.errors import Corrupt
 from holdfast.info import SESSION, SessionInfo, created_at, info_of
 from holdfast.pages import Page, cursor_of
@@ -40,6 +40,19 @@ def list_sessions(
                     return _page(found[:limit], cursor_of([last.at, last.ref.id]), damaged)
         if len(heads) < size:
             return _page(found, None, damaged)
+
+
+def all_heads(backend: Backend) -> Iterator[Heads]:
+    """All sessions by id, some at a time: also those that become active meanwhile are met, and once.
+
+    A damaged one between two pages may be named by both.
+    """
+    after = ""
+    while heads := backend.scan(SESSION, after):
+        yield heads
+        after = heads[-1].ref.id
+    if heads.damaged:
+        yield heads
 
 
 def _page(heads: Iterable[Head], cursor: str | None, damaged: list[str]) -> Page[SessionInfo]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from holdfast import codec, search
+from holdfast import search
 from holdfast.backend import Backend, Heads, open_backend
 from holdfast.batch import Batcher
 from holdfast.check import CheckReport, check_store
@@ -35,9 +35,11 @@ from holdfast.listing import list_sessions
 from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
+from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
-from holdfast.session import POLL, OnDamage, Session, refusal
+from holdfast.session import POLL, OnDamage, Session
 from holdfast.watch import Change, Watcher
+from holdfast.wording import words
 
 
 class Store:
@@ -55,7 +57,7 @@ class Store:
         self.durability = self.backend.info()["durability"]
 
     def _text_of(self, body: bytes) -> str:
-        return search.normalise(codec.words(body, self.large))
+        return search.normalise(words(body, self.large))
 
     def __enter__(self) -> Self:
         return self
@@ -301,7 +303,7 @@ class Store:
 
     def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
         event = Session(self, Head(ref)).decode(entry, "keep")
-        return SearchHit(ref.id, event, score, lambda: search.snippet(codec.words(entry.body, self.large), node, width))
+        return SearchHit(ref.id, event, score, lambda: search.snippet(words(entry.body, self.large), node, width))
 
     def index(self) -> int:
         """Bring the search index up to date now rather than at the next search; the number of events it took."""
@@ -322,12 +324,13 @@ class Store:
             raise refusal(result, commit)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
-        """Every session that becomes active, as it happens, in any process; several changes may come as one.
+        """Every session that changes or is deleted, as it happens, in any process; several changes may come as one.
 
-        What is recorded as having happened in the past (an import of old transcripts) and what is deleted is not told.
+        Events are told whatever time they carry, also those of an old transcript that is imported now. A session that
+        is created without events, with a time in the past, is told when it gets some.
 
         Args:
-            since: Begin with those that were active after this time; now if not given.
+            since: Begin with those that were active, or deleted, after this time; now if not given.
             stop: Ends the iteration when set.
         """
         watcher = Watcher(self.backend, now() if since is None else to_micros(since))
@@ -377,17 +380,12 @@ class Store:
         raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
 
     def _starting_with(self, prefix: str) -> Heads:
-        found: list[Head] = []
-        damaged: list[Ref] = []
-        after: tuple[int, str] | None = None
-        while len(found) + len(damaged) < 3:
-            heads = self.backend.find(SESSION, {}, after=after, limit=1000)
-            found += [h for h in heads if h.ref.id.startswith(prefix)]
-            damaged += [ref for ref in heads.damaged if ref.id.startswith(prefix)]
-            if len(heads) < 1000:
-                break
-            after = (heads[-1].at, heads[-1].ref.id)
-        return Heads(found[:3], damaged[:3])
+        # There is none with just this id, and behind it follow those that start with it.
+        heads = self.backend.scan(SESSION, prefix, 3)
+        return Heads(
+            [head for head in heads if head.ref.id.startswith(prefix)],
+            [ref for ref in heads.damaged if ref.id.startswith(prefix)],
+        )
 
 
 def parse_query(query: str) -> search.Node | None:

@@ -1,7 +1,8 @@
-"""What changes in a store, seen by looking at the sessions that were active last."""
+"""What changes in a store: events by the backend's own count, what else changes and what is deleted by its time."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -9,24 +10,26 @@ import msgspec
 
 from holdfast.backend import Backend
 from holdfast.clock import now
+from holdfast.errors import Corrupt
 from holdfast.info import SESSION
 from holdfast.plan import Head
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A session was active: its newest event, its revision, and when."""
+    """A session changed: its newest event, its revision, when it was active last, and whether it was deleted."""
 
     session: str
     last: int
     rev: int
     at: int
+    deleted: bool = False
 
 
 class Watcher:
-    """What changed since the last look: the newest sessions, compared by revision with those already told.
+    """What changed since the last look. Each revision of a session is told once.
 
-    It goes by last activity: what is recorded as having happened in the past (an import of old transcripts) and what is
-    deleted is not told.
+    Events are told whatever times they carry, as those of an import are of long ago. A change without events, and a
+    deletion, carries the time at which it was made, and is found by it.
     """
 
     SEEN = 10_000
@@ -37,23 +40,36 @@ class Watcher:
         self._backend = backend
         self._since = since
         self._seen: OrderedDict[str, int] = OrderedDict()
-        for head in self._active(since - self.OVERLAP):
+        self._position, _ = backend.changed()
+        for head in self._recent(since - self.OVERLAP):
             if head.at <= since:
                 self._seen[head.ref.id] = head.rev
+        for ref in backend.changed(self._position)[1]:
+            self._seen.pop(ref.id, None)  # it changed while this was being found out, and is yet to be told
 
-    def _active(self, since: int) -> Iterator[Head]:
-        after: tuple[int, str] | None = None
-        while heads := self._backend.find(SESSION, {}, after=after, limit=100):
-            for head in heads:
-                if head.at < since:
-                    return
-                yield head
-            after = (heads[-1].at, heads[-1].ref.id)
+    def _recent(self, since: int) -> Iterator[Head]:
+        for dead in (False, True):
+            after: tuple[int, str] | None = None
+            while heads := self._backend.find(SESSION, {}, after=after, limit=100, dead=dead):
+                yield from (head for head in heads if head.at >= since)
+                if heads[-1].at < since:
+                    break
+                after = (heads[-1].at, heads[-1].ref.id)
+
+    def _grown(self) -> list[Head]:
+        self._position, refs = self._backend.changed(self._position)
+        heads: list[Head | None] = []
+        for ref in refs:
+            with contextlib.suppress(Corrupt):  # it hides no other; `check` names it
+                heads += self._backend.get([ref])
+        return [head for head in heads if head is not None and head.ref.kind == SESSION]
 
     def changes(self) -> list[Change]:
         """The sessions that changed, oldest activity first."""
-        fresh = [h for h in self._active(self._since - self.OVERLAP) if self._seen.get(h.ref.id) != h.rev]
-        fresh.reverse()
+        heads = {head.ref.id: head for head in self._grown()}
+        heads |= {head.ref.id: head for head in self._recent(self._since - self.OVERLAP)}
+        fresh = [head for head in heads.values() if self._seen.get(head.ref.id) != head.rev]
+        fresh.sort(key=lambda head: (head.at, head.ref.id))
         for head in fresh:
             self._seen[head.ref.id] = head.rev
             self._seen.move_to_end(head.ref.id)
@@ -61,4 +77,4 @@ class Watcher:
             self._since = max(self._since, min(head.at, now()))
         while len(self._seen) > self.SEEN:
             self._seen.popitem(last=False)
-        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at) for h in fresh]
+        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead) for h in fresh]

@@ -63,26 +63,26 @@ class ListsEqualTimesTheOtherWay(Mutant):
 @mutant
 class SkipsEqualTimesBetweenPages(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> Heads:
-        return super().find(kind, tags, after=None if after is None else (after[0], ""), limit=limit)
+        return super().find(kind, tags, after=None if after is None else (after[0], ""), **options)
 
 
 @mutant
 class RepeatsTheLastOfAPage(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> Heads:
-        return super().find(kind, tags, after=None if after is None else (after[0], after[1] + "\0"), limit=limit)
+        return super().find(kind, tags, after=None if after is None else (after[0], after[1] + "\0"), **options)
 
 
 @mutant
 class FiltersAfterTheLimit(Mutant):
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, **options: Any
     ) -> Heads:
-        fitting = {h.ref for h in super().find(kind, tags, limit=10**6)}
-        return Heads(h for h in super().find(kind, {}, after=after, limit=limit) if h.ref in fitting)
+        fitting = {h.ref for h in super().find(kind, tags, **(options | {"limit": 10**6}))}
+        return Heads(h for h in super().find(kind, {}, after=after, **options) if h.ref in fitting)
 
 
 @mutant
@@ -123,6 +123,39 @@ class TakesTheOldestForDamaged(Mutant):
     def find(self, kind: str, tags: Mapping[str, str | None], **options: Any) -> Heads:
         found = super().find(kind, tags, **options)
         return Heads(found, [head.ref for head in found if head.at == 0])
+
+
+@mutant
+class ScansByTime(Mutant):
+    """Pages of an order in which what becomes active moves."""
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+        behind = self._heads.get(Ref(kind, after))
+        return self.find(kind, {}, after=(behind.at, after) if behind else None, limit=limit)
+
+
+@mutant
+class ScansTheDeleted(Mutant):
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+        found = [h for h in self._heads.values() if h.ref.kind == kind and h.ref.id > after]
+        return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
+
+
+@mutant
+class TellsTheDeletedAsLiving(Mutant):
+    def find(self, kind: str, tags: Mapping[str, str | None], *, dead: bool = False, **options: Any) -> Heads:
+        return super().find(kind, tags, **options)
+
+
+@mutant
+class TellsChangesByTime(Mutant):
+    """What is imported of long ago is not told."""
+
+    machine = False
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        newest = max(((h.at, h.ref) for h in self._heads.values()), default=(-1, Ref("", "")))[0]
+        return newest, [h.ref for h in self._heads.values() if isinstance(since, int) and h.at > since]
 
 
 # --- Searching ---

@@ -21,13 +21,14 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from holdfast import forks, search
+from holdfast import forks
 from holdfast.backend import Hit, Location, Problem, TextOf
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.logcheck import head_in_log, log_problems
+from holdfast.backends.matching import Wanted
 from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows, torn_of_the_deleted
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
@@ -44,6 +45,8 @@ INDEX = 1
 """Version of the index; one of another version is built anew."""
 TIMEOUT = 30.0
 """Seconds to wait for a lock."""
+PATIENCE = 0.1
+"""Seconds for which one who only read waits for it to close."""
 TRIES = 3
 """How often something is read again that may just have been written anew by another process."""
 
@@ -122,8 +125,12 @@ class FilesBackend(RowBackend):
     def _connect(self) -> SQLiteFile:
         engine = Engine("stdlib")
         file = SQLiteFile(self._index_path, engine, durable=False, timeout=TIMEOUT)
-        with _closing_on_error(file), Guarded(engine, file.path), file.transaction() as db:
-            db.execute(LOG_TABLE)
+        with _closing_on_error(file), Guarded(engine, file.path):
+            with file.reader() as db:  # a writer would have to wait for others
+                made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone()
+            if not made:
+                with file.transaction() as db:
+                    db.execute(LOG_TABLE)
         return file
 
     def _compare(self, file: SQLiteFile, trust: Trust) -> None:
@@ -176,7 +183,7 @@ class FilesBackend(RowBackend):
 
         Rows that are damaged are written `anew`, as if the index had been deleted.
         """
-        replay = Replay(db, self.root, name, Trust.ROWS, self._numbers)
+        replay = Replay(db, self.root, name, Trust.ROWS, self._writer.numbers)
         changed = replay.run(anew=anew)
         if not replay.is_settled():
             replay.settle()
@@ -239,22 +246,11 @@ class FilesBackend(RowBackend):
             lambda entries: any(entry.fault for entry in entries),
         )
 
-    def search(
-        self,
-        kind: str,
-        query: search.Node,
-        *,
-        id: str | None = None,
-        tags: Mapping[str, str | None] | None = None,
-        newest: bool = False,
-        offset: int = 0,
-        limit: int = 100,
-    ) -> list[Hit]:
-        """Entries that match."""
-        found = super().search
+    def _search(self, wanted: Wanted) -> tuple[list[Hit], bool]:
+        search = super()._search
         return self._settled(
-            lambda: found(kind, query, id=id, tags=tags, newest=newest, offset=offset, limit=limit),
-            lambda hits: any(hit.entry.fault for hit in hits),
+            lambda: search(wanted),
+            lambda found: not found[1] or any(hit.entry.fault for hit in found[0]),
         )
 
     def _settled(self, look: Callable[[], T], is_faulty: Callable[[T], bool]) -> T:
@@ -312,9 +308,10 @@ class FilesBackend(RowBackend):
             self._closed = True
         self._background.close()
         self._listening.close()
+        patience = TIMEOUT if self._writers.noted else PATIENCE
         try:
             # What fails here loses nothing: the next one to open compares the logs with the index.
-            with contextlib.suppress(OSError, HoldfastError), self._file.mutex, locked(self._gate, TIMEOUT):
+            with contextlib.suppress(OSError, HoldfastError), self._file.mutex, locked(self._gate, patience):
                 self._leave()
             super().close()
         finally:

@@ -1,8 +1,9 @@
-"""The words of a store's entries, in an FTS5 index that is fed in batches and caught up by every search.
+"""The words of a store's entries, in an FTS5 index that is fed in batches and caught up by every search that can.
 
-Nothing is indexed on the append path. The index knows up to which row it has read (`mark`); a search first takes in
-what came since, so it finds every acknowledged event. The index holds no text of its own: what it matched is joined
-with the entries, so a hidden or deleted one is never found, and to forget a row it is told the same words again.
+Nothing is indexed on the append path. The index knows up to which row it has read (`mark`). A search first takes in
+what came since, unless it would have to wait for a writer, and matches by itself what is then behind the mark, so it
+finds every acknowledged event. The index holds no text of its own: what it matched is joined with the entries, so a
+hidden or deleted one is never found, and to forget a row it is told the same words again.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ class IndexedFile(Protocol):
         """A read connection."""
         ...
 
-    def transaction(self) -> contextlib.AbstractContextManager[Connection]:
-        """A write transaction."""
+    def transaction(self, patience: float | None = None) -> contextlib.AbstractContextManager[Connection]:
+        """A write transaction; `patience` is how many seconds to wait for other writers."""
         ...
+
+
+class NoFTS5(Unavailable):
+    """This SQLite can't index words."""
 
 
 class WordIndex:
@@ -46,14 +51,16 @@ class WordIndex:
         self._unpack = unpack
         self._text_of = text_of
 
-    def catch_up(self, pause: Callable[[float], bool] | None = None) -> int:
+    def catch_up(self, pause: Callable[[float], bool] | None = None, patience: float | None = None) -> int:
         """Take in every entry that was there when it began and is not indexed yet; how many were taken in.
 
         Args:
             pause: Called between batches with the seconds that the last one took; True ends it.
+            patience: Seconds to wait for other writers; the store's `timeout` if not given.
 
         Raises:
-            Unavailable: this SQLite has no FTS5.
+            NoFTS5: this SQLite has no FTS5.
+            Unavailable: the lock of the writers could not be had.
         """
         done = 0
         with self._file.reader() as db:
@@ -61,18 +68,18 @@ class WordIndex:
         while True:
             began = time.monotonic()
             with self._file.reader() as db:
-                mark = self._mark(db)
+                mark = self.mark(db)
                 rows = [] if mark is None or mark >= upto else self._rows(db, mark)
             if mark is None:
-                self._prepare()
+                self._prepare(patience)
             elif not rows:
                 return done
             else:
-                done += self._take_in(mark, rows)
+                done += self._take_in(mark, rows, patience)
                 if pause is not None and pause(time.monotonic() - began):
                     return done
 
-    def _mark(self, db: Connection) -> int | None:
+    def mark(self, db: Connection) -> int | None:
         """Up to which row the index has read; None if there is no index of our words yet."""
         found = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('fts_mark', 'fts_norm')").fetchall())
         return found["fts_mark"] if found.get("fts_norm") == NORM else None
@@ -80,38 +87,40 @@ class WordIndex:
     def _rows(self, db: Connection, mark: int) -> list[tuple[int, int, bytes]]:
         return db.execute("SELECT n, crc, body FROM entry WHERE n > ? ORDER BY n LIMIT ?", (mark, BATCH)).fetchall()
 
-    def _prepare(self) -> None:
+    def _prepare(self, patience: float | None) -> None:
         """Begin an empty index; rows written by other rules of normalisation are forgotten."""
-        with self._file.transaction() as db:
+        with self._file.transaction(patience) as db:
             try:
                 db.execute(_CREATE)
             except Exception as error:
                 if "no such module" not in str(error):
                     raise
-                raise Unavailable(
+                raise NoFTS5(
                     "this SQLite was built without FTS5, so there is no search; "
                     "install holdfast[apsw] and open the store with ?engine=apsw"
                 ) from None
             db.execute("INSERT INTO fts (fts) VALUES ('delete-all')")
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [("fts_norm", NORM), ("fts_mark", 0)])
 
-    def _take_in(self, mark: int, rows: list[tuple[int, int, bytes]]) -> int:
-        words = [(n, self._words(body)) for n, _, body in rows]
+    def _take_in(self, mark: int, rows: list[tuple[int, int, bytes]], patience: float | None) -> int:
+        # What can't be read has no words; `verify` names it.
+        words = [(n, self.words(body) or "") for n, _, body in rows]
         last = rows[-1][0]
-        with self._file.transaction() as db:
+        with self._file.transaction(patience) as db:
             # The words were read outside the transaction, so as not to hold up writers; what changed is read again.
             now = db.execute("SELECT n, crc FROM entry WHERE n > ? AND n <= ? ORDER BY n", (mark, last)).fetchall()
-            if self._mark(db) != mark or [tuple(row) for row in now] != [(n, crc) for n, crc, _ in rows]:
+            if self.mark(db) != mark or [tuple(row) for row in now] != [(n, crc) for n, crc, _ in rows]:
                 return 0
             db.executemany("INSERT INTO fts (rowid, text) VALUES (?, ?)", words)
             db.execute("UPDATE meta SET value = ? WHERE name = 'fts_mark'", (last,))
         return len(rows)
 
-    def _words(self, packed: bytes) -> str:
+    def words(self, packed: bytes) -> str | None:
+        """The words of a row's body; None if it can't be read."""
         try:
             return self._text_of(self._unpack(packed))
         except Corrupt:
-            return ""  # what can't be read has no words; `verify` names it
+            return None
 
     def forget(self, db: Connection, rows: Iterable[tuple[int, bytes]] | None) -> None:
         """Before rows leave the table `entry`: take their words out, in the caller's transaction.
@@ -119,7 +128,7 @@ class WordIndex:
         None stands for rows of which some are damaged. Told other words than it holds, the index would break: it is
         begun anew by the next search.
         """
-        mark = self._mark(db)
+        mark = self.mark(db)
         if mark is None:
             return
         try:

@@ -5,6 +5,7 @@ Every other backend is held against it. One lock, two dictionaries; nothing surv
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -48,6 +49,8 @@ class MemoryBackend:
         self._heads: dict[Ref, Head] = {}
         self._logs: dict[Ref, list[Entry]] = {}
         self._ids: dict[Ref, set[str]] = {}
+        self._numbers = itertools.count(1)
+        self._changes: dict[Ref, int] = {}
         self._wakes: list[Callable[[], None]] = []
 
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
@@ -66,6 +69,7 @@ class MemoryBackend:
         if isinstance(planned, Refused):
             return planned
         head = self._heads[ref] = planned.head
+        self._changes[ref] = next(self._numbers)
         if head.dead:
             self._logs.pop(ref, None)
             self._ids.pop(ref, None)
@@ -109,14 +113,26 @@ class MemoryBackend:
         return found[:limit]
 
     def find(
-        self, kind: str, tags: Mapping[str, str | None], *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        dead: bool = False,
     ) -> Heads:
-        """Living heads, newest first."""
+        """Living heads, or tombstones, newest first."""
         with self._lock:
             heads = list(self._heads.values())
-        found = [h for h in heads if h.ref.kind == kind and not h.dead and _carries(h, tags)]
+        found = [h for h in heads if h.ref.kind == kind and h.dead == dead and _carries(h, tags)]
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
         return Heads([h for h in found if after is None or (h.at, h.ref.id) < after][:limit])
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+        """Living heads by id."""
+        with self._lock:
+            found = [h for h in self._heads.values() if h.ref.kind == kind and not h.dead and h.ref.id > after]
+        return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
 
     def search(
         self,
@@ -146,6 +162,13 @@ class MemoryBackend:
     def index(self) -> int:
         """There is no index to bring up to date."""
         return 0
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        """The heads that changed, by the number of their last change."""
+        with self._lock:
+            changes = sorted(self._changes.items(), key=lambda change: change[1])
+        newest = changes[-1][1] if changes else 0
+        return newest, [ref for ref, number in changes if isinstance(since, int) and number > since]
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit."""

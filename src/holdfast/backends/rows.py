@@ -118,6 +118,11 @@ def insert_entries(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         db.executemany(_INSERT_ENTRY, rows)
 
 
+def head_row(db: Connection, ref: Ref) -> Any:
+    """The row of a head, by `HEAD`; None if there is none."""
+    return db.execute(f"SELECT {HEAD} FROM head WHERE kind = ? AND id = ?", ref).fetchone()  # noqa: S608  # columns
+
+
 def newest_row(db: Connection) -> int:
     """The number of the newest row; 0 if there is none."""
     return db.execute("SELECT max(n) FROM entry").fetchone()[0] or 0
@@ -181,7 +186,7 @@ def tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
 
 
 def find_sql(
-    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None
+    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None, *, dead: bool
 ) -> tuple[str, list[Any]]:
     """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
     # A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
@@ -193,7 +198,7 @@ def find_sql(
         source = "tag x CROSS JOIN head h ON h.n = x.head"
         tags = {name: value for name, value in tags.items() if name != rarest[0]}
     where, more = tag_filter(tags)
-    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = 0"  # noqa: S608  # the texts above
+    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = {int(dead)}"  # noqa: S608  # the texts above
     values.append(kind)
     if rarest is not None:
         sql += " AND x.name = ? AND x.value = ?"

@@ -165,22 +165,36 @@ class SQLiteFile:
             raise
         return db
 
-    def begin(self) -> Connection:
+    def begin(self, patience: float | None = None) -> Connection:
         """Begin a write transaction under the lock of all processes; the caller holds `mutex`, and must `end` it.
+
+        Args:
+            patience: Seconds to wait for other writers; the store's `timeout` if not given.
 
         Raises:
             Unavailable: the lock could not be had.
         """
         db = self.writer()
         if not try_lock(self._lock_fd):
-            lock(self._lock_fd, self.timeout, self.path)
+            lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
         sign(self._lock_fd)
         try:
-            db.execute("BEGIN IMMEDIATE")
+            if patience is None:
+                db.execute("BEGIN IMMEDIATE")
+            else:
+                self._begin_within(db, patience)
         except BaseException:
             unlock(self._lock_fd)
             raise
         return db
+
+    def _begin_within(self, db: Connection, patience: float) -> None:
+        """The same beside another program, which knows nothing of our lock."""
+        db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
 
     def end(self, db: Connection, *, commit: bool) -> None:
         """Commit or undo the transaction, and give the lock back. A commit that fails is undone, and raises."""
@@ -195,16 +209,30 @@ class SQLiteFile:
             unlock(self._lock_fd)
 
     @contextlib.contextmanager
-    def transaction(self) -> Generator[Connection]:
-        """`begin` and `end` around a block; what it raises undoes it."""
-        with self.mutex:
-            db = self.begin()
+    def transaction(self, patience: float | None = None) -> Generator[Connection]:
+        """`begin` and `end` around a block; what it raises undoes it. `patience` is for this process's writers too."""
+        if not self.mutex.acquire(timeout=-1 if patience is None else patience):
+            raise Unavailable(f"{self.path} is being written to by another thread", path=self.path)
+        try:
+            db = self.begin(patience)
             try:
                 yield db
             except BaseException:
                 self.end(db, commit=False)
                 raise
             self.end(db, commit=True)
+        finally:
+            self.mutex.release()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Generator[Connection]:
+        """A read connection that sees one state of the file all the time."""
+        with self.reader() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def reader(self) -> Generator[Connection]:

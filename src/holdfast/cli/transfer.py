@@ -70,18 +70,17 @@ def _form_of(output: str) -> str:
 
 
 def _all(store: Store) -> tuple[list[str], list[str]]:
-    """The ids of all sessions, and of those that can't be read."""
-    ids: list[str] = []
+    """The ids of all sessions that are there now, newest first; and of those that can't be read."""
+    from holdfast.listing import all_heads
+
+    found: list[tuple[int, str]] = []
     damaged: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = store.sessions(limit=1000, cursor=cursor)
-        ids += [info.id for info in page]
-        for id in page.damaged:
-            (ids if _is_readable(store, id) else damaged).append(id)
-        cursor = page.cursor
-        if cursor is None:
-            return list(dict.fromkeys(ids)), list(dict.fromkeys(damaged))
+    for heads in all_heads(store.backend):
+        found += [(head.at, head.ref.id) for head in heads]
+        damaged += [ref.id for ref in heads.damaged]
+    readable = [id for id in dict.fromkeys(damaged) if _is_readable(store, id)]
+    ids = [id for _, id in sorted(found, reverse=True)] + readable
+    return ids, [id for id in dict.fromkeys(damaged) if id not in readable]
 
 
 def _is_readable(store: Store, id: str) -> bool:

@@ -1,4 +1,4 @@
-"""How heads are found: by tags, newest first, page by page."""
+"""How heads are found: by tags, newest first, page by page; and by id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pages(backend: Backend, size: int, tags: dict[str, str | None]) -> list[Head
 
 
 class FindContract(Subject):
-    """Examples for `find`."""
+    """Examples for `find` and `scan`."""
 
     def test_the_newest_comes_first(self, backend: Backend) -> None:
         for id, at in (("a", 2), ("b", 9), ("c", 5)):
@@ -82,6 +82,19 @@ class FindContract(Subject):
         assert ids(backend.find("session", {"user": "ann"})) == ["b"]
         assert ids(backend.find("session", {"user": None})) == []
 
+    def test_tombstones_are_found_when_asked_for(self, backend: Backend) -> None:
+        for number, id in enumerate("abcd"):
+            created(backend, id, at=number)
+        assert backend.find("session", {}, dead=True) == []
+        for number, id in enumerate("cab"):
+            done(backend, id, at=10 + number, delete=True)
+        assert ids(backend.find("session", {}, dead=True)) == ["b", "a", "c"]
+        assert ids(backend.find("session", {}, dead=True, limit=1)) == ["b"]
+        assert ids(backend.find("session", {}, dead=True, after=(12, "b"))) == ["a", "c"]
+        assert all(h.dead for h in backend.find("session", {}, dead=True))
+        done(backend, "a", at=20, if_rev=head(backend, "a").rev)  # anew
+        assert ids(backend.find("session", {}, dead=True)) == ["b", "c"]
+
     def test_pages_leave_nothing_out_and_tell_nothing_twice(self, backend: Backend) -> None:
         expected: list[tuple[int, str]] = []
         for number in range(23):
@@ -101,6 +114,23 @@ class FindContract(Subject):
         assert ids(backend.find("session", {}, after=(6, ""))) == ["d", "b"]
         assert ids(backend.find("session", {}, after=(5, ""))) == []
         assert ids(backend.find("session", {}, after=(4, "z"))) == []
+
+    def test_a_scan_goes_by_id_whatever_becomes_active(self, backend: Backend) -> None:
+        for number, id in enumerate(IDS):
+            created(backend, id, at=number, tags={"user": "ann"}, append=entries("x"))
+        created(backend, "dead")
+        done(backend, "dead", delete=True)
+        created(backend, ref("0", "doc"))
+        assert backend.scan("session") == backend.get([ref(id) for id in sorted(IDS)])
+        for size in (1, 2, len(IDS)):
+            found: list[str] = []
+            while page := backend.scan("session", found[-1] if found else "", size):
+                assert len(page) <= size
+                found += ids(page)
+                for id in (min(IDS), max(IDS)):
+                    done(backend, id, at=99, append=entries("active"))
+            assert found == sorted(IDS)
+        assert backend.scan("session", max(IDS)) == []
 
     def test_another_kind_is_not_found(self, backend: Backend) -> None:
         created(backend, ref("a", "doc"), tags={"user": "ann"})

@@ -196,10 +196,13 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(tags=filters, at=st.sampled_from(TIMES), id=st.sampled_from(IDS), size=st.integers(1, 4))
     def find(self, tags: dict[str, str | None], at: int, id: str, size: int) -> None:
-        """List from somewhere, and from the start page by page."""
+        """List from somewhere, by time and by id, and from the start page by page."""
         for kind in KINDS:
             expected = self.model.find(kind, tags, after=(at, id), limit=size)
             assert self.backend.find(kind, tags, after=(at, id), limit=size) == expected
+            assert self.backend.scan(kind, id, size) == self.model.scan(kind, id, size)
+            assert self.backend.scan(kind) == self.model.scan(kind)
+            assert self.backend.find(kind, {}, dead=True) == self.model.find(kind, {}, dead=True)
         found: list[Head] = []
         after: tuple[int, str] | None = None
         while page := self.backend.find("session", tags, after=after, limit=size):

@@ -47,7 +47,7 @@ def _append_and_count(backend: Backend) -> None:
 
 
 class SharingContract(Subject):
-    """Examples for threads, reopening, `listen`, `verify`, `info`, `close` and blobs."""
+    """Examples for threads, reopening, `listen`, `changed`, `verify`, `info`, `close` and blobs."""
 
     def test_threads_lose_nothing(self, backend: Backend) -> None:
         created(backend)
@@ -180,6 +180,33 @@ class SharingContract(Subject):
         done(backend, append=entries("x"))
         assert eventually(also.is_set)
         stops[1]()
+
+    def test_logs_that_grow_are_told_whatever_their_times(self, backend: Backend, place: Path) -> None:
+        for id in ("a", "b", "quiet"):
+            created(backend, id, at=50, append=[entry("x", at=50)] * 3)
+        other = self.make(place, text_of) if self.persistent else backend
+        try:
+            position, told = backend.changed()
+            assert told == []
+            assert backend.changed(position)[1] == []
+            done(other, "a", at=1, append=[entry("x", at=-7)])
+            created(other, "new", at=1, append=[entry("x", at=1)])
+            after, told = backend.changed(position)
+            assert {ref("a"), ref("new")} == set(told)
+            assert set(backend.changed(position)[1]) == set(told)
+            assert backend.changed(after)[1] == []
+            # What was newest goes, and what comes then may stand where it stood.
+            done(other, "new", delete=True)
+            done(other, "a", trim=4)
+            done(other, "b", at=1, append=entries("x", "y"))
+            after, told = backend.changed(after)
+            assert ref("b") in told
+            done(other, "b", trim=5)
+            done(other, "b", append=entries("z"))
+            assert ref("b") in backend.changed(after)[1]
+        finally:
+            if other is not backend:
+                other.close()
 
     def test_a_sound_store_has_no_problems(self, backend: Backend) -> None:
         created(backend, append=entries("one", "two"))
