@@ -4,15 +4,14 @@ Every source line is kept byte for byte in the `source` of one event. How far a 
 (see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one look. A
 file that grew is read from its start, to know its calls and responses again, but stored only from where it ended. Where
 the bytes before that are not those that were taken, the file was rewritten: then every event is looked up by its id,
-which is made of the line's content, and only what is new is stored. Usage is counted once: not again for a response
+which is made of the line's own name or else its bytes, and only what is new is stored. Usage is counted once: not again for a response
 that a copied history brings along (see `formats` and `lineage`). While one batch is being written, the next is read.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -21,14 +20,15 @@ import msgspec
 
 from holdfast.clock import now
 from holdfast.errors import HoldfastError, Invalid, ReadOnly, Stale, Unavailable, Uncertain
-from holdfast.formats.lines import LINE_LIMIT, Lines, Piece, open_source
-from holdfast.formats.transcript import Draft, Line, kept, parse, source_of, time_of
+from holdfast.formats.lines import LINE_LIMIT, Lines, Piece, digest_of, open_source
+from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, parse, source_of, time_of
 from holdfast.info import clean
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
 from holdfast.sources import PROGRAMS, SourceFile, find_sources
 from holdfast.store import Store
+from holdfast.titles import spread, told
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of source lines in one commit, about."""
@@ -125,6 +125,7 @@ def import_files(
         if f.program is None
     ]
     chosen = in_order(store, [f for f in found if f.program is not None])
+    titles = told(store, user)
     total, done = sum(f.size for f in chosen), 0
     with ThreadPoolExecutor(1, thread_name_prefix="holdfast-import") as writer:
         for index, file in enumerate(chosen):
@@ -136,9 +137,10 @@ def import_files(
             report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
             reports.append(report)
             with _told_in(report):
-                _FileImport(store, file, user, report, tick, writer).run()
+                _FileImport(store, file, user, report, tick, writer, titles).run()
             tick(file.size)
             done += file.size
+    spread(store)
     return ImportReport(reports)
 
 
@@ -168,6 +170,7 @@ class _FileImport:
         report: FileReport,
         tick: Callable[[int], None],
         writer: ThreadPoolExecutor,
+        titles: Mapping[str, str],
     ) -> None:
         if file.program is None or file.origin is None:
             raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
@@ -180,7 +183,7 @@ class _FileImport:
         self._tick = tick
         self._writer = writer
         self._writing: Future[tuple[int, int]] | None = None
-        self._intake = Intake(store, self._program, file.origin, self._key, user)
+        self._intake = Intake(store, self._program, file.origin, self._key, user, titles)
 
     def run(self) -> None:
         """Take what is new."""
@@ -228,19 +231,19 @@ class _FileImport:
             if ahead is not None and lines.offset >= ahead.bytes:
                 self._verify(ahead)
                 ahead = None
-            drafts = self._drafts(piece, stored=ahead is not None)
+            named, drafts = self._drafts(piece, stored=ahead is not None)
             if drafts is None:
                 self._report.left = self._status.st_size - piece.start
                 break
             lines.accept(piece)
-            self._gather(piece, drafts, stored=ahead is not None)
+            self._gather(self._line_id(named), drafts, stored=ahead is not None)
             taken = taken + piece.end - piece.start if ahead is None else 0
             if taken >= BATCH_BYTES or len(self._rows) >= BATCH_EVENTS:
                 self._put(end=False)
                 taken = 0
         if ahead is not None:
             self._verify(ahead)
-        self._gather(None, self._reader.flush(), stored=False)
+        self._gather("", self._reader.flush(), stored=False)
         self._put(end=True)
         self._report.unknown = dict(self._reader.unknown)
 
@@ -269,25 +272,27 @@ class _FileImport:
             self._reader.flush()  # what it gives was stored with the end of the file as it was
         self._reader.unknown.clear()
 
-    def _drafts(self, piece: Piece, *, stored: bool) -> list[Draft] | None:
-        """What a line becomes; None if its end is still to come."""
+    def _drafts(self, piece: Piece, *, stored: bool) -> tuple[bytes, list[Draft] | None]:
+        """What names a line, and what it becomes; None if its end is still to come."""
         waits = not piece.whole and not stored and not self._is_quiet()
-        if piece.raw is None:
-            reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
-            return (
-                None
-                if waits
-                else self._unread(piece, "oversize", self._lines.source(piece, self._name), reason, stored)
-            )
         raw = piece.raw
+        if raw is None:
+            return piece.digest, None if waits else self._oversize(piece, stored)
         value, reason = (None, "") if raw.isspace() else parse(raw)
-        if waits and not isinstance(value, dict):
-            return None
+        if not isinstance(value, dict):
+            return digest_of(raw), None if waits else self._no_record(piece, raw, value, reason, stored)
+        record = cast("dict[str, Any]", value)
+        name = record.get(self._program.named)
+        at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
+        drafts = self._reader.take(Line(record, source_of(raw, piece.number, self._name), at))
+        return name_of(name) if isinstance(name, str) and name else digest_of(raw), drafts
+
+    def _oversize(self, piece: Piece, stored: bool) -> list[Draft]:
+        reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
+        return self._unread(piece, "oversize", self._lines.source(piece, self._name), reason, stored)
+
+    def _no_record(self, piece: Piece, raw: bytes, value: Any, reason: str, stored: bool) -> list[Draft]:
         source = source_of(raw, piece.number, self._name)
-        if isinstance(value, dict):
-            record = cast("dict[str, Any]", value)
-            at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
-            return self._reader.take(Line(record, source, at))
         if reason:
             return self._unread(piece, "unreadable", source, reason, stored)
         if raw.isspace():
@@ -306,9 +311,8 @@ class _FileImport:
         if len(self._report.unreadable) < TOLD:
             self._report.unreadable.append(Unreadable(line, reason))
 
-    def _gather(self, piece: Piece | None, drafts: Sequence[Draft], *, stored: bool) -> None:
+    def _gather(self, id: str, drafts: Sequence[Draft], *, stored: bool) -> None:
         """Give drafts their ids and times. Lines before the first time wait for it."""
-        id = self._line_id(piece.digest) if piece else ""
         for index, draft in enumerate(drafts):
             if draft.at is not None:
                 self._at = draft.at
@@ -319,20 +323,19 @@ class _FileImport:
             self._rows += [Row(id, at if draft.at is None else draft.at, draft) for id, draft in self._waiting]
             self._waiting.clear()
 
-    def _line_id(self, digest: bytes) -> str:
-        """An id that the line has wherever it stands: made of its bytes, and counted where the file repeats them."""
-        name = base64.urlsafe_b64encode(digest).decode()
-        short = int.from_bytes(digest[:8])
+    def _line_id(self, name: bytes) -> str:
+        """An id that the line has wherever it stands: made of its name, and counted where the file repeats that."""
+        short = int.from_bytes(name[:8])
         if short not in self._seen:
             self._seen.add(short)
-            return name
+            return event_id(name)
         self._again[short] = times = self._again.get(short, 1) + 1
-        return f"{name}#{times}"
+        return event_id(name, times)
 
     def _put(self, *, end: bool) -> None:
         if self._waiting and (end or len(self._waiting) >= BATCH_EVENTS):
             self._at = self._at or self._status.st_mtime_ns // 1000
-            self._gather(None, (), stored=False)
+            self._gather("", (), stored=False)
         cursor = Cursor(
             bytes=self._lines.offset,
             sha256=self._lines.sha256,

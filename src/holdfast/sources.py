@@ -32,6 +32,8 @@ class Program(NamedTuple):
     is_record: Callable[[Mapping[str, Any]], bool]
     origin_of: Callable[[str, Sequence[Mapping[str, Any]]], Origin]
     reader: Callable[[Origin], Reader]
+    named: str
+    """The key under which a line has a name of its own, "" where it has none."""
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -43,8 +45,9 @@ PROGRAMS: Mapping[str, Program] = {
             claude_code.is_record,
             claude_code.origin_of,
             claude_code.ClaudeCodeReader,
+            "uuid",
         ),
-        Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader),
+        Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader, ""),
     )
 }
 

@@ -20,23 +20,30 @@ import msgspec
 from holdfast.errors import Invalid
 from holdfast.model import Large, Source
 
+DIGEST = 12
+"""Bytes of what names a line."""
 LINE_LIMIT = 32 * 1024 * 1024
 """Bytes of a line that is parsed; a longer one is kept whole and unread."""
 _CHUNK = 3 * 256 * 1024  # a multiple of three, so that pieces in base64 join
 
 
+def digest_of(raw: bytes) -> bytes:
+    """What names a line by its bytes."""
+    return hashlib.blake2b(raw, digest_size=DIGEST).digest()
+
+
 class Piece(msgspec.Struct, frozen=True):
     """A line, or what was added to it: `number` counts lines from 1, `start` and `end` are offsets.
 
-    `raw` is None where it is over the limit; `utf8` tells whether it is text.
+    `raw` is None where it is over the limit; its `digest` was made on the way then. `utf8` tells whether it is text.
     """
 
     number: int
     start: int
     end: int
-    digest: bytes
     raw: bytes | None
     whole: bool
+    digest: bytes = b""
     utf8: bool = True
 
 
@@ -76,12 +83,11 @@ class Lines:
             if len(raw) == LINE_LIMIT and raw[-1] != 10:
                 yield self._giant(raw)
             else:
-                digest = hashlib.blake2b(raw, digest_size=12).digest()
-                yield Piece(self.number, self.offset, self.offset + len(raw), digest, raw, raw[-1] == 10)
+                yield Piece(self.number, self.offset, self.offset + len(raw), raw, raw[-1] == 10)
 
     def _giant(self, raw: bytes) -> Piece:
         self._ahead = self._whole.copy()
-        line = hashlib.blake2b(digest_size=12)
+        line = hashlib.blake2b(digest_size=DIGEST)
         decoder = codecs.getincrementaldecoder("utf-8")()
         start = end = self.offset
         utf8 = True
@@ -96,7 +102,7 @@ class Lines:
                 break
             raw = self._file.readline(_CHUNK if end >= self._cut else min(_CHUNK, self._cut - end))
         utf8 = utf8 and not decoder.getstate()[0]
-        return Piece(self.number, start, end, line.digest(), None, last == 10, utf8)
+        return Piece(self.number, start, end, None, last == 10, line.digest(), utf8)
 
     def accept(self, piece: Piece) -> None:
         """The piece was taken: go on behind it."""

@@ -18,13 +18,15 @@ import msgspec
 
 from holdfast.clock import to_micros
 from holdfast.errors import HoldfastError
+from holdfast.formats.lines import DIGEST
 from holdfast.info import clean, title_of
 from holdfast.model import AnyPayload, Custom, Message, Source, Text
 from holdfast.plan import check_id
 
 BOM = b"\xef\xbb\xbf"
-COMMAND, WORDS, SUMMARY, GENERATED, CHOSEN = range(1, 6)
-"""How much a title weighs: a command, the user's first words, a summary, one the program made, one the user chose."""
+COMMAND, WORDS, FOREIGN, SUMMARY, GENERATED, CHOSEN = range(1, 7)
+"""How much a title weighs: a command, the user's first words, a summary that stands in another session's file, one in
+its own, one the program made, one the user chose."""
 MAX_TOKENS = 2**40
 """A count of tokens above this is damage, not a count."""
 
@@ -54,25 +56,30 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Facts:
-    """What a file says of its session; `metadata` goes into the session's under the same names."""
+    """What a file says of its session; `metadata` goes into the session's under the same names.
+
+    `titles` are those of messages that are not in the file, by the messages' names.
+    """
 
     def __init__(self, parent: str | None = None) -> None:
         self.parent = parent
         self.title = ""
         self.weight = 0
         self.metadata: dict[str, str] = {}
+        self.titles: dict[str, str] = {}
 
     def copy(self) -> Facts:
         """The facts as they are now."""
         facts = Facts(self.parent)
-        facts.title, facts.weight, facts.metadata = self.title, self.weight, dict(self.metadata)
+        facts.title, facts.weight = self.title, self.weight
+        facts.metadata, facts.titles = dict(self.metadata), dict(self.titles)
         return facts
 
     def name(self, title: object, weight: int) -> None:
         """A title: the heaviest wins; of commands and words the first, of the others the newest."""
         if not isinstance(title, str) or weight < self.weight or weight == self.weight <= WORDS:
             return
-        if line := title_of(Message(role="user", parts=(Text(content=title),))):
+        if line := as_title(title):
             self.title, self.weight = line, weight
 
     def note(self, **said: object) -> None:
@@ -171,6 +178,22 @@ def time_of(value: object) -> int | None:
     else:
         return None
     return at if at > 0 else None
+
+
+def as_title(text: str) -> str:
+    """The first line of a text, cut to a title's length."""
+    return title_of(Message(role="user", parts=(Text(content=text),)))
+
+
+def name_of(name: str) -> bytes:
+    """What names a line to which its program gave a name, in the form of its digest."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
+
+
+def event_id(digest: bytes, times: int = 1) -> str:
+    """The id of the first event of a line. `times` counts the lines of one name in the file, up to this one."""
+    name = base64.urlsafe_b64encode(digest).decode()
+    return name if times == 1 else f"{name}#{times}"
 
 
 def id_of(value: str) -> str:
