@@ -1,11 +1,12 @@
 """Import of other programs' transcripts: a file becomes events of its session, each line once, however often it runs.
 
-Every source line is kept byte for byte in the `source` of one event. How far a file was taken is stored with the events
-(see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one look. A
-file that grew is read from its start, to know its calls and responses again, but stored only from where it ended. Where
-the bytes before that are not those that were taken, the file was rewritten: then every event is looked up by its id,
-which is made of the line's own name or else its bytes, and only what is new is stored. Usage is counted once: not again for a response
-that a copied history brings along (see `formats` and `lineage`). While one batch is being written, the next is read.
+Every source line is kept byte for byte in the `source` of one event. How far a file was taken is stored with the
+events (see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one
+look. A file that grew is read from its start, to know its calls and responses again, but stored only from where it
+ended. Where the bytes before that are not those that were taken, the file was rewritten: then every event is looked up
+by its id, which is made of the line's own name or else its bytes, and only what is new is stored. Usage is counted
+once: not again for a response that a copied history brings along (see `formats` and `lineage`). While one batch is
+being written, the next is read.
 """
 
 from __future__ import annotations
@@ -231,12 +232,12 @@ class _FileImport:
             if ahead is not None and lines.offset >= ahead.bytes:
                 self._verify(ahead)
                 ahead = None
-            named, drafts = self._drafts(piece, stored=ahead is not None)
+            id, drafts = self._drafts(piece, stored=ahead is not None)
             if drafts is None:
                 self._report.left = self._status.st_size - piece.start
                 break
             lines.accept(piece)
-            self._gather(self._line_id(named), drafts, stored=ahead is not None)
+            self._gather(id, drafts, stored=ahead is not None)
             taken = taken + piece.end - piece.start if ahead is None else 0
             if taken >= BATCH_BYTES or len(self._rows) >= BATCH_EVENTS:
                 self._put(end=False)
@@ -272,20 +273,22 @@ class _FileImport:
             self._reader.flush()  # what it gives was stored with the end of the file as it was
         self._reader.unknown.clear()
 
-    def _drafts(self, piece: Piece, *, stored: bool) -> tuple[bytes, list[Draft] | None]:
-        """What names a line, and what it becomes; None if its end is still to come."""
+    def _drafts(self, piece: Piece, *, stored: bool) -> tuple[str, list[Draft] | None]:
+        """The id of a line's event, and what the line becomes; None if its end is still to come."""
         waits = not piece.whole and not stored and not self._is_quiet()
         raw = piece.raw
         if raw is None:
-            return piece.digest, None if waits else self._oversize(piece, stored)
+            return ("", None) if waits else (self._line_id(piece.digest), self._oversize(piece, stored))
         value, reason = (None, "") if raw.isspace() else parse(raw)
         if not isinstance(value, dict):
-            return digest_of(raw), None if waits else self._no_record(piece, raw, value, reason, stored)
+            if waits:
+                return "", None
+            return self._line_id(digest_of(raw)), self._no_record(piece, raw, value, reason, stored)
         record = cast("dict[str, Any]", value)
         name = record.get(self._program.named)
+        id = self._line_id(name_of(name) if isinstance(name, str) and name else digest_of(raw))
         at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
-        drafts = self._reader.take(Line(record, source_of(raw, piece.number, self._name), at))
-        return name_of(name) if isinstance(name, str) and name else digest_of(raw), drafts
+        return id, self._reader.take(Line(record, source_of(raw, piece.number, self._name), at, id))
 
     def _oversize(self, piece: Piece, stored: bool) -> list[Draft]:
         reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
@@ -317,7 +320,7 @@ class _FileImport:
             if draft.at is not None:
                 self._at = draft.at
             if not stored:
-                self._waiting.append((f"{id}.{index}" if index else id, draft))
+                self._waiting.append((draft.id or (f"{id}.{index}" if index else id), draft))
         if self._at is not None:
             at = self._at
             self._rows += [Row(id, at if draft.at is None else draft.at, draft) for id, draft in self._waiting]

@@ -35,15 +35,18 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A source line that was read: its JSON value, its own time in microseconds or None, and its bytes as `source`."""
+    """A source line that was read: its JSON value, its own time in microseconds or None, its bytes as `source`, and
+    the `id` of its event.
+    """
 
     value: dict[str, Any]
     source: Source
     at: int | None
+    id: str = ""
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """An event to store. `at` None means the time of the event before it.
+    """An event to store. `at` None means the time of the event before it; `id` is told where it is of an earlier line.
 
     `response` names the model response whose usage this counts; where that was counted before, in this session or in
     the one its history was copied from, `instead` is stored, or nothing.
@@ -53,6 +56,7 @@ class Draft(msgspec.Struct, frozen=True):
     at: int | None = None
     response: str = ""
     instead: AnyPayload | None = None
+    id: str = ""
 
 
 class Facts:
