@@ -641,3 +641,76 @@ def test_an_import_of_many_lines_is_quick(tmp_path: Path) -> None:
         took = time.process_time() - began
     # The goal is 25 MB/s; benchmarks measure it. Here only a fall to a fraction of it is caught, on any machine.
     assert path.stat().st_size / took > 4_000_000
+
+
+# Files as they lie on a disk
+
+
+def test_a_file_that_grows_while_it_is_read_tells_how_much_is_left(store: Store, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", *(said(f"Line {n}", n) for n in range(1500)))
+    half = said("Half", 1, session="half")[:-20]
+
+    def grow(progress: Progress) -> None:
+        if progress.done < path.stat().st_size and not path.read_bytes().endswith(half):
+            with path.open("ab") as file:
+                file.write(said("Whole", 1, session="whole") + half)
+
+    (report,) = import_files(store, find_sources([path]), progress=grow).files
+    assert (report.events, report.left, report.error) == (1501, len(half), None)
+    assert source_bytes(events(store, report.session)) == path.read_bytes()[: -len(half)]
+
+
+def test_links_that_lead_nowhere_stop_no_search(store: Store, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "a-itself").symlink_to(there / "a-itself")
+    (there / "b-nowhere").symlink_to(there / "nowhere")
+    write(there / "t.jsonl", said("Hi", 0))
+    report = take(store, there)
+    assert [(r.events, r.error) for r in report.files] == [(1, None)]
+
+
+def test_a_name_that_is_no_text_is_imported_and_known_again(store: Store, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff-\xfe.jsonl"))
+    write(path, said("Hi", 0))
+    report = take_one(store, path)
+    assert (report.events, report.error) == (1, None)
+    report = take_one(store, path)
+    assert (report.events, report.known) == (0, 1)
+
+
+@pytest.mark.parametrize("size", [5_000_000, 20_000_000])
+def test_a_file_that_begins_with_a_large_picture_is_recognised(store: Store, tmp_path: Path, size: int) -> None:
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * size}}
+    path = write(tmp_path / "t.jsonl", said("", 0, message={"role": "user", "content": [picture]}), said("Hi", 1))
+    report = take_one(store, path)
+    assert (report.program, report.error, report.events) == ("claude-code", None, 2)
+    first = events(store, report.session)[0].payload
+    assert isinstance(first, Message)
+    assert len(str(first.parts[0].content)) == size  # type: ignore[union-attr]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir()
+    write(tmp_path / "shut" / "t.jsonl", said("Hi", 0))
+    write(tmp_path / "shut.jsonl", said("Hi", 0))
+    write(tmp_path / "open.jsonl", said("Hi", 0))
+    # The superuser may look into everything, so the child becomes somebody else.
+    code = """
+import os
+from holdfast.sources import find_sources
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+for found in find_sources(["."]):
+    print(os.path.basename(found.path), found.error)
+"""
+    tmp_path.chmod(0o755)
+    (tmp_path / "shut").chmod(0)
+    (tmp_path / "shut.jsonl").chmod(0)
+    try:
+        out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    finally:
+        (tmp_path / "shut").chmod(0o755)
+        (tmp_path / "shut.jsonl").chmod(0o644)
+    told = sorted(out.stdout.decode().splitlines())
+    assert told == ["open.jsonl None", "shut Permission denied", "shut.jsonl Permission denied"]

@@ -234,7 +234,7 @@ class _FileImport:
                 ahead = None
             id, drafts = self._drafts(piece, stored=ahead is not None)
             if drafts is None:
-                self._report.left = self._status.st_size - piece.start
+                self._report.left = piece.end - piece.start
                 break
             lines.accept(piece)
             self._gather(id, drafts, stored=ahead is not None)
