@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from hypothesis import given, strategies as st
 
 import holdfast
 from holdfast.errors import Unavailable
+from holdfast.formats.lines import Names
 from holdfast.importer import Progress, import_files
 from holdfast.model import Custom, Message
 from holdfast.sources import find_sources
@@ -632,6 +634,24 @@ def test_memory_does_not_grow_with_what_is_imported(tmp_path: Path, long: bool) 
     assert sizes[1] < sizes[0] + 20
 
 
+def test_memory_does_not_grow_with_the_size_of_one_file(tmp_path: Path, long: bool) -> None:
+    """1 GB and a tenth of it with `--long`: lines that are named and lines that are not, of many responses."""
+    sizes = []
+    for name, size in (("part", 100 if long else 3), ("whole", 1000 if long else 20)):
+        path = tmp_path / f"{name}.jsonl"
+        text = "word " * 100
+        with path.open("wb") as file:
+            for n in itertools.count(step=3):
+                file.write(said(text, n) + answered(f"m-{n}", n, n + 1))
+                file.write(b'{"type":"mode","sessionId":"s-1","n":%d}\n' % n)
+                if file.tell() > size * 1_000_000:
+                    break
+        taken, memory = measured(f"sqlite://{tmp_path}/{name}.db?durability=process", path)
+        assert taken > size * 1000
+        sizes.append(memory)
+    assert sizes[1] < sizes[0] + 30
+
+
 def test_an_import_of_many_lines_is_quick(tmp_path: Path) -> None:
     lines = [said(f"{n} " + "word " * 300, n) for n in range(3000)]
     path = write(tmp_path / "t.jsonl", *lines)
@@ -641,6 +661,15 @@ def test_an_import_of_many_lines_is_quick(tmp_path: Path) -> None:
         took = time.process_time() - began
     # The goal is 25 MB/s; benchmarks measure it. Here only a fall to a fraction of it is caught, on any machine.
     assert path.stat().st_size / took > 4_000_000
+
+
+@given(names=st.lists(st.binary(min_size=1, max_size=2).map(lambda b: (b * 12)[:12]), max_size=60))
+def test_names_are_counted_exactly(names: list[bytes]) -> None:
+    counted = Names()
+    seen: list[bytes] = []
+    for name in names:
+        seen.append(name)
+        assert counted.count(name) == seen.count(name)
 
 
 # Files as they lie on a disk

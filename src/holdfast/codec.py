@@ -50,8 +50,8 @@ class LargeStore(Protocol):
         ...
 
 
-def encode(payload: AnyPayload, large: LargeStore) -> bytes:
-    """The body to store for a payload.
+def encode(payload: AnyPayload, large: LargeStore, *, parsed: bool = False) -> bytes:
+    """The body to store for a payload. `parsed` tells that all its values were read from JSON, so that JSON holds them.
 
     Raises:
         Invalid: a value has no JSON form, or nests too deep; the message names its path.
@@ -62,9 +62,9 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
         body = _encoder.encode(payload)
     except (TypeError, ValueError, RecursionError, OverflowError):
         body = b""
-    if not body or len(body) > LARGE or _OTHER_MARK in body:
+    if not body or len(body) > LARGE or (b"~" in body and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
-    if b"null" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if (not parsed and b"null" in body) or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         for owner in _owners(payload):
             _check_values(owner)
     return _PREFIX + body[1:]

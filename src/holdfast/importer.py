@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast.clock import now
 from holdfast.errors import HoldfastError, Invalid, ReadOnly, Stale, Unavailable, Uncertain
-from holdfast.formats.lines import LINE_LIMIT, Lines, Piece, digest_of, open_source
+from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, parse, source_of, time_of
 from holdfast.info import clean
 from holdfast.intake import Cursor, Intake, Row, StartOver
@@ -262,8 +262,7 @@ class _FileImport:
         self._at: int | None = None
         self._waiting: list[tuple[str, Draft]] = []
         self._rows: list[Row] = []
-        self._seen: set[int] = set()
-        self._again: dict[int, int] = {}
+        self._names = Names()
 
     def _verify(self, cursor: Cursor) -> None:
         """Behind the lines that were taken: are these the same bytes?"""
@@ -319,21 +318,21 @@ class _FileImport:
         for index, draft in enumerate(drafts):
             if draft.at is not None:
                 self._at = draft.at
-            if not stored:
-                self._waiting.append((draft.id or (f"{id}.{index}" if index else id), draft))
-        if self._at is not None:
+            if stored:
+                continue
+            own = draft.id or (f"{id}.{index}" if index else id)
+            if self._at is not None and not self._waiting:
+                self._rows.append(Row(own, self._at, draft))
+            else:
+                self._waiting.append((own, draft))
+        if self._waiting and self._at is not None:
             at = self._at
             self._rows += [Row(id, at if draft.at is None else draft.at, draft) for id, draft in self._waiting]
             self._waiting.clear()
 
     def _line_id(self, name: bytes) -> str:
         """An id that the line has wherever it stands: made of its name, and counted where the file repeats that."""
-        short = int.from_bytes(name[:8])
-        if short not in self._seen:
-            self._seen.add(short)
-            return event_id(name)
-        self._again[short] = times = self._again.get(short, 1) + 1
-        return event_id(name, times)
+        return event_id(name, self._names.count(name))
 
     def _put(self, *, end: bool) -> None:
         if self._waiting and (end or len(self._waiting) >= BATCH_EVENTS):

@@ -195,7 +195,7 @@ class Intake:
         for id, at, read in items:
             payload = read
             try:
-                body = codec.encode(payload, self._store.large)
+                body = codec.encode(payload, self._store.large, parsed=True)
             except (Invalid, TooLarge) as error:
                 if isinstance(payload, Other | Damaged) or payload.source is None:
                     raise

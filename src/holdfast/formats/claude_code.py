@@ -43,6 +43,7 @@ from holdfast.formats.transcript import (
     listing,
     mapping,
     micros,
+    newer_half,
     string,
     texts,
 )
@@ -147,6 +148,7 @@ class ClaudeCodeReader:
         self._origin = origin
         self._copying = origin.parent is None  # until a line of its own comes, where nothing else told the parent
         self._calls = Calls()
+        self._noted: tuple[object, object] = (None, None)
         self._recent: dict[str, None] = {}
         self._responses = Responses()
 
@@ -168,8 +170,12 @@ class ClaudeCodeReader:
 
     def _learn(self, record: dict[str, Any]) -> None:
         facts = self.facts
-        facts.note(git_branch=record.get("gitBranch"), version=record.get("version"))
-        facts.note_first(cwd=record.get("cwd") or record.get("project"))
+        said = (record.get("gitBranch"), record.get("version"))
+        if said != self._noted:
+            self._noted = said
+            facts.note(git_branch=said[0], version=said[1])
+        if "cwd" not in facts.metadata:
+            facts.note(cwd=record.get("cwd") or record.get("project"))
         if self._origin.subagent:
             facts.note_first(agent_id=record.get("agentId"))
         elif self._copying and record.get("type") in ("user", "assistant") and (of := string(record.get("sessionId"))):
@@ -180,8 +186,8 @@ class ClaudeCodeReader:
         if uuid is None:
             return
         self._recent[uuid] = None
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+        if len(self._recent) > 2 * RECENT:
+            self._recent = newer_half(self._recent)
         if facts.titles and (title := facts.titles.pop(uuid, None)):
             facts.name(title, SUMMARY)
 

@@ -38,6 +38,7 @@ from holdfast.formats.transcript import (
     listing,
     mapping,
     micros,
+    newer_half,
     parse,
     string,
     tokens,
@@ -87,6 +88,8 @@ turn_aborted undo_completed user_message view_image_tool_call warning web_search
 """
 ASIDE = frozenset(_ASIDE.split())
 """Types that are known and are no part of the conversation."""
+RECENT = 50_000
+"""Responses back to which a repeated count is known."""
 _ROLES = {"developer": "system"}
 _NOT_SAID = re.compile(
     r"\s*(<(environment_context|user_instructions|permissions|turn_aborted|skill|collaboration_mode|personality"
@@ -149,7 +152,7 @@ class CodexReader:
         self._model = ""
         self._provider = "openai"
         self._totals: Tokens | None = None
-        self._counted: set[Tokens] = set()
+        self._counted: dict[int, None] = {}
 
     def take(self, line: Line) -> list[Draft]:
         """What a line becomes."""
@@ -315,10 +318,12 @@ class CodexReader:
         plain = kept(NAME, "token_count", line.value, line.source)
         before, self._totals = self._totals, totals or self._totals
         used = last or (totals and totals.beyond(before))
-        if used is None or not (used.input or used.output) or totals in self._counted:
+        if used is None or not (used.input or used.output) or (totals and hash(totals) in self._counted):
             return Draft(plain, line.at)
         if totals is not None:
-            self._counted.add(totals)
+            self._counted[hash(totals)] = None
+            if len(self._counted) > 2 * RECENT:
+                self._counted = newer_half(self._counted)
         usage = Usage(
             model=word(info.get("model")) or self._model,
             provider=self._provider,

@@ -13,7 +13,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -24,12 +24,38 @@ DIGEST = 12
 """Bytes of what names a line."""
 LINE_LIMIT = 32 * 1024 * 1024
 """Bytes of a line that is parsed; a longer one is kept whole and unread."""
+_HASHED = 1 << 20
 _CHUNK = 3 * 256 * 1024  # a multiple of three, so that pieces in base64 join
 
 
 def digest_of(raw: bytes) -> bytes:
     """What names a line by its bytes."""
     return hashlib.blake2b(raw, digest_size=DIGEST).digest()
+
+
+class Names:
+    """How often each name came up to now, in few bytes a name: files have millions of lines."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, bytearray] = {}
+        self._again: dict[bytes, int] = {}
+
+    def count(self, name: bytes) -> int:
+        """Take note of a digest; how often it came, this time included."""
+        # A few thousand heaps of the first eight bytes, less what the heap's number tells.
+        heap, tail = name[0] << 4 | name[1] >> 4, name[1:8]
+        tails = self._seen.get(heap)
+        if tails is None:
+            self._seen[heap] = bytearray(tail)
+            return 1
+        at = tails.find(tail)
+        while at >= 0 and at % 7:
+            at = tails.find(tail, at + 1)
+        if at < 0:
+            tails += tail
+            return 1
+        self._again[name] = times = self._again.get(name, 1) + 1
+        return times
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -71,6 +97,8 @@ class Lines:
         self._cut = cut
         self._whole = hashlib.sha256()
         self._ahead = self._whole
+        self._accepted: list[bytes] = []
+        self._size = 0
         self.offset = 0
         self.number = 1
 
@@ -86,7 +114,7 @@ class Lines:
                 yield Piece(self.number, self.offset, self.offset + len(raw), raw, raw[-1] == 10)
 
     def _giant(self, raw: bytes) -> Piece:
-        self._ahead = self._whole.copy()
+        self._ahead = self._hashed().copy()
         line = hashlib.blake2b(digest_size=DIGEST)
         decoder = codecs.getincrementaldecoder("utf-8")()
         start = end = self.offset
@@ -109,7 +137,10 @@ class Lines:
         if piece.raw is None:
             self._whole = self._ahead
         else:
-            self._whole.update(piece.raw)
+            self._accepted.append(piece.raw)
+            self._size += len(piece.raw)
+            if self._size > _HASHED:
+                self._hashed()
         self.offset = piece.end
         if piece.whole:
             self.number += 1
@@ -117,7 +148,15 @@ class Lines:
     @property
     def sha256(self) -> str:
         """Of all bytes that were accepted."""
-        return self._whole.hexdigest()
+        return self._hashed().hexdigest()
+
+    def _hashed(self) -> Any:
+        """The hash of all bytes that were accepted: many lines at once, as each call lets another thread go first."""
+        if self._accepted:
+            self._whole.update(b"".join(self._accepted))
+            self._accepted.clear()
+            self._size = 0
+        return self._whole
 
     def source(self, piece: Piece, name: str) -> Source:
         """A piece over the limit, as a stream that is read when the event is stored."""

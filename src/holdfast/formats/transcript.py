@@ -7,12 +7,14 @@ lines it was given and of nothing else, so a file that grew can be read again fr
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, cast
+from itertools import islice
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -31,6 +33,9 @@ MAX_TOKENS = 2**40
 """A count of tokens above this is damage, not a count."""
 
 _decode = msgspec.json.Decoder().decode
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -196,7 +201,7 @@ def name_of(name: str) -> bytes:
 
 def event_id(digest: bytes, times: int = 1) -> str:
     """The id of the first event of a line. `times` counts the lines of one name in the file, up to this one."""
-    name = base64.urlsafe_b64encode(digest).decode()
+    name = binascii.b2a_base64(digest, newline=False).translate(_URLSAFE).decode()
     return name if times == 1 else f"{name}#{times}"
 
 
@@ -219,6 +224,11 @@ def listing(value: object) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
+def newer_half(found: dict[_Key, _Value]) -> dict[_Key, _Value]:
+    """Without the half that came first. To take away single ones would cost more the more were taken before."""
+    return dict(islice(found.items(), len(found) // 2, None))
+
+
 def string(value: object) -> str | None:
     """The value if it is a string that says something."""
     return value if isinstance(value, str) and value else None
@@ -226,8 +236,12 @@ def string(value: object) -> str | None:
 
 def word(value: object) -> str | None:
     """The value if it is a string that can be a tag: printable, and cut to 128 characters."""
-    text = "".join(c for c in value[:128] if c.isprintable()).strip() if isinstance(value, str) else ""
-    return text or None
+    if not isinstance(value, str):
+        return None
+    text = value[:128]
+    if not text.isprintable():
+        text = "".join(c for c in text if c.isprintable())
+    return text.strip() or None
 
 
 def tokens(value: object) -> int:

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from holdfast.formats.transcript import Draft, Line, listing, mapping, string
+from holdfast.formats.transcript import Draft, Line, listing, mapping, newer_half, string
 
 ITEM, EVENT, COMPLETED = range(3)
 """The voices: `response_item`s, `event_msg`s, and `event_msg`s of the type `item_completed`."""
 Speaker = Literal["user", "assistant", "reasoning"]
 
-RECENT = 100_000
+RECENT = 50_000
 """Words back to which a repetition is known."""
 _UNSHOWN = re.compile(r"<(oai-mem-citation|proposed_plan)>.*?(</\1>|\Z)", re.DOTALL)
 """What the model writes and the program leaves out of the words it shows."""
@@ -84,8 +84,8 @@ class Voices:
         return not apart or (any(apart) and all(whole))
 
     def _count(self, key: int, voice: int) -> bool:
-        if len(self._said) > RECENT:
-            del self._said[next(iter(self._said))]
+        if len(self._said) > 2 * RECENT:
+            self._said = newer_half(self._said)
         counts = self._said.setdefault(key, [0, 0, 0])
         before = max(counts)
         counts[voice] += 1
