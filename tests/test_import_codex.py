@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -418,3 +421,36 @@ def test_events_that_wait_for_their_items_keep_their_place_and_time(store: Store
         ("message", 4),
         ("x.codex.turn_context", 5),
     ]
+
+
+KILLED = """
+import os, signal, sys
+import holdfast
+from holdfast import importer
+importer.BATCH_EVENTS = 2
+commits = 0
+def killed(progress):
+    global commits
+    commits += 1
+    if commits > int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+with holdfast.open(sys.argv[1]) as store:
+    importer.import_files(store, importer.find_sources([sys.argv[2]]), progress=killed)
+"""
+
+
+def test_an_import_killed_while_events_wait_loses_none_and_tells_none_twice(tmp_path: Path, long: bool) -> None:
+    lines = [each for form in FORMS.values() for each in form]
+    path = rollout(tmp_path, *lines)
+    with holdfast.open("memory://") as straight:
+        take(straight, path)
+        whole = said(straight)
+    url = f"file://{tmp_path}/store"
+    for _ in range(20 if long else 5):
+        child = subprocess.run([sys.executable, "-c", KILLED, url, str(path), "1"], check=False, timeout=60)
+        assert child.returncode == -signal.SIGKILL
+    with holdfast.open(url) as store:
+        take(store, path)
+        assert said(store) == whole
+        assert source_bytes(events(store, "codex:r-1")) == path.read_bytes()
+        assert take_one(store, path).events == 0
