@@ -88,7 +88,7 @@ turn_aborted undo_completed user_message view_image_tool_call warning web_search
 """
 ASIDE = frozenset(_ASIDE.split())
 """Types that are known and are no part of the conversation."""
-RECENT = 50_000
+RECENT = 20_000
 """Responses back to which a repeated count is known."""
 _ROLES = {"developer": "system"}
 _NOT_SAID = re.compile(

@@ -20,7 +20,7 @@ ITEM, EVENT, COMPLETED = range(3)
 """The voices: `response_item`s, `event_msg`s, and `event_msg`s of the type `item_completed`."""
 Speaker = Literal["user", "assistant", "reasoning"]
 
-RECENT = 50_000
+RECENT = 20_000
 """Words back to which a repetition is known."""
 _UNSHOWN = re.compile(r"<(oai-mem-citation|proposed_plan)>.*?(</\1>|\Z)", re.DOTALL)
 """What the model writes and the program leaves out of the words it shows."""
