@@ -20,7 +20,7 @@ from hypothesis import given, strategies as st
 import holdfast
 from holdfast.errors import Unavailable
 from holdfast.formats.lines import Names
-from holdfast.importer import Progress, import_files
+from holdfast.importer import ImportReport, Progress, import_files
 from holdfast.model import Custom, Message
 from holdfast.sources import find_sources
 from holdfast.store import Store
@@ -374,6 +374,26 @@ def test_imports_of_one_file_at_the_same_time_store_it_once(tmp_path: Path) -> N
         assert take_one(store, path).events == 0
 
 
+def test_imports_of_many_files_at_the_same_time_store_each_once(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    lines = {n: [said(f"Line {m}", m, session=f"s-{n}") for m in range(200)] for n in range(8)}
+    for n, each in lines.items():
+        write(there / f"{n}.jsonl", *each)
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        reports: list[ImportReport] = []
+        threads = [threading.Thread(target=lambda: reports.append(take(store, there))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert [report.failed for report in reports] == [[]] * 3
+        assert sum(report.events for report in reports) == 8 * 200
+        for n, each in lines.items():
+            assert source_bytes(events(store, f"claude-code:s-{n}")) == b"".join(each)
+        assert take(store, there).events == 0
+
+
 def test_a_session_that_was_deleted_here_does_not_come_back(store: Store, tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", said("Hi", 0))
     id = take_one(store, path).session or ""
@@ -556,6 +576,26 @@ def test_a_store_that_fails_stops_the_import_and_the_next_goes_on(tmp_path: Path
             take_one(store, path)
         store.backend.commit = real  # type: ignore[method-assign]
         assert take_one(store, path).events == 1
+
+
+def test_of_a_file_whose_store_failed_and_the_next_nothing_is_stored(tmp_path: Path) -> None:
+    """The next file is read while the last of this one is written; it must not be stored without it."""
+    write(tmp_path / "a.jsonl", said("First", 0, session="s-a"))
+    write(tmp_path / "b.jsonl", said("Second", 0, session="s-b"))
+    with holdfast.open("memory://") as store:
+        real = store.backend.commit
+        failures = [Unavailable("the disk is full")]
+
+        def broken(batch: object) -> object:
+            if failures:
+                raise failures.pop()
+            return real(batch)  # type: ignore[arg-type]
+
+        store.backend.commit = broken  # type: ignore[method-assign,assignment]
+        with pytest.raises(Unavailable):
+            take(store, tmp_path)
+        assert list(store.sessions()) == []
+        assert take(store, tmp_path).events == 2
 
 
 # Much

@@ -12,7 +12,7 @@ being written, the next is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -20,14 +20,13 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from holdfast.clock import now
-from holdfast.errors import HoldfastError, Invalid, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.errors import HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, parse, source_of, time_of
-from holdfast.info import clean
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
-from holdfast.sources import PROGRAMS, SourceFile, find_sources
+from holdfast.sources import SourceFile, find_sources
 from holdfast.store import Store
 from holdfast.titles import spread, told
 
@@ -128,19 +127,25 @@ def import_files(
     chosen = in_order(store, [f for f in found if f.program is not None])
     titles = told(store, user)
     total, done = sum(f.size for f in chosen), 0
+    last: _FileImport | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="holdfast-import") as writer:
-        for index, file in enumerate(chosen):
+        try:
+            for index, file in enumerate(chosen):
 
-            def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
-                if progress is not None:
-                    progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
+                def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
+                    if progress is not None:
+                        progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
 
-            report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
-            reports.append(report)
-            with _told_in(report):
-                _FileImport(store, file, user, report, tick, writer, titles).run()
-            tick(file.size)
-            done += file.size
+                last = _FileImport(file, Intake(store, file, user, titles), tick, writer, last)
+                reports.append(last.report)
+                last.run()
+                tick(file.size)
+                done += file.size
+            if last is not None:
+                last.finish()
+        finally:
+            if last is not None:
+                last.close()
     spread(store)
     return ImportReport(reports)
 
@@ -161,61 +166,97 @@ def _told_in(report: FileReport) -> Generator[None]:
 
 
 class _FileImport:
-    """One file on its way into its session: the reading half."""
+    """One file on its way into its session: the reading half.
+
+    The last of it is written while the next file is read; `before` is the file before it. Nothing of a file is written
+    before all of the one before it is, so that an import which ends early leaves no gap.
+    """
 
     def __init__(
         self,
-        store: Store,
         file: SourceFile,
-        user: str | None,
-        report: FileReport,
+        intake: Intake,
         tick: Callable[[int], None],
         writer: ThreadPoolExecutor,
-        titles: Mapping[str, str],
+        before: _FileImport | None,
     ) -> None:
-        if file.program is None or file.origin is None:
-            raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
+        self.report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
         self._path = file.path
-        self._key = clean(os.path.abspath(file.path))
-        self._name = os.path.basename(self._key)
-        self._program = PROGRAMS[file.program]
-        self._origin = file.origin
-        self._report = report
+        self._name = os.path.basename(intake.key)
+        self._program = intake.program
+        self._origin = intake.origin
+        self._intake = intake
         self._tick = tick
         self._writer = writer
+        self._before = before
+        self._file: BinaryIO | None = None
         self._writing: Future[tuple[int, int]] | None = None
-        self._intake = Intake(store, self._program, file.origin, self._key, user, titles)
+        self._tries = 0
 
     def run(self) -> None:
-        """Take what is new."""
+        """Read what is new. The last of it may still be written then: see `finish`."""
+        if self._before is not None and self._before.report.session == self.report.session:
+            self._finish_before()
+        try:
+            with _told_in(self.report):
+                self._take()
+            self._finish_before()
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> None:
+        """Wait until all is stored."""
+        try:
+            with _told_in(self.report):
+                while self._writing is not None and self._file is not None:
+                    try:
+                        self._settle()
+                    except StartOver as again:
+                        self._read(self._file, self._again(again))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, behind what is being written, which may read it."""
+        if self._writing is not None:
+            wait([self._writing])
+        if self._file is not None:
+            self._file.close()
+
+    def _finish_before(self) -> None:
+        if self._before is not None:
+            self._before.finish()
+            self._before = None
+
+    def _take(self) -> None:
+        self._intake.load()
         if self._intake.head is not None and self._intake.head.dead:
-            self._report.skipped = "its session was deleted here"
+            self.report.skipped = "its session was deleted here"
             return
-        with open_source(self._path) as file:
-            self._status = os.fstat(file.fileno())
-            self._report.size = self._status.st_size
-            cursor = self._intake.cursor(self._status.st_size)
-            if cursor is not None and self._is_unchanged(cursor):
-                self._report.known = cursor.events
-                return
-            try:
-                self._read(file, cursor)
-            finally:
-                if self._writing is not None:
-                    wait([self._writing])  # what is being written may read the file
+        self._file = open_source(self._path)
+        self._status = os.fstat(self._file.fileno())
+        self.report.size = self._status.st_size
+        cursor = self._intake.cursor(self._status.st_size)
+        if cursor is not None and self._is_unchanged(cursor):
+            self.report.known = cursor.events
+        else:
+            self._read(self._file, cursor)
 
     def _read(self, file: BinaryIO, cursor: Cursor | None) -> None:
-        for _ in range(RETRIES):
+        while True:
             file.seek(0)
             try:
-                self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
-                self._settle()
-                return
+                return self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
             except StartOver as again:
-                self._writing = None
-                cursor = again.cursor
-                self._intake.load()
-        raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
+                cursor = self._again(again)
+
+    def _again(self, again: StartOver) -> Cursor | None:
+        self._tries += 1
+        if self._tries > RETRIES:
+            raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
+        self._intake.load()
+        return again.cursor
 
     def _is_unchanged(self, cursor: Cursor) -> bool:
         same = (cursor.size, cursor.mtime) == (self._status.st_size, self._status.st_mtime_ns)
@@ -234,7 +275,7 @@ class _FileImport:
                 ahead = None
             id, drafts = self._drafts(piece, stored=ahead is not None)
             if drafts is None:
-                self._report.left = piece.end - piece.start
+                self.report.left = piece.end - piece.start
                 break
             lines.accept(piece)
             self._gather(id, drafts, stored=ahead is not None)
@@ -246,10 +287,10 @@ class _FileImport:
             self._verify(ahead)
         self._gather("", self._reader.flush(), stored=False)
         self._put(end=True)
-        self._report.unknown = dict(self._reader.unknown)
+        self.report.unknown = dict(self._reader.unknown)
 
     def _begin(self, lines: Lines, cursor: Cursor | None) -> None:
-        report = self._report
+        report = self.report
         report.events, report.known, report.bytes, report.left = 0, cursor.events if cursor else 0, 0, 0
         report.unreadable, report.unreadable_lines = [], 0
         self._intake.begin(cursor)
@@ -309,9 +350,9 @@ class _FileImport:
         return [Draft(kept(self._program.event, kind, None, source))]
 
     def _miss(self, line: int, reason: str) -> None:
-        self._report.unreadable_lines += 1
-        if len(self._report.unreadable) < TOLD:
-            self._report.unreadable.append(Unreadable(line, reason))
+        self.report.unreadable_lines += 1
+        if len(self.report.unreadable) < TOLD:
+            self.report.unreadable.append(Unreadable(line, reason))
 
     def _gather(self, id: str, drafts: Sequence[Draft], *, stored: bool) -> None:
         """Give drafts their ids and times. Lines before the first time wait for it."""
@@ -346,20 +387,21 @@ class _FileImport:
             size=self._status.st_size,
             mtime=self._status.st_mtime_ns,
         )
+        self._finish_before()
         self._settle()
         self._writing = self._writer.submit(self._intake.put, self._rows, self._reader.facts.copy(), cursor)
         self._rows = []
-        self._report.bytes = self._lines.offset - self._start
+        self.report.bytes = self._lines.offset - self._start
         self._tick(self._lines.offset)
 
     def _settle(self) -> None:
         """Wait for what is being written, and take it into the report."""
         if self._writing is None:
             return
-        taken, known = self._writing.result()
-        self._writing = None
-        self._report.events += taken
-        self._report.known += known
+        writing, self._writing = self._writing, None
+        taken, known = writing.result()
+        self.report.events += taken
+        self.report.known += known
         for source, reason in self._intake.unfit:
             self._miss(source.line, reason)
         self._intake.unfit.clear()

@@ -7,6 +7,7 @@ came from. So whenever an import ends, however it ends, what is stored and what 
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +17,13 @@ import msgspec
 from holdfast import codec
 from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import DIGEST, digest_of
-from holdfast.formats.transcript import FOREIGN, Draft, Facts, Origin, event_id, id_of, kept, mapping, name_of
+from holdfast.formats.transcript import FOREIGN, Draft, Facts, event_id, id_of, kept, mapping, name_of
 from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
 from holdfast.lineage import counted_before, relatives
 from holdfast.model import AnyPayload, Damaged, Other, Source
 from holdfast.plan import Commit, Entry, Head, Ref
 from holdfast.session import refusal
-from holdfast.sources import Program, session_id
+from holdfast.sources import PROGRAMS, SourceFile, session_id
 from holdfast.store import Store
 from holdfast.titles import OPEN, TAG, imported, may_title
 
@@ -63,23 +64,22 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """A session that a file at `key` fills."""
+    """A session that a file fills; `key` is its path."""
 
-    def __init__(
-        self, store: Store, program: Program, origin: Origin, key: str, user: str | None, titles: Mapping[str, str]
-    ) -> None:
-        """`titles` are those that sessions hold for messages of others (see `holdfast.titles`)."""
-        self.ref: Ref = session_ref(session_id(program.name, origin.id))
+    def __init__(self, store: Store, file: SourceFile, user: str | None, titles: Mapping[str, str]) -> None:
+        """`titles` are those that sessions hold for messages of others (see `holdfast.titles`). Next, `load` it."""
+        if file.program is None or file.origin is None:
+            raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
+        self.program = PROGRAMS[file.program]
+        self.origin = file.origin
+        self.key = clean(os.path.abspath(file.path))
+        self.ref: Ref = session_ref(session_id(self.program.name, self.origin.id))
         self.unfit: list[tuple[Source, str]] = []
         """Lines that could not be stored as they were read, and why; they were kept unread."""
         self._store = store
-        self._program = program
-        self._origin = origin
-        self._key = key
         self._user = user
         self._titles = titles
         self._relatives: tuple[str | None, list[Ref]] | None = None
-        self.load()
 
     def load(self) -> None:
         """Look at the session as it is now.
@@ -103,12 +103,12 @@ class Intake:
         """How far this file was taken; or another that told the same session, as when it was moved."""
         cursors = _cursors(self.head)
         shorter = [cursor for cursor in cursors.values() if cursor.bytes <= size]
-        return cursors.get(self._key) or max(shorter, key=lambda cursor: cursor.bytes, default=None)
+        return cursors.get(self.key) or max(shorter, key=lambda cursor: cursor.bytes, default=None)
 
     def begin(self, cursor: Cursor | None) -> None:
         """Go on behind a cursor; without one, a session that is there has each event looked up before it is stored."""
         self._cursor = cursor
-        self._own = _cursors(self.head).get(self._key)
+        self._own = _cursors(self.head).get(self.key)
         self._events = cursor.events if cursor else 0
         self.looks_up = cursor is None and self.head is not None
         self._taken: set[str] = set()  # ids under which another line is stored than the one that has it in this file
@@ -136,7 +136,7 @@ class Intake:
     def _reload(self) -> None:
         """Someone changed the session; if it was another import of the same file, start over behind that."""
         self.load()
-        own = _cursors(self.head).get(self._key)
+        own = _cursors(self.head).get(self.key)
         if own != self._own:
             raise StartOver(own)
 
@@ -162,8 +162,8 @@ class Intake:
     def _name(self, rows: Sequence[Row], facts: Facts) -> None:
         """Take the title that another session holds for a message among these."""
         if self._titles and (named := {row.id: self._titles[row.id] for row in rows if row.id in self._titles}):
-            copied = self._origin.copies and facts.parent is not None
-            parent = session_ref(session_id(self._program.name, facts.parent or "")) if copied else None
+            copied = self.origin.copies and facts.parent is not None
+            parent = session_ref(session_id(self.program.name, facts.parent or "")) if copied else None
             own = [id for id in named if parent is None or not self._store.backend.read(parent, ids=[id], voided=True)]
             if own:
                 facts.name(named[own[-1]], FOREIGN)
@@ -185,7 +185,7 @@ class Intake:
 
     def _related(self, facts: Facts) -> list[Ref]:
         if self._relatives is None or self._relatives[0] != facts.parent:
-            parent = session_id(self._program.name, facts.parent) if facts.parent else None
+            parent = session_id(self.program.name, facts.parent) if facts.parent else None
             self._relatives = facts.parent, relatives(self._store, self.ref.id, parent, new=self._is_new)
         return self._relatives[1]
 
@@ -200,7 +200,7 @@ class Intake:
                 if isinstance(payload, Other | Damaged) or payload.source is None:
                     raise
                 self.unfit.append((payload.source, error.message))
-                payload = kept(self._program.event, "unreadable", None, payload.source)
+                payload = kept(self.program.event, "unreadable", None, payload.source)
                 body = codec.encode(payload, self._store.large)
             entries.append(Entry(id, at, body))
             payloads.append(payload)
@@ -239,19 +239,19 @@ class Intake:
             before, titles = titles, {event_id(name_of(name)): title for name, title in facts.titles.items()}
             tags[TAG] = None if not titles else OPEN if titles.items() - before.items() else held.get(TAG)
         if facts.parent is not None:
-            tags["parent"] = session_id(self._program.name, facts.parent)
-            tags["fork"] = "1" if self._origin.copies else None
+            tags["parent"] = session_id(self.program.name, facts.parent)
+            tags["fork"] = "1" if self.origin.copies else None
         if self.head is None:
-            tags |= tags_of(agent=self._program.name, state="unknown", user=self._user)
-            tags["root"] = id_of(self._origin.root) if self._origin.root else None
+            tags |= tags_of(agent=self.program.name, state="unknown", user=self._user)
+            tags["root"] = id_of(self.origin.root) if self.origin.root else None
         if "project" not in held and (cwd := facts.metadata.get("cwd")):
             tags["project"] = re.split(r"[\\/]", cwd.rstrip("\\/"))[-1][:200] or cwd
-        files = {**mapping(noted.get("files")), self._key: msgspec.to_builtins(cursor)}
+        files = {**mapping(noted.get("files")), self.key: msgspec.to_builtins(cursor)}
         metadata: dict[str, Any] = {
             **facts.metadata,
-            "source_program": self._program.name,
-            "source_session": clean(self._origin.id)[:1024],
-            "source_file": self._key,
+            "source_program": self.program.name,
+            "source_session": clean(self.origin.id)[:1024],
+            "source_file": self.key,
             "imported": {
                 "files": files,
                 "title": title,
@@ -260,7 +260,7 @@ class Intake:
                 "titles": titles,
             },
         }
-        if self._origin.subagent:
+        if self.origin.subagent:
             metadata["subagent"] = True
         return tags, metadata
 
