@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ from hypothesis import given, strategies as st
 
 import holdfast
 from holdfast.errors import Unavailable
-from holdfast.importer import Progress, import_files
+from holdfast.formats.lines import Names
+from holdfast.importer import ImportReport, Progress, import_files
 from holdfast.model import Custom, Message
 from holdfast.sources import find_sources
 from holdfast.store import Store
@@ -372,6 +374,26 @@ def test_imports_of_one_file_at_the_same_time_store_it_once(tmp_path: Path) -> N
         assert take_one(store, path).events == 0
 
 
+def test_imports_of_many_files_at_the_same_time_store_each_once(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    lines = {n: [said(f"Line {m}", m, session=f"s-{n}") for m in range(200)] for n in range(8)}
+    for n, each in lines.items():
+        write(there / f"{n}.jsonl", *each)
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        reports: list[ImportReport] = []
+        threads = [threading.Thread(target=lambda: reports.append(take(store, there))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert [report.failed for report in reports] == [[]] * 3
+        assert sum(report.events for report in reports) == 8 * 200
+        for n, each in lines.items():
+            assert source_bytes(events(store, f"claude-code:s-{n}")) == b"".join(each)
+        assert take(store, there).events == 0
+
+
 def test_a_session_that_was_deleted_here_does_not_come_back(store: Store, tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", said("Hi", 0))
     id = take_one(store, path).session or ""
@@ -556,6 +578,26 @@ def test_a_store_that_fails_stops_the_import_and_the_next_goes_on(tmp_path: Path
         assert take_one(store, path).events == 1
 
 
+def test_of_a_file_whose_store_failed_and_the_next_nothing_is_stored(tmp_path: Path) -> None:
+    """The next file is read while the last of this one is written; it must not be stored without it."""
+    write(tmp_path / "a.jsonl", said("First", 0, session="s-a"))
+    write(tmp_path / "b.jsonl", said("Second", 0, session="s-b"))
+    with holdfast.open("memory://") as store:
+        real = store.backend.commit
+        failures = [Unavailable("the disk is full")]
+
+        def broken(batch: object) -> object:
+            if failures:
+                raise failures.pop()
+            return real(batch)  # type: ignore[arg-type]
+
+        store.backend.commit = broken  # type: ignore[method-assign,assignment]
+        with pytest.raises(Unavailable):
+            take(store, tmp_path)
+        assert list(store.sessions()) == []
+        assert take(store, tmp_path).events == 2
+
+
 # Much
 
 
@@ -632,6 +674,24 @@ def test_memory_does_not_grow_with_what_is_imported(tmp_path: Path, long: bool) 
     assert sizes[1] < sizes[0] + 20
 
 
+def test_memory_does_not_grow_with_the_size_of_one_file(tmp_path: Path, long: bool) -> None:
+    """1 GB and a tenth of it with `--long`: lines that are named and lines that are not, of many responses."""
+    sizes = []
+    for name, size in (("part", 100 if long else 3), ("whole", 1000 if long else 20)):
+        path = tmp_path / f"{name}.jsonl"
+        text = "word " * 100
+        with path.open("wb") as file:
+            for n in itertools.count(step=3):
+                file.write(said(text, n) + answered(f"m-{n}", n, n + 1))
+                file.write(b'{"type":"mode","sessionId":"s-1","n":%d}\n' % n)
+                if file.tell() > size * 1_000_000:
+                    break
+        taken, memory = measured(f"sqlite://{tmp_path}/{name}.db?durability=process", path)
+        assert taken > size * 1000
+        sizes.append(memory)
+    assert sizes[1] < sizes[0] + 30
+
+
 def test_an_import_of_many_lines_is_quick(tmp_path: Path) -> None:
     lines = [said(f"{n} " + "word " * 300, n) for n in range(3000)]
     path = write(tmp_path / "t.jsonl", *lines)
@@ -641,3 +701,85 @@ def test_an_import_of_many_lines_is_quick(tmp_path: Path) -> None:
         took = time.process_time() - began
     # The goal is 25 MB/s; benchmarks measure it. Here only a fall to a fraction of it is caught, on any machine.
     assert path.stat().st_size / took > 4_000_000
+
+
+@given(names=st.lists(st.binary(min_size=1, max_size=2).map(lambda b: (b * 12)[:12]), max_size=60))
+def test_names_are_counted_exactly(names: list[bytes]) -> None:
+    counted = Names()
+    seen: list[bytes] = []
+    for name in names:
+        seen.append(name)
+        assert counted.count(name) == seen.count(name)
+
+
+# Files as they lie on a disk
+
+
+def test_a_file_that_grows_while_it_is_read_tells_how_much_is_left(store: Store, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", *(said(f"Line {n}", n) for n in range(1500)))
+    half = said("Half", 1, session="half")[:-20]
+
+    def grow(progress: Progress) -> None:
+        if progress.done < path.stat().st_size and not path.read_bytes().endswith(half):
+            with path.open("ab") as file:
+                file.write(said("Whole", 1, session="whole") + half)
+
+    (report,) = import_files(store, find_sources([path]), progress=grow).files
+    assert (report.events, report.left, report.error) == (1501, len(half), None)
+    assert source_bytes(events(store, report.session)) == path.read_bytes()[: -len(half)]
+
+
+def test_links_that_lead_nowhere_stop_no_search(store: Store, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "a-itself").symlink_to(there / "a-itself")
+    (there / "b-nowhere").symlink_to(there / "nowhere")
+    write(there / "t.jsonl", said("Hi", 0))
+    report = take(store, there)
+    assert [(r.events, r.error) for r in report.files] == [(1, None)]
+
+
+def test_a_name_that_is_no_text_is_imported_and_known_again(store: Store, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff-\xfe.jsonl"))
+    write(path, said("Hi", 0))
+    report = take_one(store, path)
+    assert (report.events, report.error) == (1, None)
+    report = take_one(store, path)
+    assert (report.events, report.known) == (0, 1)
+
+
+@pytest.mark.parametrize("size", [5_000_000, 20_000_000])
+def test_a_file_that_begins_with_a_large_picture_is_recognised(store: Store, tmp_path: Path, size: int) -> None:
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * size}}
+    path = write(tmp_path / "t.jsonl", said("", 0, message={"role": "user", "content": [picture]}), said("Hi", 1))
+    report = take_one(store, path)
+    assert (report.program, report.error, report.events) == ("claude-code", None, 2)
+    first = events(store, report.session)[0].payload
+    assert isinstance(first, Message)
+    assert len(str(first.parts[0].content)) == size  # type: ignore[union-attr]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir()
+    write(tmp_path / "shut" / "t.jsonl", said("Hi", 0))
+    write(tmp_path / "shut.jsonl", said("Hi", 0))
+    write(tmp_path / "open.jsonl", said("Hi", 0))
+    # The superuser may look into everything, so the child becomes somebody else.
+    code = """
+import os
+from holdfast.sources import find_sources
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+for found in find_sources(["."]):
+    print(os.path.basename(found.path), found.error)
+"""
+    tmp_path.chmod(0o755)
+    (tmp_path / "shut").chmod(0)
+    (tmp_path / "shut.jsonl").chmod(0)
+    try:
+        out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    finally:
+        (tmp_path / "shut").chmod(0o755)
+        (tmp_path / "shut.jsonl").chmod(0o644)
+    told = sorted(out.stdout.decode().splitlines())
+    assert told == ["open.jsonl None", "shut Permission denied", "shut.jsonl Permission denied"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import Blob, Custom, Message, Reasoning, Summary, ToolCall, ToolResult, Usage
+from holdfast import Blob, Custom, Message, Reasoning, Summary, Text, ToolCall, ToolResult, Usage
 from holdfast.info import SessionInfo
 from holdfast.store import Store
 from transcripts import DATA, events, source_bytes, take, take_one
@@ -257,3 +260,197 @@ def rollout(folder: Path, *lines: dict[str, Any]) -> Path:
     meta = line("session_meta", {"id": "r-1", "cwd": "/w"}, 0)
     path.write_text("".join(json.dumps(each) + "\n" for each in (meta, *lines)))
     return path
+
+
+# Each turn once, in whatever ways a file says it
+
+
+def event(kind: str, second: int = 1, **fields: Any) -> dict[str, Any]:
+    return line("event_msg", {"type": kind, **fields}, second)
+
+
+def item(role: str, *texts: str, second: int = 1) -> dict[str, Any]:
+    type = "input_text" if role == "user" else "output_text"
+    content = [{"type": type, "text": text} for text in texts]
+    return line("response_item", {"type": "message", "role": role, "content": content}, second)
+
+
+def thought(*texts: str) -> dict[str, Any]:
+    summary = [{"type": "summary_text", "text": text} for text in texts]
+    return line("response_item", {"type": "reasoning", "summary": summary, "encrypted_content": "gAAA"})
+
+
+def completed(kind: str, *texts: str, **fields: Any) -> dict[str, Any]:
+    content = [{"type": "text" if kind == "UserMessage" else "Text", "text": text} for text in texts]
+    return event("item_completed", item={"type": kind, "id": "i", "content": content, **fields})
+
+
+def said(store: Store, id: str = "codex:r-1") -> list[tuple[str, str]]:
+    """The conversation: who, and what; of thoughts too."""
+    found = []
+    for message in messages(store, id):
+        thoughts = [str(part.content) for part in message.parts if isinstance(part, Reasoning)]
+        found.append((message.role, message.text or " ".join(thoughts)))
+    return found
+
+
+ASK, THINK, ANSWER = ("user", "Which fail?"), ("assistant", "Hm."), ("assistant", "None.")
+EVENTS = [
+    event("task_started"),
+    event("user_message", message="Which fail?", images=[]),
+    event("agent_reasoning", text="Hm."),
+    event("token_count", info=None),
+    event("agent_message", message="None.", phase="final_answer"),
+    event("task_complete", last_agent_message="None."),
+]
+COMPLETED = [
+    completed("UserMessage", "Which fail?"),
+    event("item_completed", item={"type": "Reasoning", "id": "r", "summary_text": ["Hm."], "raw_content": []}),
+    completed("AgentMessage", "None.", phase="final_answer"),
+]
+ITEMS = [item("user", "Which fail?"), thought("Hm."), item("assistant", "None.")]
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "events only": EVENTS,
+    "completed items only": COMPLETED,
+    "items only": ITEMS,
+    "item, then event": [ITEMS[0], EVENTS[1], ITEMS[1], EVENTS[2], ITEMS[2], EVENTS[4]],
+    "event, then item": [EVENTS[1], ITEMS[0], EVENTS[2], ITEMS[1], EVENTS[4], ITEMS[2]],
+    "events of a response, then its items": [ITEMS[0], EVENTS[1], *EVENTS[2:5], *ITEMS[1:]],
+    "all items, then all events": [*ITEMS, *EVENTS],
+    "all events, then all items": [*EVENTS, *ITEMS],
+    "completed items and items": [ITEMS[0], COMPLETED[0], ITEMS[1], COMPLETED[1], COMPLETED[2], ITEMS[2]],
+    "events and completed items": [COMPLETED[0], EVENTS[1], COMPLETED[1], EVENTS[2], EVENTS[4], COMPLETED[2]],
+    "all three": [ITEMS[0], COMPLETED[0], EVENTS[1], EVENTS[2], COMPLETED[1], ITEMS[1], *COMPLETED[2:], *ITEMS[2:]],
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("step", [100, 3, 1])
+def test_a_turn_counts_once_in_whatever_form_it_stands_and_however_often_it_is_imported(
+    store: Store, tmp_path: Path, name: str, step: int
+) -> None:
+    lines = FORMS[name]
+    for upto in [*range(step, len(lines), step), len(lines)]:
+        path = rollout(tmp_path, *lines[:upto])
+        take(store, path)
+    assert said(store) == [ASK, THINK, ANSWER]
+    assert source_bytes(events(store, "codex:r-1")) == path.read_bytes()
+    assert info(store, "codex:r-1").title == "Which fail?"
+    assert [hit.event.type for hit in store.search("none", session="codex:r-1") if not is_aside(hit.event)] == [
+        "message"
+    ]
+    assert take_one(store, path).events == 0
+
+
+def is_aside(found: Any) -> bool:
+    return found.type == "x.codex.task_complete"
+
+
+@pytest.mark.parametrize("first", FORMS)
+@pytest.mark.parametrize("second", ["events only", "completed items only", "items only", "event, then item"])
+def test_a_file_may_go_on_in_another_form(store: Store, tmp_path: Path, first: str, second: str) -> None:
+    more = json.loads(
+        json.dumps(FORMS[second]).replace("Which fail?", "And now?").replace("None.", "Two.").replace("Hm.", "Ah.")
+    )
+    take(store, rollout(tmp_path, *FORMS[first]))
+    take(store, rollout(tmp_path, *FORMS[first], *more))
+    assert said(store) == [ASK, THINK, ANSWER, ("user", "And now?"), ("assistant", "Ah."), ("assistant", "Two.")]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_same_words_in_two_turns_are_two_messages(store: Store, tmp_path: Path, name: str) -> None:
+    take(store, rollout(tmp_path, *FORMS[name], *FORMS[name]))
+    assert said(store) == [ASK, THINK, ANSWER] * 2
+
+
+@pytest.mark.parametrize("events_first", [True, False])
+def test_thoughts_in_several_pieces_are_told_once(store: Store, tmp_path: Path, events_first: bool) -> None:
+    pieces = [
+        event("agent_reasoning", text="One."),
+        event("agent_reasoning_section_break"),
+        event("agent_reasoning", text="Two."),
+    ]
+    lines = [*pieces, thought("One.", "Two.")] if events_first else [thought("One.", "Two."), *pieces]
+    take(store, rollout(tmp_path, *lines))
+    assert said(store) == [("assistant", "One.\n\nTwo.")]
+
+
+def test_what_the_program_does_not_show_makes_no_other_message(store: Store, tmp_path: Path) -> None:
+    whole = "Done.\n<oai-mem-citation>\nMEMORY.md:1\n</oai-mem-citation>"
+    take(store, rollout(tmp_path, event("agent_message", message="Done."), item("assistant", whole)))
+    assert said(store) == [("assistant", whole)]
+
+
+def test_an_event_that_shows_one_piece_of_an_item_is_its_echo(store: Store, tmp_path: Path) -> None:
+    take(store, rollout(tmp_path, item("user", "# In the editor", "Go"), event("user_message", message="Go")))
+    assert [text for _, text in said(store)] == ["# In the editor\nGo"]
+
+
+def test_pictures_that_only_an_event_tells_are_parts_of_its_message(store: Store, tmp_path: Path) -> None:
+    url = "data:image/png;base64,iVBORw0KGgo="
+    take(store, rollout(tmp_path, event("user_message", message="See", images=[url])))
+    (message,) = messages(store, "codex:r-1")
+    assert message.parts == (Text(content="See"), Blob(content="iVBORw0KGgo=", mime_type="image/png", modality="image"))
+
+
+def test_an_echo_keeps_all_but_the_words(store: Store, tmp_path: Path) -> None:
+    take(store, rollout(tmp_path, *FORMS["all events, then all items"]))
+    echoes = [e.payload for e in events(store, "codex:r-1") if isinstance(e.payload, Custom) and e.payload.metadata]
+    assert [(echo.type, echo.data) for echo in echoes] == [
+        ("x.codex.message", {"type": "message", "role": "user"}),
+        ("x.codex.reasoning", {"type": "reasoning", "encrypted_content": "gAAA"}),
+        ("x.codex.message", {"type": "message", "role": "assistant"}),
+    ]
+
+
+def test_events_that_wait_for_their_items_keep_their_place_and_time(store: Store, tmp_path: Path) -> None:
+    lines = [
+        event("agent_message", 1, message="One."),
+        event("token_count", 2, info=None),
+        event("agent_message", 3, message="Two."),
+        item("assistant", "Two.", second=4),
+        line("turn_context", {"model": "m"}, 5),
+    ]
+    take(store, rollout(tmp_path, *lines))
+    found = [(e.type, e.at // 1_000_000 % 60) for e in events(store, "codex:r-1")]
+    assert found == [
+        ("x.codex.session_meta", 0),
+        ("message", 1),
+        ("x.codex.token_count", 2),
+        ("x.codex.agent_message", 3),
+        ("message", 4),
+        ("x.codex.turn_context", 5),
+    ]
+
+
+KILLED = """
+import os, signal, sys
+import holdfast
+from holdfast import importer
+importer.BATCH_EVENTS = 2
+commits = 0
+def killed(progress):
+    global commits
+    commits += 1
+    if commits > int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+with holdfast.open(sys.argv[1]) as store:
+    importer.import_files(store, importer.find_sources([sys.argv[2]]), progress=killed)
+"""
+
+
+def test_an_import_killed_while_events_wait_loses_none_and_tells_none_twice(tmp_path: Path, long: bool) -> None:
+    lines = [each for form in FORMS.values() for each in form]
+    path = rollout(tmp_path, *lines)
+    with holdfast.open("memory://") as straight:
+        take(straight, path)
+        whole = said(straight)
+    url = f"file://{tmp_path}/store"
+    for _ in range(20 if long else 5):
+        child = subprocess.run([sys.executable, "-c", KILLED, url, str(path), "1"], check=False, timeout=60)
+        assert child.returncode == -signal.SIGKILL
+    with holdfast.open(url) as store:
+        take(store, path)
+        assert said(store) == whole
+        assert source_bytes(events(store, "codex:r-1")) == path.read_bytes()
+        assert take_one(store, path).events == 0

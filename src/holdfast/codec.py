@@ -48,8 +48,8 @@ class LargeStore(Protocol):
         ...
 
 
-def encode(payload: AnyPayload, large: LargeStore) -> bytes:
-    """The body to store for a payload.
+def encode(payload: AnyPayload, large: LargeStore, *, parsed: bool = False) -> bytes:
+    """The body to store for a payload. `parsed` tells that all its values were read from JSON, so that JSON holds them.
 
     Raises:
         Invalid: a value has no JSON form, or nests too deep; the message names its path.
@@ -60,13 +60,13 @@ def encode(payload: AnyPayload, large: LargeStore) -> bytes:
         body = _encoder.encode(payload)
     except (TypeError, ValueError, RecursionError, OverflowError):
         body = b""
-    if not body or len(body) > LARGE or (not plain and _OTHER_MARK in body):
+    if not body or len(body) > LARGE or (not plain and b"~" in body and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
     if not plain and (
-        b"null" in body
-        or (arrays := body.count(b"[")) + body.count(b"{") > MAX_DEPTH
+        (arrays := body.count(b"[")) + body.count(b"{") > MAX_DEPTH
+        or (not parsed and b"null" in body)
         # A message has one array, its parts; any other may have been a set.
-        or (arrays > isinstance(payload, Message) and _holds_more_than_json(payload))
+        or (not parsed and arrays > isinstance(payload, Message) and _holds_more_than_json(payload))
     ):
         for owner in _owners(payload):
             _check_values(owner)

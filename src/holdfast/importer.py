@@ -1,16 +1,16 @@
 """Import of other programs' transcripts: a file becomes events of its session, each line once, however often it runs.
 
-Every source line is kept byte for byte in the `source` of one event. How far a file was taken is stored with the events
-(see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one look. A
-file that grew is read from its start, to know its calls and responses again, but stored only from where it ended. Where
-the bytes before that are not those that were taken, the file was rewritten: then every event is looked up by its id,
-which is made of the line's content, and only what is new is stored. Usage is counted once: not again for a response
-that a copied history brings along (see `formats` and `lineage`). While one batch is being written, the next is read.
+Every source line is kept byte for byte in the `source` of one event. How far a file was taken is stored with the
+events (see `intake`): an import that was killed goes on where it was, and a file that did not change since costs one
+look. A file that grew is read from its start, to know its calls and responses again, but stored only from where it
+ended. Where the bytes before that are not those that were taken, the file was rewritten: then every event is looked up
+by its id, which is made of the line's own name or else its bytes, and only what is new is stored. Usage is counted
+once: not again for a response that a copied history brings along (see `formats` and `lineage`). While one batch is
+being written, the next is read.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -20,15 +20,15 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from holdfast.clock import now
-from holdfast.errors import HoldfastError, Invalid, ReadOnly, Stale, Unavailable, Uncertain
-from holdfast.formats.lines import LINE_LIMIT, Lines, Piece, open_source
-from holdfast.formats.transcript import Draft, Line, kept, parse, source_of, time_of
-from holdfast.info import clean
+from holdfast.errors import HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
+from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, parse, source_of, time_of
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
-from holdfast.sources import PROGRAMS, SourceFile, find_sources
+from holdfast.sources import SourceFile, find_sources
 from holdfast.store import Store
+from holdfast.titles import spread, told
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of source lines in one commit, about."""
@@ -125,20 +125,28 @@ def import_files(
         if f.program is None
     ]
     chosen = in_order(store, [f for f in found if f.program is not None])
+    titles = told(store, user)
     total, done = sum(f.size for f in chosen), 0
+    last: _FileImport | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="holdfast-import") as writer:
-        for index, file in enumerate(chosen):
+        try:
+            for index, file in enumerate(chosen):
 
-            def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
-                if progress is not None:
-                    progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
+                def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
+                    if progress is not None:
+                        progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
 
-            report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
-            reports.append(report)
-            with _told_in(report):
-                _FileImport(store, file, user, report, tick, writer).run()
-            tick(file.size)
-            done += file.size
+                last = _FileImport(file, Intake(store, file, user, titles), tick, writer, last)
+                reports.append(last.report)
+                last.run()
+                tick(file.size)
+                done += file.size
+            if last is not None:
+                last.finish()
+        finally:
+            if last is not None:
+                last.close()
+    spread(store)
     return ImportReport(reports)
 
 
@@ -158,60 +166,97 @@ def _told_in(report: FileReport) -> Generator[None]:
 
 
 class _FileImport:
-    """One file on its way into its session: the reading half."""
+    """One file on its way into its session: the reading half.
+
+    The last of it is written while the next file is read; `before` is the file before it. Nothing of a file is written
+    before all of the one before it is, so that an import which ends early leaves no gap.
+    """
 
     def __init__(
         self,
-        store: Store,
         file: SourceFile,
-        user: str | None,
-        report: FileReport,
+        intake: Intake,
         tick: Callable[[int], None],
         writer: ThreadPoolExecutor,
+        before: _FileImport | None,
     ) -> None:
-        if file.program is None or file.origin is None:
-            raise Invalid(f"{file.path} was not recognised as a transcript", path=file.path)
+        self.report = FileReport(path=file.path, program=file.program, session=file.session, size=file.size)
         self._path = file.path
-        self._key = clean(os.path.abspath(file.path))
-        self._name = os.path.basename(self._key)
-        self._program = PROGRAMS[file.program]
-        self._origin = file.origin
-        self._report = report
+        self._name = os.path.basename(intake.key)
+        self._program = intake.program
+        self._origin = intake.origin
+        self._intake = intake
         self._tick = tick
         self._writer = writer
+        self._before = before
+        self._file: BinaryIO | None = None
         self._writing: Future[tuple[int, int]] | None = None
-        self._intake = Intake(store, self._program, file.origin, self._key, user)
+        self._tries = 0
 
     def run(self) -> None:
-        """Take what is new."""
+        """Read what is new. The last of it may still be written then: see `finish`."""
+        if self._before is not None and self._before.report.session == self.report.session:
+            self._finish_before()
+        try:
+            with _told_in(self.report):
+                self._take()
+            self._finish_before()
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> None:
+        """Wait until all is stored."""
+        try:
+            with _told_in(self.report):
+                while self._writing is not None and self._file is not None:
+                    try:
+                        self._settle()
+                    except StartOver as again:
+                        self._read(self._file, self._again(again))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, behind what is being written, which may read it."""
+        if self._writing is not None:
+            wait([self._writing])
+        if self._file is not None:
+            self._file.close()
+
+    def _finish_before(self) -> None:
+        if self._before is not None:
+            self._before.finish()
+            self._before = None
+
+    def _take(self) -> None:
+        self._intake.load()
         if self._intake.head is not None and self._intake.head.dead:
-            self._report.skipped = "its session was deleted here"
+            self.report.skipped = "its session was deleted here"
             return
-        with open_source(self._path) as file:
-            self._status = os.fstat(file.fileno())
-            self._report.size = self._status.st_size
-            cursor = self._intake.cursor(self._status.st_size)
-            if cursor is not None and self._is_unchanged(cursor):
-                self._report.known = cursor.events
-                return
-            try:
-                self._read(file, cursor)
-            finally:
-                if self._writing is not None:
-                    wait([self._writing])  # what is being written may read the file
+        self._file = open_source(self._path)
+        self._status = os.fstat(self._file.fileno())
+        self.report.size = self._status.st_size
+        cursor = self._intake.cursor(self._status.st_size)
+        if cursor is not None and self._is_unchanged(cursor):
+            self.report.known = cursor.events
+        else:
+            self._read(self._file, cursor)
 
     def _read(self, file: BinaryIO, cursor: Cursor | None) -> None:
-        for _ in range(RETRIES):
+        while True:
             file.seek(0)
             try:
-                self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
-                self._settle()
-                return
+                return self._drive(Lines(file, cut=cursor.bytes if cursor else 0), cursor)
             except StartOver as again:
-                self._writing = None
-                cursor = again.cursor
-                self._intake.load()
-        raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
+                cursor = self._again(again)
+
+    def _again(self, again: StartOver) -> Cursor | None:
+        self._tries += 1
+        if self._tries > RETRIES:
+            raise Stale(f"{self._path} or its session changed {RETRIES} times during one import; try again")
+        self._intake.load()
+        return again.cursor
 
     def _is_unchanged(self, cursor: Cursor) -> bool:
         same = (cursor.size, cursor.mtime) == (self._status.st_size, self._status.st_mtime_ns)
@@ -228,24 +273,24 @@ class _FileImport:
             if ahead is not None and lines.offset >= ahead.bytes:
                 self._verify(ahead)
                 ahead = None
-            drafts = self._drafts(piece, stored=ahead is not None)
+            id, drafts = self._drafts(piece, stored=ahead is not None)
             if drafts is None:
-                self._report.left = self._status.st_size - piece.start
+                self.report.left = piece.end - piece.start
                 break
             lines.accept(piece)
-            self._gather(piece, drafts, stored=ahead is not None)
+            self._gather(id, drafts, stored=ahead is not None)
             taken = taken + piece.end - piece.start if ahead is None else 0
             if taken >= BATCH_BYTES or len(self._rows) >= BATCH_EVENTS:
                 self._put(end=False)
                 taken = 0
         if ahead is not None:
             self._verify(ahead)
-        self._gather(None, self._reader.flush(), stored=False)
+        self._gather("", self._reader.flush(), stored=False)
         self._put(end=True)
-        self._report.unknown = dict(self._reader.unknown)
+        self.report.unknown = dict(self._reader.unknown)
 
     def _begin(self, lines: Lines, cursor: Cursor | None) -> None:
-        report = self._report
+        report = self.report
         report.events, report.known, report.bytes, report.left = 0, cursor.events if cursor else 0, 0, 0
         report.unreadable, report.unreadable_lines = [], 0
         self._intake.begin(cursor)
@@ -258,8 +303,7 @@ class _FileImport:
         self._at: int | None = None
         self._waiting: list[tuple[str, Draft]] = []
         self._rows: list[Row] = []
-        self._seen: set[int] = set()
-        self._again: dict[int, int] = {}
+        self._names = Names()
 
     def _verify(self, cursor: Cursor) -> None:
         """Behind the lines that were taken: are these the same bytes?"""
@@ -269,25 +313,29 @@ class _FileImport:
             self._reader.flush()  # what it gives was stored with the end of the file as it was
         self._reader.unknown.clear()
 
-    def _drafts(self, piece: Piece, *, stored: bool) -> list[Draft] | None:
-        """What a line becomes; None if its end is still to come."""
+    def _drafts(self, piece: Piece, *, stored: bool) -> tuple[str, list[Draft] | None]:
+        """The id of a line's event, and what the line becomes; None if its end is still to come."""
         waits = not piece.whole and not stored and not self._is_quiet()
-        if piece.raw is None:
-            reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
-            return (
-                None
-                if waits
-                else self._unread(piece, "oversize", self._lines.source(piece, self._name), reason, stored)
-            )
         raw = piece.raw
+        if raw is None:
+            return ("", None) if waits else (self._line_id(piece.digest), self._oversize(piece, stored))
         value, reason = (None, "") if raw.isspace() else parse(raw)
-        if waits and not isinstance(value, dict):
-            return None
+        if not isinstance(value, dict):
+            if waits:
+                return "", None
+            return self._line_id(digest_of(raw)), self._no_record(piece, raw, value, reason, stored)
+        record = cast("dict[str, Any]", value)
+        name = record.get(self._program.named)
+        id = self._line_id(name_of(name) if isinstance(name, str) and name else digest_of(raw))
+        at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
+        return id, self._reader.take(Line(record, source_of(raw, piece.number, self._name), at, id))
+
+    def _oversize(self, piece: Piece, stored: bool) -> list[Draft]:
+        reason = f"a line of {piece.end - piece.start:,} bytes, over the limit of {LINE_LIMIT:,}"
+        return self._unread(piece, "oversize", self._lines.source(piece, self._name), reason, stored)
+
+    def _no_record(self, piece: Piece, raw: bytes, value: Any, reason: str, stored: bool) -> list[Draft]:
         source = source_of(raw, piece.number, self._name)
-        if isinstance(value, dict):
-            record = cast("dict[str, Any]", value)
-            at = time_of(record.get("timestamp")) or time_of(record.get("created_at"))
-            return self._reader.take(Line(record, source, at))
         if reason:
             return self._unread(piece, "unreadable", source, reason, stored)
         if raw.isspace():
@@ -302,37 +350,35 @@ class _FileImport:
         return [Draft(kept(self._program.event, kind, None, source))]
 
     def _miss(self, line: int, reason: str) -> None:
-        self._report.unreadable_lines += 1
-        if len(self._report.unreadable) < TOLD:
-            self._report.unreadable.append(Unreadable(line, reason))
+        self.report.unreadable_lines += 1
+        if len(self.report.unreadable) < TOLD:
+            self.report.unreadable.append(Unreadable(line, reason))
 
-    def _gather(self, piece: Piece | None, drafts: Sequence[Draft], *, stored: bool) -> None:
+    def _gather(self, id: str, drafts: Sequence[Draft], *, stored: bool) -> None:
         """Give drafts their ids and times. Lines before the first time wait for it."""
-        id = self._line_id(piece.digest) if piece else ""
         for index, draft in enumerate(drafts):
             if draft.at is not None:
                 self._at = draft.at
-            if not stored:
-                self._waiting.append((f"{id}.{index}" if index else id, draft))
-        if self._at is not None:
+            if stored:
+                continue
+            own = draft.id or (f"{id}.{index}" if index else id)
+            if self._at is not None and not self._waiting:
+                self._rows.append(Row(own, self._at, draft))
+            else:
+                self._waiting.append((own, draft))
+        if self._waiting and self._at is not None:
             at = self._at
             self._rows += [Row(id, at if draft.at is None else draft.at, draft) for id, draft in self._waiting]
             self._waiting.clear()
 
-    def _line_id(self, digest: bytes) -> str:
-        """An id that the line has wherever it stands: made of its bytes, and counted where the file repeats them."""
-        name = base64.urlsafe_b64encode(digest).decode()
-        short = int.from_bytes(digest[:8])
-        if short not in self._seen:
-            self._seen.add(short)
-            return name
-        self._again[short] = times = self._again.get(short, 1) + 1
-        return f"{name}#{times}"
+    def _line_id(self, name: bytes) -> str:
+        """An id that the line has wherever it stands: made of its name, and counted where the file repeats that."""
+        return event_id(name, self._names.count(name))
 
     def _put(self, *, end: bool) -> None:
         if self._waiting and (end or len(self._waiting) >= BATCH_EVENTS):
             self._at = self._at or self._status.st_mtime_ns // 1000
-            self._gather(None, (), stored=False)
+            self._gather("", (), stored=False)
         cursor = Cursor(
             bytes=self._lines.offset,
             sha256=self._lines.sha256,
@@ -341,20 +387,21 @@ class _FileImport:
             size=self._status.st_size,
             mtime=self._status.st_mtime_ns,
         )
+        self._finish_before()
         self._settle()
         self._writing = self._writer.submit(self._intake.put, self._rows, self._reader.facts.copy(), cursor)
         self._rows = []
-        self._report.bytes = self._lines.offset - self._start
+        self.report.bytes = self._lines.offset - self._start
         self._tick(self._lines.offset)
 
     def _settle(self) -> None:
         """Wait for what is being written, and take it into the report."""
         if self._writing is None:
             return
-        taken, known = self._writing.result()
-        self._writing = None
-        self._report.events += taken
-        self._report.known += known
+        writing, self._writing = self._writing, None
+        taken, known = writing.result()
+        self.report.events += taken
+        self.report.known += known
         for source, reason in self._intake.unfit:
             self._miss(source.line, reason)
         self._intake.unfit.clear()

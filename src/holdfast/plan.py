@@ -271,8 +271,9 @@ def _check_entries(commit: Commit) -> None:
         total += size
         if size > MAX_ENTRY:
             raise TooLarge(f"an entry takes {size:,} bytes, the limit is {MAX_ENTRY:,}", size=size, limit=MAX_ENTRY)
-        if entry.id:
-            check_id(entry.id, "event id")
+        id = entry.id
+        if id and not (id.isascii() and id.isprintable() and len(id) <= MAX_ID):
+            check_id(id, "event id")  # ids of entries are never the same: they would only push others out of its cache
         if not FIRST_TIME <= entry.at <= LAST_TIME:
             raise Invalid(f"the time {entry.at} is outside the years 1 to 9999; it counts microseconds", at=entry.at)
     if total > MAX_BATCH:

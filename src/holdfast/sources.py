@@ -14,11 +14,11 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.formats import claude_code, codex
-from holdfast.formats.lines import open_source
+from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import Origin, Reader, id_of, parse
 
 HEAD = 4 * 1024 * 1024
-"""Bytes of a file that are looked at to tell what it is."""
+"""Bytes of a file that are looked at to tell what it is, and the rest of the line in which they end."""
 HEAD_LINES = 64
 """Lines of a file that are looked at to tell what it is."""
 
@@ -32,6 +32,8 @@ class Program(NamedTuple):
     is_record: Callable[[Mapping[str, Any]], bool]
     origin_of: Callable[[str, Sequence[Mapping[str, Any]]], Origin]
     reader: Callable[[Origin], Reader]
+    named: str
+    """The key under which a line has a name of its own, "" where it has none."""
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -43,8 +45,9 @@ PROGRAMS: Mapping[str, Program] = {
             claude_code.is_record,
             claude_code.origin_of,
             claude_code.ClaudeCodeReader,
+            "uuid",
         ),
-        Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader),
+        Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader, ""),
     )
 }
 
@@ -114,8 +117,15 @@ def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
         yield path, _reason(error)
         return
     for entry in names:
-        if entry.name.endswith(".jsonl") or entry.is_dir():
+        if entry.name.endswith(".jsonl") or _is_folder(entry):
             yield from _files(entry.path, seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _reason(error: Exception) -> str:
@@ -127,7 +137,7 @@ def look_at(path: str) -> SourceFile:
     try:
         with open_source(path) as file:
             size = os.fstat(file.fileno()).st_size
-            program, head = _recognise(iter(lambda: file.readline(HEAD), b""))
+            program, head = _recognise(iter(lambda: file.readline(LINE_LIMIT), b""))
     except (OSError, ValueError, HoldfastError) as error:
         return SourceFile(path=path, error=_reason(error))
     if program is None:
@@ -143,7 +153,7 @@ def _recognise(lines: Iterator[bytes]) -> tuple[Program | None, list[dict[str, A
     left = HEAD
     for number, raw in enumerate(lines):
         left -= len(raw)
-        value, _ = parse(raw) if left >= 0 else (None, "")
+        value, _ = parse(raw)
         if isinstance(value, dict):
             record = cast("dict[str, Any]", value)
             head.append(record)

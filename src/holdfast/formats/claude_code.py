@@ -12,6 +12,7 @@ How its lines map:
 - Each line of a response is a message of its own (its `response_id` and `uuid` are in the metadata). Results of tools
   have the role `tool`; their duration is what the program measured, else the time since the call.
 - A summary of what was compacted is a `summary` event; what is no part of the conversation is `x.claude_code.<type>`.
+- A `summary` line is the title of the session that holds the message `leafUuid`, often another one (see `titles`).
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ from holdfast.formats.transcript import (
     Facts,
     Line,
     Origin,
+    as_title,
     kept,
     listing,
     mapping,
     micros,
+    newer_half,
     string,
     texts,
 )
@@ -76,7 +79,9 @@ _NOT_SAID = re.compile(
 """How text begins that stands in a user message and that no user wrote."""
 _COMMAND = re.compile(r"<command-name>\s*(/?[^<]{1,200}?)\s*</command-name>")
 RECENT = 10_000
-"""Messages back to which a summary may point."""
+"""Messages back to which a summary may point within its file."""
+TITLES = 1000
+"""Titles of other sessions' messages that are followed from one file; more are only kept."""
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
@@ -143,8 +148,8 @@ class ClaudeCodeReader:
         self._origin = origin
         self._copying = origin.parent is None  # until a line of its own comes, where nothing else told the parent
         self._calls = Calls()
+        self._noted: tuple[object, object] = (None, None)
         self._recent: dict[str, None] = {}
-        self._summaries: dict[str, str] = {}
         self._responses = Responses()
 
     def take(self, line: Line) -> list[Draft]:
@@ -165,8 +170,12 @@ class ClaudeCodeReader:
 
     def _learn(self, record: dict[str, Any]) -> None:
         facts = self.facts
-        facts.note(git_branch=record.get("gitBranch"), version=record.get("version"))
-        facts.note_first(cwd=record.get("cwd") or record.get("project"))
+        said = (record.get("gitBranch"), record.get("version"))
+        if said != self._noted:
+            self._noted = said
+            facts.note(git_branch=said[0], version=said[1])
+        if "cwd" not in facts.metadata:
+            facts.note(cwd=record.get("cwd") or record.get("project"))
         if self._origin.subagent:
             facts.note_first(agent_id=record.get("agentId"))
         elif self._copying and record.get("type") in ("user", "assistant") and (of := string(record.get("sessionId"))):
@@ -177,10 +186,10 @@ class ClaudeCodeReader:
         if uuid is None:
             return
         self._recent[uuid] = None
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
-        if uuid in self._summaries:
-            facts.name(self._summaries.pop(uuid), SUMMARY)
+        if len(self._recent) > 2 * RECENT:
+            self._recent = newer_half(self._recent)
+        if facts.titles and (title := facts.titles.pop(uuid, None)):
+            facts.name(title, SUMMARY)
 
     def _aside(self, record: dict[str, Any], line: Line) -> AnyPayload:
         kind = string(record.get("type"))
@@ -205,12 +214,12 @@ class ClaudeCodeReader:
         return kept(NAME, kind, record, line.source)
 
     def _summary(self, record: dict[str, Any]) -> None:
-        """A summary names the message it ends at; one at the head of a file may speak of another session."""
+        """A summary names the message it ends at, which may be in another session's file."""
         leaf, words = string(record.get("leafUuid")), string(record.get("summary"))
         if leaf in self._recent:
             self.facts.name(words, SUMMARY)
-        elif leaf and words and len(self._summaries) < RECENT:
-            self._summaries[leaf] = words
+        elif leaf and (title := as_title(words or "")) and len(self.facts.titles) < TITLES:
+            self.facts.titles[leaf] = title
 
     def _queued(self, record: dict[str, Any], line: Line) -> Message | None:
         """What the user wrote while the agent was at work."""

@@ -3,8 +3,10 @@
 How its lines map:
 - One file is one session, named by its first `session_meta`. `forked_from_id`, or the thread that spawned a subagent,
   is its parent; copied `session_meta`s behind the first change nothing.
-- `response_item`s are the conversation. The `event_msg`s `user_message`, `agent_message` and `agent_reasoning` say the
-  same again: they are kept as `x.codex.<type>`, marked `echo`; their words, which the message has, are in the source.
+- `response_item`s are the conversation. Most `event_msg`s that speak (`user_message`, `agent_message`,
+  `agent_reasoning`, the same in `item_completed`) say it again; they are messages only where no item says it (see
+  `voices`). What says it again is kept as `x.codex.<type>`, marked `echo`; its words, which the message has, are in
+  the source.
 - Calls of any kind are messages with a `tool_call`, outputs messages of role `tool`. Duration and failure are what the
   program measured (`exec_command_end`, the head or metadata of the output), else the time since the call.
 - A `token_count` becomes the usage of the last response, counted once: a repeated one has the same running totals, and
@@ -36,11 +38,13 @@ from holdfast.formats.transcript import (
     listing,
     mapping,
     micros,
+    newer_half,
     parse,
     string,
     tokens,
     word,
 )
+from holdfast.formats.voices import Conversation, Heard, speech_of
 from holdfast.model import (
     AnyPart,
     AnyPayload,
@@ -69,18 +73,23 @@ function_call_output custom_tool_call_output local_shell_call_output tool_search
 """
 OUTPUTS = frozenset(_OUTPUTS.split())
 """Types of items that hold what a tool answered."""
-ECHOES = frozenset(("user_message", "agent_message", "agent_reasoning", "agent_reasoning_raw_content"))
-"""Types of `event_msg`s that repeat an item."""
+QUIET = frozenset(("token_count", "agent_reasoning_section_break"))
+"""Types of `event_msg`s that may stand between one that speaks and the item that says the same."""
+_WORDS = frozenset(("message", "text", "images", "item", "content", "summary"))
+"""The fields of what speaks that hold its words."""
 _ASIDE = """
 session_meta turn_context world_state inter_agent_communication_metadata state compacted compaction ghost_snapshot
-agent_reasoning_section_break collab_agent_interaction_end collab_agent_spawn_end collab_close_end collab_waiting_end
-context_compacted dynamic_tool_call_request dynamic_tool_call_response entered_review_mode error exec_command_end
-exited_review_mode guardian_assessment image_generation_end item_completed mcp_tool_call_end patch_apply_end
-stream_error sub_agent_activity task_complete task_started thread_goal_updated thread_name_updated thread_rolled_back
-thread_settings_applied token_count turn_aborted undo_completed view_image_tool_call warning web_search_end
+agent_message agent_reasoning agent_reasoning_raw_content agent_reasoning_section_break collab_agent_interaction_end
+collab_agent_spawn_end collab_close_end collab_waiting_end context_compacted dynamic_tool_call_request
+dynamic_tool_call_response entered_review_mode error exec_command_end exited_review_mode guardian_assessment
+image_generation_end item_completed mcp_tool_call_end patch_apply_end stream_error sub_agent_activity task_complete
+task_started thread_goal_updated thread_name_updated thread_rolled_back thread_settings_applied token_count
+turn_aborted undo_completed user_message view_image_tool_call warning web_search_end
 """
 ASIDE = frozenset(_ASIDE.split())
 """Types that are known and are no part of the conversation."""
+RECENT = 20_000
+"""Responses back to which a repeated count is known."""
 _ROLES = {"developer": "system"}
 _NOT_SAID = re.compile(
     r"\s*(<(environment_context|user_instructions|permissions|turn_aborted|skill|collaboration_mode|personality"
@@ -139,11 +148,11 @@ class CodexReader:
         self.unknown: dict[str, int] = {}
         self._calls = Calls()
         self._failed: set[str] = set()
-        self._conversing = False
+        self._conversation = Conversation(self._said)
         self._model = ""
         self._provider = "openai"
         self._totals: Tokens | None = None
-        self._counted: set[Tokens] = set()
+        self._counted: dict[int, None] = {}
 
     def take(self, line: Line) -> list[Draft]:
         """What a line becomes."""
@@ -151,24 +160,44 @@ class CodexReader:
         kind = string(record.get("type")) or string(record.get("record_type"))
         item = mapping(record.get("payload")) if "payload" in record else record
         if kind == "event_msg":
-            return [self._event(string(item.get("type")), item, line)]
+            kind = string(item.get("type"))
+            if (speech := speech_of(kind, item)) is not None:
+                return self._conversation.hear(Heard(speech, item, line))
+            return self._conversation.add(self._event(kind, item, line), line, waits=kind in QUIET)
         if kind == "response_item":
             kind = string(item.get("type")) or ("message" if "role" in item else None)
         elif kind is None:
             kind = "message" if "role" in item else "session_meta" if "id" in item else None
-        return [Draft(self._item(kind, item, line), line.at)]
+        waits = kind in ("message", "reasoning")
+        return self._conversation.add(Draft(self._item(kind, item, line), line.at), line, waits=waits)
 
     def flush(self) -> list[Draft]:
-        """Nothing is held back."""
-        return []
+        """What was said in events whose items did not come."""
+        return self._conversation.end()
+
+    def _said(self, heard: Heard, anew: bool) -> Draft:
+        """An event that speaks: a message if no item says the same."""
+        speech, line = heard.speech, heard.line
+        if not anew:
+            rest = {key: value for key, value in heard.event.items() if key not in _WORDS}
+            return Draft(kept(NAME, heard.event.get("type"), rest, line.source, echo=True), line.at)
+        if speech.speaker == "reasoning":
+            return Draft(_thought(speech.words, line), line.at)
+        content = [{"type": "text", "text": text} for text in speech.words]
+        content += [{"type": "input_image", "image_url": url} for url in speech.pictures]
+        said = {"role": speech.speaker, "content": content, "phase": speech.phase}
+        return Draft(self._message(said, line), line.at)
 
     def _item(self, kind: str | None, item: dict[str, Any], line: Line) -> AnyPayload:
+        if kind in ("message", "reasoning") and self._is_echo(kind, item):
+            rest = {key: value for key, value in item.items() if key not in _WORDS}
+            return kept(NAME, kind, rest, line.source, echo=True)
         if kind == "message":
             return self._message(item, line)
         if kind == "agent_message":
             return self._message({**item, "role": "agent"}, line)
         if kind == "reasoning":
-            return self._reasoning(item, line)
+            return _thought(_thoughts(item), line)
         if kind in CALLS:
             return self._call(kind or "", item, line)
         if kind in OUTPUTS:
@@ -183,6 +212,16 @@ class CodexReader:
         elif kind not in ASIDE:
             self._miss(kind)
         return kept(NAME, kind, line.value, line.source)
+
+    def _is_echo(self, kind: str, item: dict[str, Any]) -> bool:
+        """Whether an item says again what events said before."""
+        if kind == "reasoning":
+            return not self._conversation.is_anew("reasoning", _thoughts(item))
+        speaker, said = item.get("role"), item.get("content", item.get("message"))
+        if speaker != "user" and speaker != "assistant":
+            return False
+        words = [said] if isinstance(said, str) else [str(mapping(part).get("text") or "") for part in listing(said)]
+        return not self._conversation.is_anew(speaker, [text for text in words if text])
 
     def _miss(self, kind: str | None) -> None:
         name = kind or "untyped"
@@ -202,7 +241,6 @@ class CodexReader:
         )
 
     def _message(self, item: dict[str, Any], line: Line) -> Message:
-        self._conversing = True
         said = item.get("content", item.get("message"))
         parts = (Text(content=said),) if isinstance(said, str) else tuple(_part(part) for part in listing(said))
         role = string(item.get("role")) or "unknown"
@@ -222,11 +260,6 @@ class CodexReader:
             metadata["phase"] = phase
         name = string(item.get("author"))
         return Message(role=role, name=name, parts=parts, metadata=metadata or None, source=line.source)
-
-    def _reasoning(self, item: dict[str, Any], line: Line) -> Message:
-        blocks = [*listing(item.get("summary")), *listing(item.get("content"))]
-        words = "\n\n".join(text for block in blocks if (text := string(mapping(block).get("text"))))
-        return Message(role="assistant", parts=(Reasoning(content=words),), source=line.source)
 
     def _call(self, kind: str, item: dict[str, Any], line: Line) -> Message:
         id = string(item.get("call_id")) or string(item.get("id"))
@@ -258,11 +291,6 @@ class CodexReader:
     def _event(self, kind: str | None, event: dict[str, Any], line: Line) -> Draft:
         if kind == "token_count":
             return self._usage(event, line)
-        if kind in ECHOES:
-            if not self._conversing:
-                return Draft(kept(NAME, kind, line.value, line.source), line.at)
-            rest = {key: value for key, value in event.items() if key not in ("message", "text", "images")}
-            return Draft(kept(NAME, kind, rest, line.source, echo=True), line.at)
         if kind in ("exec_command_end", "mcp_tool_call_end", "patch_apply_end"):
             self._measure(event)
         elif kind == "thread_name_updated":
@@ -290,10 +318,12 @@ class CodexReader:
         plain = kept(NAME, "token_count", line.value, line.source)
         before, self._totals = self._totals, totals or self._totals
         used = last or (totals and totals.beyond(before))
-        if used is None or not (used.input or used.output) or totals in self._counted:
+        if used is None or not (used.input or used.output) or (totals and hash(totals) in self._counted):
             return Draft(plain, line.at)
         if totals is not None:
-            self._counted.add(totals)
+            self._counted[hash(totals)] = None
+            if len(self._counted) > 2 * RECENT:
+                self._counted = newer_half(self._counted)
         usage = Usage(
             model=word(info.get("model")) or self._model,
             provider=self._provider,
@@ -305,6 +335,15 @@ class CodexReader:
             source=line.source,
         )
         return Draft(usage, line.at, response=totals.key(used) if totals else "", instead=plain)
+
+
+def _thoughts(item: dict[str, Any]) -> list[str]:
+    blocks = [*listing(item.get("summary")), *listing(item.get("content"))]
+    return [text for block in blocks if (text := string(mapping(block).get("text")))]
+
+
+def _thought(words: Sequence[str], line: Line) -> Message:
+    return Message(role="assistant", parts=(Reasoning(content="\n\n".join(words)),), source=line.source)
 
 
 class Tokens(msgspec.Struct, frozen=True):

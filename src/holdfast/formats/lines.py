@@ -13,30 +13,63 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
 from holdfast.errors import Invalid
 from holdfast.model import Large, Source
 
+DIGEST = 12
+"""Bytes of what names a line."""
 LINE_LIMIT = 32 * 1024 * 1024
 """Bytes of a line that is parsed; a longer one is kept whole and unread."""
+_HASHED = 1 << 20
 _CHUNK = 3 * 256 * 1024  # a multiple of three, so that pieces in base64 join
+
+
+def digest_of(raw: bytes) -> bytes:
+    """What names a line by its bytes."""
+    return hashlib.blake2b(raw, digest_size=DIGEST).digest()
+
+
+class Names:
+    """How often each name came up to now, in few bytes a name: files have millions of lines."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, bytearray] = {}
+        self._again: dict[bytes, int] = {}
+
+    def count(self, name: bytes) -> int:
+        """Take note of a digest; how often it came, this time included."""
+        # A few thousand heaps of the first eight bytes, less what the heap's number tells.
+        heap, tail = name[0] << 4 | name[1] >> 4, name[1:8]
+        tails = self._seen.get(heap)
+        if tails is None:
+            self._seen[heap] = bytearray(tail)
+            return 1
+        at = tails.find(tail)
+        while at >= 0 and at % 7:
+            at = tails.find(tail, at + 1)
+        if at < 0:
+            tails += tail
+            return 1
+        self._again[name] = times = self._again.get(name, 1) + 1
+        return times
 
 
 class Piece(msgspec.Struct, frozen=True):
     """A line, or what was added to it: `number` counts lines from 1, `start` and `end` are offsets.
 
-    `raw` is None where it is over the limit; `utf8` tells whether it is text.
+    `raw` is None where it is over the limit; its `digest` was made on the way then. `utf8` tells whether it is text.
     """
 
     number: int
     start: int
     end: int
-    digest: bytes
     raw: bytes | None
     whole: bool
+    digest: bytes = b""
     utf8: bool = True
 
 
@@ -64,6 +97,8 @@ class Lines:
         self._cut = cut
         self._whole = hashlib.sha256()
         self._ahead = self._whole
+        self._accepted: list[bytes] = []
+        self._size = 0
         self.offset = 0
         self.number = 1
 
@@ -76,12 +111,11 @@ class Lines:
             if len(raw) == LINE_LIMIT and raw[-1] != 10:
                 yield self._giant(raw)
             else:
-                digest = hashlib.blake2b(raw, digest_size=12).digest()
-                yield Piece(self.number, self.offset, self.offset + len(raw), digest, raw, raw[-1] == 10)
+                yield Piece(self.number, self.offset, self.offset + len(raw), raw, raw[-1] == 10)
 
     def _giant(self, raw: bytes) -> Piece:
-        self._ahead = self._whole.copy()
-        line = hashlib.blake2b(digest_size=12)
+        self._ahead = self._hashed().copy()
+        line = hashlib.blake2b(digest_size=DIGEST)
         decoder = codecs.getincrementaldecoder("utf-8")()
         start = end = self.offset
         utf8 = True
@@ -96,14 +130,17 @@ class Lines:
                 break
             raw = self._file.readline(_CHUNK if end >= self._cut else min(_CHUNK, self._cut - end))
         utf8 = utf8 and not decoder.getstate()[0]
-        return Piece(self.number, start, end, line.digest(), None, last == 10, utf8)
+        return Piece(self.number, start, end, None, last == 10, line.digest(), utf8)
 
     def accept(self, piece: Piece) -> None:
         """The piece was taken: go on behind it."""
         if piece.raw is None:
             self._whole = self._ahead
         else:
-            self._whole.update(piece.raw)
+            self._accepted.append(piece.raw)
+            self._size += len(piece.raw)
+            if self._size > _HASHED:
+                self._hashed()
         self.offset = piece.end
         if piece.whole:
             self.number += 1
@@ -111,7 +148,15 @@ class Lines:
     @property
     def sha256(self) -> str:
         """Of all bytes that were accepted."""
-        return self._whole.hexdigest()
+        return self._hashed().hexdigest()
+
+    def _hashed(self) -> Any:
+        """The hash of all bytes that were accepted: many lines at once, as each call lets another thread go first."""
+        if self._accepted:
+            self._whole.update(b"".join(self._accepted))
+            self._accepted.clear()
+            self._size = 0
+        return self._whole
 
     def source(self, piece: Piece, name: str) -> Source:
         """A piece over the limit, as a stream that is read when the event is stored."""

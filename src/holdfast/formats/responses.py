@@ -6,8 +6,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast.formats.transcript import Draft, mapping, micros, string, tokens, word
+from holdfast.formats.transcript import Draft, mapping, micros, newer_half, string, tokens, word
 from holdfast.model import Usage
+
+RECENT = 10_000
+"""Responses back to which one may go on; what is added to one before that is not counted."""
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -21,11 +24,11 @@ class Counted(msgspec.Struct, frozen=True):
 
     def beyond(self, before: Counted) -> Counted:
         """By how much this is more; a count never falls."""
-        return Counted(*(max(a - b, 0) for a, b in zip(_numbers(self), _numbers(before), strict=True)))
+        return Counted(*[max(a - b, 0) for a, b in zip(_numbers(self), _numbers(before), strict=True)])
 
     def highest(self, other: Counted) -> Counted:
         """The larger of each count."""
-        return Counted(*(max(a, b) for a, b in zip(_numbers(self), _numbers(other), strict=True)))
+        return Counted(*map(max, _numbers(self), _numbers(other)))
 
 
 def _numbers(counted: Counted) -> tuple[int, ...]:
@@ -70,10 +73,12 @@ class Responses:
         if not key:
             return []
         before = self._told.get(key)
-        more = self._counted.beyond(before or Counted())
+        more = self._counted.beyond(before) if before else self._counted
         if not any(_numbers(more)):
             return []
-        total = self._told[key] = self._counted.highest(before or Counted())
+        if len(self._told) > 2 * RECENT:
+            self._told = newer_half(self._told)
+        total = self._told[key] = self._counted.highest(before) if before else self._counted
         usage = Usage(
             model=self._model,
             provider="anthropic",

@@ -7,41 +7,51 @@ lines it was given and of nothing else, so a file that grew can be read again fr
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, cast
+from itertools import islice
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import msgspec
 
 from holdfast.clock import to_micros
 from holdfast.errors import HoldfastError
+from holdfast.formats.lines import DIGEST
 from holdfast.info import clean, title_of
 from holdfast.model import AnyPayload, Custom, Message, Source, Text
 from holdfast.plan import check_id
 
 BOM = b"\xef\xbb\xbf"
-COMMAND, WORDS, SUMMARY, GENERATED, CHOSEN = range(1, 6)
-"""How much a title weighs: a command, the user's first words, a summary, one the program made, one the user chose."""
+COMMAND, WORDS, FOREIGN, SUMMARY, GENERATED, CHOSEN = range(1, 7)
+"""How much a title weighs: a command, the user's first words, a summary that stands in another session's file, one in
+its own, one the program made, one the user chose."""
 MAX_TOKENS = 2**40
 """A count of tokens above this is damage, not a count."""
 
 _decode = msgspec.json.Decoder().decode
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A source line that was read: its JSON value, its own time in microseconds or None, and its bytes as `source`."""
+    """A source line that was read: its JSON value, its own time in microseconds or None, its bytes as `source`, and
+    the `id` of its event.
+    """
 
     value: dict[str, Any]
     source: Source
     at: int | None
+    id: str = ""
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """An event to store. `at` None means the time of the event before it.
+    """An event to store. `at` None means the time of the event before it; `id` is told where it is of an earlier line.
 
     `response` names the model response whose usage this counts; where that was counted before, in this session or in
     the one its history was copied from, `instead` is stored, or nothing.
@@ -51,28 +61,34 @@ class Draft(msgspec.Struct, frozen=True):
     at: int | None = None
     response: str = ""
     instead: AnyPayload | None = None
+    id: str = ""
 
 
 class Facts:
-    """What a file says of its session; `metadata` goes into the session's under the same names."""
+    """What a file says of its session; `metadata` goes into the session's under the same names.
+
+    `titles` are those of messages that are not in the file, by the messages' names.
+    """
 
     def __init__(self, parent: str | None = None) -> None:
         self.parent = parent
         self.title = ""
         self.weight = 0
         self.metadata: dict[str, str] = {}
+        self.titles: dict[str, str] = {}
 
     def copy(self) -> Facts:
         """The facts as they are now."""
         facts = Facts(self.parent)
-        facts.title, facts.weight, facts.metadata = self.title, self.weight, dict(self.metadata)
+        facts.title, facts.weight = self.title, self.weight
+        facts.metadata, facts.titles = dict(self.metadata), dict(self.titles)
         return facts
 
     def name(self, title: object, weight: int) -> None:
         """A title: the heaviest wins; of commands and words the first, of the others the newest."""
         if not isinstance(title, str) or weight < self.weight or weight == self.weight <= WORDS:
             return
-        if line := title_of(Message(role="user", parts=(Text(content=title),))):
+        if line := as_title(title):
             self.title, self.weight = line, weight
 
     def note(self, **said: object) -> None:
@@ -173,6 +189,22 @@ def time_of(value: object) -> int | None:
     return at if at > 0 else None
 
 
+def as_title(text: str) -> str:
+    """The first line of a text, cut to a title's length."""
+    return title_of(Message(role="user", parts=(Text(content=text),)))
+
+
+def name_of(name: str) -> bytes:
+    """What names a line to which its program gave a name, in the form of its digest."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
+
+
+def event_id(digest: bytes, times: int = 1) -> str:
+    """The id of the first event of a line. `times` counts the lines of one name in the file, up to this one."""
+    name = binascii.b2a_base64(digest, newline=False).translate(_URLSAFE).decode()
+    return name if times == 1 else f"{name}#{times}"
+
+
 def id_of(value: str) -> str:
     """A program's own id, or a stand-in that every store can hold."""
     try:
@@ -192,6 +224,11 @@ def listing(value: object) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
+def newer_half(found: dict[_Key, _Value]) -> dict[_Key, _Value]:
+    """Without the half that came first. To take away single ones would cost more the more were taken before."""
+    return dict(islice(found.items(), len(found) // 2, None))
+
+
 def string(value: object) -> str | None:
     """The value if it is a string that says something."""
     return value if isinstance(value, str) and value else None
@@ -199,8 +236,12 @@ def string(value: object) -> str | None:
 
 def word(value: object) -> str | None:
     """The value if it is a string that can be a tag: printable, and cut to 128 characters."""
-    text = "".join(c for c in value[:128] if c.isprintable()).strip() if isinstance(value, str) else ""
-    return text or None
+    if not isinstance(value, str):
+        return None
+    text = value[:128]
+    if not text.isprintable():
+        text = "".join(c for c in text if c.isprintable())
+    return text.strip() or None
 
 
 def tokens(value: object) -> int:
