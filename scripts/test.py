@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if "--setup" in arguments:
         return 0
     parallel = [] if any(a.startswith("-n") for a in arguments) else ["-n", WORKERS, "--dist", "loadgroup"]
-    patient = ["-o", f"faulthandler_timeout={LONG_TEST}"] if "--long" in arguments else []
+    patient = ["-o", f"faulthandler_timeout={LONG_TEST}", "-o", f"timeout={LONG_TEST}"] if "--long" in arguments else []
     return subprocess.run([python, "-m", "pytest", *parallel, *patient, *arguments], cwd=ROOT, check=False).returncode
 
 
