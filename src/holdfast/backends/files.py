@@ -47,8 +47,8 @@ TIMEOUT = 30.0
 """Seconds to wait for a lock."""
 PATIENCE = 0.1
 """Seconds for which one who only read waits for it to close."""
-TRIES = 3
-"""How often something is read again that may just have been written anew by another process."""
+TRIES = 50
+"""How often something is read that another process may write anew again and again."""
 
 
 class FilesBackend(RowBackend):
@@ -260,7 +260,9 @@ class FilesBackend(RowBackend):
             if not is_faulty(found):
                 break
             self._logs.refresh()
-            found = look()
+            before, found = found, look()
+            if found == before:
+                break  # twice the same: the log stood still, and it is so
         return found
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
