@@ -135,8 +135,8 @@ def test_a_turn_that_a_close_interrupts_is_stored() -> None:
 
         async def main() -> Head | Refused:
             loop = asyncio.get_running_loop()
-            waiting = asyncio.ensure_future(store.batcher.commit_async(session.prepare([note("x")], None, None), loop))
-            loop.call_soon(close_in_a_thread)  # after the append, before the end of its turn
+            loop.call_soon(close_in_a_thread)  # before the end of the turn in which it appends
+            waiting = store.batcher.enqueue(session.prepare([note("x")], None, None), loop)
             return await waiting
 
         def close_in_a_thread() -> None:

@@ -32,7 +32,7 @@ from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
 from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
-from holdfast.parts import AnyPart
+from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
 from holdfast.store import Store, default_url
@@ -268,7 +268,7 @@ class AsyncSession:
         if _may_write_blobs(events):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
-        result = await self._store.sync.batcher.commit_async(commit, asyncio.get_running_loop())
+        result = await self._store.sync.batcher.enqueue(commit, asyncio.get_running_loop())
         if isinstance(result, Refused):
             return await self._store.run(session.receipt, commit, result, key)
         return session.receipt(commit, result, key)
@@ -344,13 +344,19 @@ def _may_write_blobs(events: Sequence[Appendable]) -> bool:
     """Whether storing the events may write blobs, which must not be done on the event loop."""
     for event in events:
         payload = event.payload if isinstance(event, Event) else event
-        if payload.source is not None or (isinstance(event, Event) and event.raw) or _may_be_large(payload):
+        if type(payload) is Message and payload.source is None:
+            if any(not _is_short(part) and _may_be_large(part) for part in payload.parts):
+                return True
+        elif payload.source is not None or _may_be_large(payload):
             return True
-        if isinstance(payload, Message):
-            for part in payload.parts:
-                if _may_be_large(part):
-                    return True
+        if isinstance(event, Event) and event.raw:
+            return True
     return False
+
+
+def _is_short(part: AnyPart) -> bool:
+    """Whether a part is a text that surely stays in its event: as most are, it is looked at first."""
+    return type(part) is Text and isinstance(part.content, str) and len(part.content) * 4 <= LARGE
 
 
 def _may_be_large(owner: AnyPayload | AnyPart) -> bool:

@@ -92,10 +92,16 @@ class Batcher:
             raise slot.error
         return cast("Result", slot.result)  # the loop above ends with one of the two
 
-    async def commit_async(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> Result:
-        """Make one commit without blocking the event loop. Cancelling the wait does not undo it."""
+    def enqueue(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Result]:
+        """Make one commit without blocking the event loop that calls. Cancelling the future does not undo it.
+
+        Raises:
+            Invalid, TooLarge: the commit can't be stored; see `plan.validate`.
+            Unavailable: the store was closed.
+        """
         validate(commit)
-        slot = _Slot(commit, loop.create_future())
+        future: asyncio.Future[Result] = loop.create_future()
+        slot = _Slot(commit, future)
         with self._turn_lock:
             if self._closed:
                 raise Unavailable("the store was closed")
@@ -104,7 +110,7 @@ class Batcher:
                 turn = self._turns[loop] = []
                 loop.call_soon(self._end_turn, loop)
             turn.append(slot)
-        return await cast("asyncio.Future[Result]", slot.future)
+        return future
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._turn_lock:

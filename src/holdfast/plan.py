@@ -304,13 +304,12 @@ def check_id(value: object, what: str) -> None:
     """
     if not isinstance(value, str):
         raise Invalid(f"the {what} must be text, not {type(value).__name__}", value=value)
-    _check_exact(value, what)
+    if not (value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID):
+        _check_exact(value, what)
 
 
-@lru_cache(8192)  # the same few ids and names come with every commit
+@lru_cache(8192)  # the same ids come with every commit
 def _check_exact(value: str, what: str) -> None:
-    if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID:
-        return
     if not value:
         raise Invalid(f"the {what} is empty; give it at least one character", value=value)
     check_text(value, what, MAX_ID)
