@@ -26,6 +26,19 @@ GOAL = 25
 """Megabytes a second."""
 
 
+_WEIGH = """
+import os, sys, time
+start = time.perf_counter()
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(child, 0)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs a command and tells its seconds and its peak memory. A process of its own, as a child is taken to have needed at
+least what its parent held when it forked."""
+
+
 class Imported(NamedTuple):
     """What one import came to."""
 
@@ -54,19 +67,16 @@ def _import(bench: Bench, command: list[str], size: int) -> Imported:
     url = ours.url(bench.path("holdfast.db"))
     places = ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_DATA_HOME")
     kept = {name: value for name, value in os.environ.items() if name not in places}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command,
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _WEIGH, *command],
         env={**kept, "HOME": str(home), "HOLDFAST_URL": url},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    took = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, process.returncode
+    took, peak = map(float, done.stdout.split())
     _assert_imported(url, home)
-    return Imported(size / MB / took, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Imported(size / MB / took, int(peak * (1 if sys.platform == "darwin" else 1024)))
 
 
 def _assert_imported(url: str, home: Path) -> None:

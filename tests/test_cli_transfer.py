@@ -334,3 +334,22 @@ def test_all_sessions_are_also_those_that_become_active_meanwhile(
         assert damaged == []
         assert sorted(told) == [ref.id for ref in names]
         assert told[1:-1] == [ref.id for ref in reversed(names[1:-1])]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "md", "html"])
+def test_a_session_that_is_deleted_while_all_are_exported_stops_nothing(tmp_path: Path, form: str) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store:
+        for id in ("a", "b", "c"):
+            store.session(id).append(user(f"I am {id}"))
+        ids, damaged = transfer._all(store)
+        assert (sorted(ids), damaged) == (["a", "b", "c"], [])
+        store.delete("b")
+        written, gone = io.BytesIO(), list[str]()
+        transfer._write(store, ids, form, False, written, gone)
+        assert gone == ["b"]
+        text = written.getvalue().decode()
+        assert "I am a" in text
+        assert "I am c" in text
+        assert "I am b" not in text
+        with pytest.raises(holdfast.Deleted):  # one that was named is missed
+            transfer._write(store, ids, form, False, io.BytesIO(), None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -783,3 +785,25 @@ for found in find_sources(["."]):
         (tmp_path / "shut.jsonl").chmod(0o644)
     told = sorted(out.stdout.decode().splitlines())
     assert told == ["open.jsonl None", "shut Permission denied", "shut.jsonl Permission denied"]
+
+
+def test_a_damaged_session_stops_the_import_of_no_other(tmp_path: Path) -> None:
+    """One history in two files, as resuming makes them, and one more beside them; the head of the first is damaged."""
+    url = f"sqlite://{tmp_path}/store.db"
+    files = [tmp_path / f"{id}.jsonl" for id in ("s-1", "s-2", "s-3")]
+    for number, path in enumerate(files):
+        uuid = "u" if number < 2 else "v"
+        write(path, *(said("Hi", n, session=path.stem, uuid=f"{uuid}-{n}") for n in range(2 + number)))
+    with holdfast.open(url) as store:
+        ids = [report.session for report in take(store, *files).files]
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as db, db:
+        assert db.execute("UPDATE head SET rev = rev + 64 WHERE id = ?", (ids[0],)).rowcount == 1
+    for path in files:
+        with path.open("ab") as file:
+            file.write(said("More", 7, session=path.stem))
+    with holdfast.open(url) as store:
+        reports = take(store, *files).files
+        told = {report.session: report for report in reports if report.error is None}
+        assert set(told) == set(ids[1:])
+        assert all(report.events == 1 for report in told.values())
+        assert "is damaged" in "".join(report.error or "" for report in reports)

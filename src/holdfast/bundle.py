@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, stored
-from holdfast.errors import Corrupt, HoldfastError, Invalid
+from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 from holdfast.info import session_ref
 from holdfast.plan import Entry, Head
 
@@ -59,18 +59,25 @@ _decoder = msgspec.json.Decoder(Line)
 _encoder = msgspec.json.Encoder()
 
 
-def write_bundle(store: Store, sessions: Iterable[str]) -> Iterator[bytes]:
+def write_bundle(store: Store, sessions: Iterable[str], *, gone: list[str] | None = None) -> Iterator[bytes]:
     """The lines of a bundle of these sessions, as they are now.
 
-    What is damaged goes along with its bytes and what is wrong with it; a replay will refuse it.
+    What is damaged goes along with its bytes and what is wrong with it; a replay will refuse it. With a list `gone`,
+    the sessions that are not there any more are left out and named in it.
 
     Raises:
-        NotFound, Deleted: a session is not there.
+        NotFound, Deleted: a session is not there, and there is no list `gone`.
         Corrupt: a session's head can't be read.
     """
     sent: set[str] = set()
     for id in sessions:
-        head = store.head(id)
+        try:
+            head = store.head(id)
+        except NotFound:
+            if gone is None:
+                raise
+            gone.append(id)
+            continue
         first = Line(
             holdfast=VERSION, session=id, base=head.base, trim=head.trim, last=head.last, at=head.at,
             tags=dict(sorted(own_tags(head).items())), counts=dict(sorted(head.counts.items())),

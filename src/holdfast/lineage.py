@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import Corrupt, HoldfastError
 from holdfast.formats import claude_code
 from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import id_of, time_of
@@ -61,9 +61,7 @@ def _position(file: SourceFile) -> tuple[bool, str, str]:
 
 def _grouped(store: Store, root: str, group: list[SourceFile]) -> list[SourceFile]:
     """Files with one first message: read for their order only while one of them is new."""
-    ids = [session_ref(file.session or "") for file in group]
-    new = [file for file, head in zip(group, store.backend.get(ids), strict=True) if head is None]
-    if not new:
+    if not any(_is_new(store, session_ref(file.session or "")) for file in group):
         return group
     if len(group) == 1:
         holder = store.backend.find(SESSION, {"root": id_of(root)}, limit=1)
@@ -75,6 +73,13 @@ def _grouped(store: Store, root: str, group: list[SourceFile]) -> list[SourceFil
         of = by_path[parent].origin if parent else None
         found.append(_child(by_path[path], of.id if of else None))
     return found
+
+
+def _is_new(store: Store, ref: Ref) -> bool:
+    try:
+        return store.backend.get([ref])[0] is None
+    except Corrupt:
+        return False  # it is there; importing its file tells what is wrong with it
 
 
 def _child(file: SourceFile, parent: str | None) -> SourceFile:
@@ -106,7 +111,11 @@ def relatives(store: Store, session: str, parent: str | None, *, new: bool) -> l
     seen = {session}
     while parent is not None and parent not in seen and len(found) < MAX_RELATIVES:
         seen.add(parent)
-        head = store.backend.get([session_ref(parent)])[0]
+        try:
+            head = store.backend.get([session_ref(parent)])[0]
+        except Corrupt:
+            found.append(session_ref(parent))  # what it counted can be read, where it came from can't
+            break
         if head is None or head.dead:
             found += [r for r in _forks(store, parent) if r.id not in seen]
             break

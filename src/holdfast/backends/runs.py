@@ -113,7 +113,9 @@ def fetch(db: Connection, head: int, data: bytes, first: int, last: int) -> Sequ
         if row[2] != seq or row[1] != head:
             break
         seq += 1
-    return rows if seq == last + 1 else _looked_for(db, head, runs, first, last)
+    # In a damaged file there may be more rows of a number than one.
+    whole = seq == last + 1 and len(rows) == seq - first
+    return rows if whole else _looked_for(db, head, runs, first, last)
 
 
 def pages(db: Connection, n: int, data: bytes, first: int, last: int) -> Iterator[Sequence[Any]]:

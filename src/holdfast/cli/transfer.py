@@ -52,8 +52,10 @@ def export(
     with app.store() as store:
         ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
         ids = list(dict.fromkeys(ids))
+        gone: list[str] | None = [] if everything else None
         with _written(output, force) as file:
-            damaged = _write(store, ids, form, hidden, file)
+            damaged = _write(store, ids, form, hidden, file, gone)
+        ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
@@ -91,34 +93,49 @@ def _is_readable(store: Store, id: str) -> bool:
         return False
 
 
-def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO) -> int:
-    """Write the sessions; how many damaged events and blobs there were."""
+def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None) -> int:
+    """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`."""
     damaged = 0
     if form == "jsonl":
         from holdfast.bundle import tells_damage, write_bundle
 
-        for line in write_bundle(store, ids):
+        for line in write_bundle(store, ids, gone=gone):
             damaged += tells_damage(line)
             file.write(line)
         return damaged
+    return _write_documents(store, ids, form, hidden, file, gone)
+
+
+def _write_documents(
+    store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None
+) -> int:
+    from holdfast.formats.calls import Outcomes
     from holdfast.formats.html import end_html, start_html, write_html
     from holdfast.formats.markdown import write_markdown
+    from holdfast.model import Damaged
 
     write = write_html if form == "html" else write_markdown
-    if form == "html":
-        _put(file, start_html(store.session(ids[0]).info().title or ids[0] if ids else "holdfast"))
-    for number, id in enumerate(ids):
-        from holdfast.formats.calls import Outcomes
-        from holdfast.model import Damaged
-
-        session, outcomes = store.session(id), Outcomes()
+    damaged, begun = 0, False
+    for id in ids:
+        session = store.get(id)
+        if session is None:
+            if gone is None:
+                store.head(id)  # says that it is not there
+            else:
+                gone.append(id)
+            continue
+        info, outcomes = session.info(), Outcomes()
         for event in session.events(hidden=hidden, damaged="keep"):
             outcomes.take(event)
             damaged += isinstance(event.payload, Damaged)
-        _put(file, ["\n"] if number and form == "md" else [])
-        _put(file, write(session.info(), session.events(hidden=hidden, damaged="keep"), outcomes))
+        if form == "html" and not begun:
+            _put(file, start_html(info.title or id))
+        if form == "md" and begun:
+            _put(file, ["\n"])
+        _put(file, write(info, session.events(hidden=hidden, damaged="keep"), outcomes))
+        begun = True
     if form == "html":
-        _put(file, end_html())
+        _put(file, end_html() if begun else [*start_html("holdfast"), *end_html()])
     return damaged
 
 
