@@ -278,3 +278,17 @@ def test_a_long_tail_is_never_held_as_a_whole(tmp_path: Path) -> None:
             tracemalloc.stop()
         assert [hit.entry.at for hit in found] == [999] * 8 + [998] * 2
         assert peak < 1_000_000, peak
+
+
+def test_a_close_waits_for_no_stopped_writer_that_the_index_waits_for(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(url) as store, Holder(url, "theirs", "apple") as holder:
+        store.session("ours").append(user("pear"))
+        holder.hold()
+        background = store.backend._background  # type: ignore[attr-defined]  # as after a long recording
+        background._thread = threading.Thread(target=background._work)
+        background._thread.start()
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < SOON
+        holder.finish()

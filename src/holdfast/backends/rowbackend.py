@@ -36,6 +36,8 @@ from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 
+BACKGROUND_PATIENCE = 1.0
+"""Seconds that the thread beside a recording waits for other writers: whoever closes the store waits for it."""
 PATIENCE = 0.05
 """Seconds that a search waits for writers to bring the index up to date; it can do without. They take turns of a few
 milliseconds, so one who holds the lock for longer is slow or stands still."""
@@ -59,7 +61,7 @@ class RowBackend:
         self._facts = facts
         self._words = WordIndex(file, bodies.unpack, text_of)
         self._writer = RowWriter(bodies, self._words)
-        self._background = Background(self._catch_up)
+        self._background = Background(lambda pause: self._catch_up(pause, BACKGROUND_PATIENCE))
         self._listening = Listening(file.version)
 
     def _guarded(self) -> Guarded:
