@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from holdfast.errors import Invalid
+from holdfast.errors import Corrupt, Invalid
 from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
@@ -22,7 +22,17 @@ CHUNK = 1024 * 1024
 
 TextOf = Callable[[bytes], str]
 """What search looks at in a body, normalised. A backend that keeps an index is given one when it is opened, and calls
-it when it indexes, so that the words of an event cost nothing on the append path."""
+it when it indexes, so that the words of an event cost nothing on the append path. It raises `Corrupt` for what can't be
+read whole; `text` on the error is what can."""
+
+
+def readable(text_of: TextOf, body: bytes) -> str | None:
+    """The words of a body as far as they can be read; None if none can."""
+    try:
+        return text_of(body)
+    except Corrupt as error:
+        text = error.facts.get("text")
+        return text if isinstance(text, str) else None
 
 
 class Hit(NamedTuple):

@@ -119,12 +119,21 @@ class Batcher:
                 self._start_drain()
 
     def _start_drain(self) -> None:
-        if self._thread is None:
-            from concurrent.futures import ThreadPoolExecutor
+        """Have what is queued written by the thread; the caller has the lock of turns."""
+        try:
+            if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor
 
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
-        self._draining = True
-        self._thread.submit(self._drain)
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-commit")
+            self._thread.submit(self._drain)
+            self._draining = True
+        except RuntimeError as error:
+            # There is no thread to be had, and nobody else to write what event loops have queued.
+            self._thread = None
+            slots = [self._queue.popleft() for _ in range(len(self._queue))]
+            for slot in slots:
+                slot.error = Unavailable(f"no thread could be started to write ({error}); try again")
+            _wake(slots)
 
     def _drain(self) -> None:
         while True:

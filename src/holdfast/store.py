@@ -39,7 +39,7 @@ from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
 from holdfast.session import POLL, OnDamage, Session
 from holdfast.watch import Change, Watcher
-from holdfast.wording import words
+from holdfast.wording import Words
 
 
 class Store:
@@ -57,7 +57,11 @@ class Store:
         self.durability = self.backend.info()["durability"]
 
     def _text_of(self, body: bytes) -> str:
-        return search.normalise(words(body, self.large))
+        words = Words(body, self.large)
+        text = search.normalise(words.text)
+        if not words.whole:
+            raise Corrupt("an event can't be read whole", text=text)
+        return text
 
     def __enter__(self) -> Self:
         return self
@@ -303,7 +307,7 @@ class Store:
 
     def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
         event = Session(self, Head(ref)).decode(entry, "keep")
-        return SearchHit(ref.id, event, score, lambda: search.snippet(words(entry.body, self.large), node, width))
+        return SearchHit(ref.id, event, score, lambda: search.snippet(Words(entry.body, self.large).text, node, width))
 
     def index(self) -> int:
         """Bring the search index up to date now rather than at the next search; the number of events it took."""

@@ -13,30 +13,67 @@ INDEXED = 64 * 1024
 """Characters of one value that search looks at."""
 
 
-def words(body: bytes, large: LargeStore) -> str:
-    """What search looks at in a body: the strings a person would call its text, one a line, not yet normalised."""
-    try:
-        payload = codec.decode(body, large)
-    except Corrupt:
-        return ""
-    found: list[str] = []
-    if isinstance(payload, Message):
-        for part in payload.parts:
-            if isinstance(part, model.Text | model.Reasoning):
-                found.append(_head_of(part.content))
-            elif isinstance(part, model.ToolCall):
-                found.append(part.name)
-                _strings(part.arguments, found)
-            elif isinstance(part, model.ToolResult):
-                _strings(part.response, found)
-            elif isinstance(part, OtherPart):
-                _strings(part.data, found)
-    elif isinstance(payload, Custom | Other):
-        _strings(payload.data, found)
-    else:
-        for field in _WORD_FIELDS.get(payload.type, ()):
-            _strings(getattr(payload, field), found)
-    return "\n".join(found)
+class Words:
+    """What search looks at in a body: the strings a person would call its text, one a line, not yet normalised.
+
+    `whole` is False if a large value could not be read: then the preview stands for it.
+    """
+
+    def __init__(self, body: bytes, large: LargeStore) -> None:
+        self.whole = True
+        self._found: list[str] = []
+        try:
+            self._take(codec.decode(body, large))
+        except Corrupt:
+            self.whole = False
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return "\n".join(self._found)
+
+    def _take(self, payload: model.AnyPayload) -> None:
+        if isinstance(payload, Message):
+            for part in payload.parts:
+                self._take_part(part)
+        elif isinstance(payload, Custom | Other):
+            self._strings(payload.data)
+        else:
+            for field in _WORD_FIELDS.get(payload.type, ()):
+                self._strings(getattr(payload, field))
+
+    def _take_part(self, part: model.AnyPart) -> None:
+        if isinstance(part, model.Text | model.Reasoning):
+            self._strings(part.content)
+        elif isinstance(part, model.ToolCall):
+            self._found.append(part.name)
+            self._strings(part.arguments)
+        elif isinstance(part, model.ToolResult):
+            self._strings(part.response)
+        elif isinstance(part, OtherPart):
+            self._strings(part.data)
+
+    def _strings(self, value: Any) -> None:
+        if isinstance(value, str):
+            self._found.append(value[:INDEXED])
+        elif isinstance(value, Large):
+            self._found.append(self._beginning(value))
+        elif isinstance(value, dict):
+            for item in cast("dict[str, Any]", value).values():
+                self._strings(item)
+        elif isinstance(value, list | tuple):
+            for item in cast("list[Any]", value):
+                self._strings(item)
+
+    def _beginning(self, value: Large) -> str:
+        if value.form == "bytes":
+            return ""
+        try:
+            with value.open() as stream:
+                return stream.read(INDEXED).decode("utf-8", "replace")
+        except Corrupt:
+            self.whole = False  # a check names it; it must not stop the index
+            return value.preview
 
 
 _WORD_FIELDS = {
@@ -48,26 +85,3 @@ _WORD_FIELDS = {
     "artifact": ("name", "uri"),
     "note": ("text",),
 }
-
-
-def _strings(value: Any, found: list[str]) -> None:
-    if isinstance(value, str | Large):
-        found.append(_head_of(value))
-    elif isinstance(value, dict):
-        for item in cast("dict[str, Any]", value).values():
-            _strings(item, found)
-    elif isinstance(value, list | tuple):
-        for item in cast("list[Any]", value):
-            _strings(item, found)
-
-
-def _head_of(value: str | Large) -> str:
-    if isinstance(value, str):
-        return value[:INDEXED]
-    if value.form == "bytes":
-        return ""
-    try:
-        with value.open() as stream:
-            return stream.read(INDEXED).decode("utf-8", "replace")
-    except Corrupt:
-        return value.preview  # a damaged blob is named by a check, and must not stop the index

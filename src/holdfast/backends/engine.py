@@ -6,6 +6,7 @@ Both libraries speak nearly the same dialect (`execute`, `executemany`, `fetchon
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 from holdfast.backends.disk import unavailable
@@ -64,7 +65,7 @@ class Engine:
                 import apsw
             except ImportError:
                 raise Invalid("engine=apsw needs the package apsw: pip install 'holdfast[apsw]'") from None
-            self.errors = (apsw.Error,)
+            self.errors = (apsw.Error, UnicodeDecodeError)
             self.version = apsw.sqlite_lib_version()
         else:
             raise Invalid(f"engine={name!r} is not one of stdlib, apsw", engine=name)
@@ -79,12 +80,12 @@ class Engine:
             return cast("Connection", connection)
         import sqlite3
 
-        return cast(
-            "Connection",
-            sqlite3.connect(
-                path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=256
-            ),
+        plain = sqlite3.connect(
+            path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=256
         )
+        # Damaged text must not fail the statement, and with it what is sound: its record's checksum tells.
+        plain.text_factory = partial(str, encoding="utf-8", errors="replace")
+        return cast("Connection", plain)
 
     def safe(self) -> bool:
         """Whether this version is free of the WAL-reset bug."""

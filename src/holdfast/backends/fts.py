@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from holdfast import forks
-from holdfast.backend import TextOf
+from holdfast.backend import TextOf, readable
 from holdfast.backends.engine import Connection
 from holdfast.backends.rows import newest_row
 from holdfast.errors import Corrupt, HoldfastError, Unavailable
@@ -115,10 +115,12 @@ class WordIndex:
             db.execute("UPDATE meta SET value = ? WHERE name = 'fts_mark'", (last,))
         return len(rows)
 
-    def words(self, packed: bytes) -> str | None:
-        """The words of a row's body; None if it can't be read."""
+    def words(self, packed: object) -> str | None:
+        """The words of a row's body, as far as they can be read; None if it can't be read at all."""
+        if not isinstance(packed, bytes):  # a flipped bit may change a column's type
+            return None
         try:
-            return self._text_of(self._unpack(packed))
+            return readable(self._text_of, self._unpack(packed))
         except Corrupt:
             return None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from holdfast import search
-from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
+from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf, readable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 
@@ -153,7 +153,7 @@ class MemoryBackend:
             if head.ref.kind != kind or (id is not None and head.ref.id != id) or not _carries(head, tags or {}):
                 continue
             for entry in log:
-                text = "" if entry.void else self._text_of(entry.body)
+                text = "" if entry.void else readable(self._text_of, entry.body)
                 if text and search.matches(query, text):
                     hits.append(Hit(head.ref, entry, search.score(query, text)))
         hits.sort(key=lambda h: (h.entry.at, h.entry.seq) if newest else (h.score, h.entry.at), reverse=True)

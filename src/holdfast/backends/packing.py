@@ -57,7 +57,7 @@ class Packer:
         """
         try:
             return self._here.unpackers[packed[0]](packed[1:])
-        except (zstandard.ZstdError, KeyError, IndexError, MemoryError) as error:
+        except (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError) as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
 
 

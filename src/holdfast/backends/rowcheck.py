@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.backend import Problem
 from holdfast.backends.engine import Connection
 from holdfast.backends.rows import ENTRY, HEAD, SLOT, as_text, head_of
-from holdfast.backends.runs import unpacked
+from holdfast.backends.runs import leading
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
 from holdfast.search import NORM
@@ -48,11 +48,7 @@ class Led:
 
     def leads_to(self, db: Connection, n: int, seq: int, row: int) -> bool:
         """Whether the entry `seq` of the head in row `n` is looked for in this row."""
-        runs = [run for run in unpacked(self.runs) if run.seq <= seq][-1:]
-        if not runs:
-            sql = "SELECT seq, n FROM run WHERE head = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
-            runs = db.execute(sql, (n, seq)).fetchall()
-        return any(start + seq - first == row for first, start in runs)
+        return any(run == (seq, row) for run in leading(db, n, self.runs, seq, seq)[:1])
 
 
 def _heads(db: Connection, logs: dict[Any, Led]) -> Iterator[Problem]:

@@ -38,7 +38,11 @@ _LEADING = (
     "AND seq >= coalesce((SELECT max(seq) FROM run WHERE head = ?1 AND seq <= ?2), 0) ORDER BY seq"
 )
 _SPAN = f"SELECT {ENTRY} FROM entry WHERE n BETWEEN ? AND ? ORDER BY n"  # noqa: S608  # columns
-_SOME = f"SELECT {ENTRY} FROM entry WHERE n IN ({','.join('?' * TOGETHER)}) ORDER BY n"  # noqa: S608  # columns
+_SIZES = (4, 8, 16, 32, TOGETHER)
+_SOME = {
+    size: f"SELECT {ENTRY} FROM entry WHERE n IN ({','.join('?' * size)}) ORDER BY n"  # noqa: S608  # columns
+    for size in _SIZES
+}
 _BY_SEQ = f"SELECT {ENTRY} FROM entry WHERE head = ? AND seq BETWEEN ? AND ? ORDER BY seq"  # noqa: S608  # columns
 
 
@@ -106,7 +110,7 @@ def fetch(db: Connection, head: int, data: bytes, first: int, last: int) -> Sequ
     """
     if first > last:
         return ()
-    runs = _leading(db, head, data, first, last)
+    runs = leading(db, head, data, first, last)
     rows = _rows(db, runs, last)
     seq = first
     for row in rows:
@@ -144,9 +148,7 @@ def log_rows(
     try:
         head = head_of(row)
     except Corrupt:
-        # It can't be relied on to lead anywhere.
-        rows = db.execute(_BY_SEQ, (n, after + 1, upto)).fetchall()
-        return [r for r in (rows[::-1] if reverse else rows) if voided or not r[5]][:limit]
+        return _unled(db, n, after, upto, limit, reverse, voided)
     first, last = max(after, head.base, head.trim) + 1, min(upto, head.last)
     found: list[Any] = []
     size = WINDOW if limit is None else limit
@@ -160,11 +162,24 @@ def log_rows(
     return found if limit is None else found[:limit]
 
 
-def _leading(db: Connection, head: int, data: bytes, first: int, last: int) -> list[Run]:
+def _unled(db: Connection, n: int, after: int, upto: int, limit: int | None, reverse: bool, voided: bool) -> list[Any]:
+    """The same where the head can't be relied on to lead anywhere: all rows are looked through, and few are read."""
+    order = "DESC" if reverse else "ASC"
+    sql = (
+        "SELECT n FROM entry WHERE head = ? AND seq > ? AND seq <= ? AND (void = 0 OR ?) "  # noqa: S608  # a direction
+        f"ORDER BY seq {order} LIMIT ?"
+    )
+    found = db.execute(sql, (n, after, upto, voided, -1 if limit is None else limit)).fetchall()
+    numbers = [number for (number,) in found]
+    rows = [row for i in range(0, len(numbers), TOGETHER) for row in _some(db, sorted(numbers[i : i + TOGETHER]))]
+    return sorted(rows, key=lambda row: row[2], reverse=reverse)
+
+
+def leading(db: Connection, head: int, data: bytes, first: int, last: int) -> list[Run]:
     """The runs of the entries from `first` to `last`, cut to begin with it."""
     runs = unpacked(data)
     if not runs or runs[0].seq > first:
-        runs[:0] = [Run(*row) for row in db.execute(_LEADING, (head, first, last)).fetchall()]
+        runs[:0] = [Run(*row) for row in db.execute(_LEADING, (head, first, last)).fetchall() if _is_run(row)]
     while len(runs) > 1 and runs[1].seq <= first:
         del runs[0]
     if runs and runs[0].seq < first:
@@ -172,6 +187,11 @@ def _leading(db: Connection, head: int, data: bytes, first: int, last: int) -> l
     while runs and runs[-1].seq > last:
         del runs[-1]
     return runs
+
+
+def _is_run(row: Any) -> bool:
+    """Whether a row of the table can be one: it has no checksum, and a flipped bit may change a column's type."""
+    return all(type(value) is int and 0 < value < ALL for value in row)
 
 
 def _rows(db: Connection, runs: Sequence[Run], last: int) -> list[Any]:
@@ -191,7 +211,11 @@ def _rows(db: Connection, runs: Sequence[Run], last: int) -> list[Any]:
 
 
 def _some(db: Connection, few: Sequence[int]) -> list[Any]:
-    return db.execute(_SOME, [*few, *[None] * (TOGETHER - len(few))]).fetchall() if few else []
+    """Rows by their numbers, 64 at the most."""
+    if len(few) <= 1:
+        return [row for n in few for row in db.execute(_SPAN, (n, n)).fetchall()]
+    size = next(size for size in _SIZES if size >= len(few))
+    return db.execute(_SOME[size], [*few, *[None] * (size - len(few))]).fetchall()
 
 
 def _looked_for(db: Connection, head: int, runs: Sequence[Run], first: int, last: int) -> Sequence[Any]:

@@ -1,0 +1,135 @@
+"""Rows that a flipped bit made odd: of another type, no text, out of range. They hide nothing else and can be deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from holdfast import Store, user
+from holdfast.errors import Corrupt, Unavailable
+
+ODD = {
+    "a run to no row": "UPDATE run SET n = NULL WHERE head = 2 AND seq = 3",
+    "a run to half a row": "UPDATE run SET n = 2.5 WHERE head = 2 AND seq = 3",
+    "a run to a word": "UPDATE run SET n = 'x' WHERE head = 2 AND seq = 3",
+    "a run to the last row": "UPDATE run SET n = 9223372036854775807 WHERE head = 2 AND seq = 3",
+    "a run to the next row": "UPDATE run SET n = n + 1 WHERE head = 2 AND seq = 3",
+    "a run that begins late": "UPDATE run SET seq = 2000000000 WHERE head = 2 AND seq = 3",
+    "an id that is no text": "UPDATE head SET id = CAST(x'ff' AS TEXT) WHERE n = 2",
+    "a key that is no text": "UPDATE entry SET id = CAST(x'ff41' AS TEXT) WHERE n = 2",
+    "a key that is a number": "UPDATE entry SET id = 7 WHERE n = 2",
+    "a body that is a number": "UPDATE entry SET body = 5 WHERE n = 2",
+    "a body that is not there": "UPDATE entry SET body = NULL WHERE n = 2",
+    "a seq that is not there": "UPDATE entry SET seq = NULL WHERE n = 2",
+    "a time that is a word": "UPDATE entry SET at = 'q' WHERE n = 2",
+    "another head": "UPDATE entry SET head = 'q' WHERE n = 2",
+    "tags that are a number": "UPDATE head SET tags = 5 WHERE n = 2",
+    "open runs that are a number": "UPDATE head SET runs = 5 WHERE n = 2",
+    "open runs that are cut": "UPDATE head SET runs = x'01' WHERE n = 2",
+}
+"""What a flipped bit may make of a row, as a statement that does the same."""
+EACH = 20
+
+
+def fill(store: Store) -> None:
+    """Three sessions that take turns, so that the second's runs are many; its id is that of the head in row 2."""
+    sessions = [store.session(id) for id in ("a", "b", "c")]
+    for number in range(EACH):
+        for session in sessions:
+            session.append(user(f"word{number} of {session.id}"), key=f"k{number}")
+
+
+def make(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = 1")
+        db.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name IN ('entry', 'head', 'run')"
+        )
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute(statement).rowcount == 1
+
+
+def told(call: Callable[[], Any]) -> Any:
+    """What a call answers, or that it says that it can't be read."""
+    try:
+        return call()
+    except Corrupt:
+        return "corrupt"
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_row_hides_nothing_else(odd: str, tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(url) as store:
+        fill(store)
+    make(tmp_path / "store.db", ODD[odd])
+    with holdfast.open(url) as store:
+        for id in ("a", "c"):
+            session = store.get(id)
+            assert session is not None
+            assert [m.text for m in session.messages()] == [f"word{n} of {id}" for n in range(EACH)]
+        assert {"a", "c"} <= {info.id for info in store.sessions()}
+        assert {hit.session for hit in store.search("word7")} >= {"a", "c"}
+        assert not store.check().ok
+        read = (
+            [e.seq for e in store.session("b").events(damaged="keep")]
+            if told(lambda: store.get("b")) != "corrupt"
+            else []
+        )
+        assert read in ([], list(range(1, EACH + 1)))
+        if not odd.startswith("an id"):
+            assert told(lambda: store.session("b").append(user("more")).last) in (EACH + 1, "corrupt")
+        store.delete("b")
+        assert store.search("word7").items
+        assert not [hit for hit in store.search("word7") if hit.session == "b"]
+        with pytest.raises(holdfast.Deleted):
+            store.session("b")
+
+
+def test_words_of_a_value_that_was_damaged_since_go_with_its_event(tmp_path: Path) -> None:
+    """The row's number comes again, and with it must not come the words that the index held for it."""
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(url) as store:
+        store.session("other").append(user("first"))
+        store.session("large").append(user("P " * 1024 + "needle " * 15_000))
+        assert len(store.search("needle")) == 1
+        for path in (tmp_path / "store.db-blobs").rglob("*"):
+            if path.is_file():
+                data = bytearray(path.read_bytes())
+                data[len(data) // 2] ^= 1
+                path.write_bytes(data)
+        store.delete("large")
+    with holdfast.open(url) as store:
+        store.session("new").append(user("innocent words"))
+        assert store.search("needle").items == []
+        assert len(store.search("innocent")) == 1
+
+
+def test_appends_of_tasks_are_told_when_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's limit of processes can't be set for one thread: so starting one is refused as it would be."""
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("holdfast-commit"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    async def main() -> None:
+        async with holdfast.aopen(f"sqlite://{tmp_path}/store.db") as store:
+            session = await store.session("s")
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, "start", refuse)
+                for _ in range(2):
+                    with pytest.raises(Unavailable, match="no thread could be started"):
+                        await asyncio.wait_for(session.append(user("a")), 30)
+            assert (await asyncio.wait_for(session.append(user("b")), 30)).last == 1
+
+    asyncio.run(main())
