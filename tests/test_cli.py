@@ -424,3 +424,15 @@ def test_the_newest_session_is_not_created_under_the_name_that_asks_for_it(order
     assert order("append", "@last", "Hi", "--create").code == 2
     assert order("session", "new", "@last").code == 2
     assert [s["id"] for s in order.ok("--json", "session", "list").json["items"]] == ["order-7"]
+
+
+def test_records_of_types_from_elsewhere_are_carried_over_and_slips_are_refused(order: Shell) -> None:
+    later = b'{"v":1,"type":"hologram","beam":{"color":"red"}}\n'
+    assert order("append", "order-7", "--jsonl", stdin=b'{"type":"hologram"}').code == 2
+    order("append", "order-7", "--jsonl", stdin=later)
+    payload = order.ok("session", "show", "order-7", "--json").json["items"][-1]["payload"]
+    assert payload == {"v": 1, "type": "hologram", "beam": {"color": "red"}}
+
+
+def test_json_may_be_asked_for_behind_a_group(order: Shell) -> None:
+    assert order.ok("session", "--json", "list").json == order.ok("--json", "session", "list").json

@@ -353,3 +353,20 @@ def test_a_session_that_is_deleted_while_all_are_exported_stops_nothing(tmp_path
         assert "I am b" not in text
         with pytest.raises(holdfast.Deleted):  # one that was named is missed
             transfer._write(store, ids, form, False, io.BytesIO(), None)
+
+
+def test_an_import_says_what_it_did_not_take_and_why(shell: Shell) -> None:
+    folder = shell.place / "files"
+    folder.mkdir()
+    (folder / "empty.jsonl").touch()
+    done = shell("import", str(folder))
+    assert "empty.jsonl: skipped, it is empty" in done.err
+
+
+def test_whose_a_bundle_is_stays_so(shell: Shell) -> None:
+    shell.ok("append", "a", "Hi", "--create", "--user", "ann")
+    shell.ok("export", "a", "-o", "a.jsonl")
+    refused = shell("import", "a.jsonl", "--user", "bob")
+    assert refused.code == 2
+    assert "keep their users" in refused.err
+    assert shell.ok("--json", "session", "list").json["items"][0]["user"] == "ann"

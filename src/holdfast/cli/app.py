@@ -132,16 +132,21 @@ def _set_store(ctx: click.Context, _: click.Parameter, value: str | None) -> Non
         app.url = value
 
 
+def _common() -> list[click.Parameter]:
+    """The options that may stand behind any command's name, too."""
+    return [
+        click.Option(["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print JSON."),
+        click.Option(["--store"], metavar="URL", expose_value=False, callback=_set_store, hidden=True),
+    ]
+
+
 class Command(click.Command):
     """A command whose help begins with examples, and that takes `--json` and `--store` behind its name too."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
-        self.params += [
-            click.Option(["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print JSON."),
-            click.Option(["--store"], metavar="URL", expose_value=False, callback=_set_store, hidden=True),
-        ]
+        self.params += _common()
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Examples, usage, then what it does and its options."""
@@ -166,6 +171,8 @@ class Group(click.Group):
         super().__init__(*args, no_args_is_help=False, **kwargs)
         self.lazy = lazy or {}
         self.examples = examples
+        if not self.params:  # the command itself has its own
+            self.params += _common()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without a command its help, as talk, and a usage error; in JSON the error alone."""

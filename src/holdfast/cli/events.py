@@ -106,12 +106,14 @@ def _payload(line: str, number: int) -> Appendable:
     fields.pop("large", None)  # only the store itself says where a large value is
     raw = codec.encode_json(fields)
     payload = codec.decode(raw, LargeValues())
-    if isinstance(payload, Other):
+    # A record with its format version comes out of a store, perhaps a newer one's; without, it is somebody's slip.
+    if isinstance(payload, Other) and "v" not in plain:
         kind = fields.get("type")
         raise Invalid(f"line {number}: {kind!r} is no type of event, or lacks a field it must have; "
                       "a type of your own is x.<name>", line=number)  # fmt: skip
     # Fields this version does not know are kept by keeping the bytes; without any, large values can move out.
-    return Event(payload=payload, raw=raw) if _has_unknown(payload, fields) else payload
+    unknown = isinstance(payload, Other) or _has_unknown(payload, fields)
+    return Event(payload=payload, raw=raw) if unknown else payload
 
 
 def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:

@@ -246,6 +246,8 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
     paths = tuple(map(as_path, paths))
     bundles = [path for path in paths if path == "-" or _is_bundle(path)]
     others = [path for path in paths if path not in bundles]
+    if user is not None and bundles:
+        raise click.UsageError(f"--user is for transcripts; {bundles[0]} is a bundle, whose sessions keep their users")
     with app.store(create=True) as store:
         reports: list[FileReport] = []
         for path in bundles:
@@ -326,6 +328,11 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
     for report in reports:
         if report.events or report.unreadable_lines:
             app.line(safe_line(f"{report.session}  {_taken(report)}  {report.path}"))
+    for report in reports:
+        if report.skipped:
+            app.say(f"{report.path}: skipped, {report.skipped}")
+        if report.left:
+            app.say(f"{report.path}: its last {plural(report.left, 'byte')} are no whole line yet, and were left")
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:
