@@ -78,7 +78,7 @@ def large_of(store: Store) -> str:
 
 def test_a_copy_equals_the_original(full: Store, target: Store) -> None:
     told = copy_session(full, target, "s")
-    assert told == Copied(session="s", events=8, new=8)
+    assert told == Copied(session="s", events=9, new=9)
     assert same(target.head("s"), full.head("s"))
     assert log(target) == log(full)
     assert large_of(target) == "large\n" * 700_000
@@ -90,7 +90,7 @@ def test_a_bundle_holds_all_and_makes_the_same_session(full: Store, target: Stor
     lines = list(write_bundle(full, ["s"]))
     assert is_bundle(lines[0])
     assert all(line.count(b"\n") == 1 and isinstance(json.loads(line), dict) for line in lines)
-    assert list(read_bundle(target, lines)) == [Copied(session="s", events=8, new=8)]
+    assert list(read_bundle(target, lines)) == [Copied(session="s", events=9, new=9)]
     assert same(target.head("s"), full.head("s"))
     assert log(target) == log(full)
     assert large_of(target) == "large\n" * 700_000
@@ -106,7 +106,7 @@ def test_again_copies_only_what_is_new(full: Store, target: Store) -> None:
     session.append(user("more"))
     session.remove_last()
     session.update(name=None, title="U", metadata={"a": None})
-    assert copy_session(full, target, "s").new == 1
+    assert copy_session(full, target, "s").new == 2
     assert same(target.head("s"), full.head("s"))
     assert log(target) == log(full)
 
@@ -131,7 +131,7 @@ def test_a_copy_that_was_killed_between_two_commits_goes_on(full: Store, target:
     with pytest.raises(Corrupt):
         replay(target, head, iter(entries[:3]))
     assert log(target) == entries[:3]
-    assert copy_session(full, target, "s").new == 5
+    assert copy_session(full, target, "s").new == 6
     assert same(target.head("s"), head)
     assert log(target) == entries
 
@@ -286,9 +286,9 @@ def test_a_copy_of_an_earlier_version_goes_on_with_its_original(full: Store, tar
     full.session("s").append(user("more"), holdfast.usage("m2", 1, cost=5))
     full.session("s").remove_last()
     if way == "copy":
-        assert copy_session(full, target, "s").new == 2
+        assert copy_session(full, target, "s").new == 3
     else:
-        assert list(read_bundle(target, write_bundle(full, ["s"]))) == [Copied(session="s", events=10, new=2)]
+        assert list(read_bundle(target, write_bundle(full, ["s"]))) == [Copied(session="s", events=12, new=3)]
     assert same(target.head("s"), full.head("s"))
     assert log(target) == log(full)
     full.session("s").update(title="known as a copy from now on")

@@ -43,7 +43,7 @@ def test_the_header_says_who_how_much_and_when(shell: Shell) -> None:
     assert first == "An order"
     assert second == "  s · user ada · agent helper · idle · #billing"
     assert third == (
-        "  11 events · 5 messages · 3 tool calls · 1 step · 2 errors · 1,200 tokens in, 34 out · $0.0123 · m-1"
+        "  12 events · 5 messages · 3 tool calls · 1 step · 2 errors · 1,200 tokens in, 34 out · $0.0123 · m-1"
     )
     assert "UTC, over " in fourth
 
@@ -87,7 +87,7 @@ def test_a_part_of_the_log_can_be_asked_for(shell: Shell) -> None:
     def seqs(*args: str) -> list[int]:
         return [event["seq"] for event in shell.ok("--json", "session", "show", "s", *args).json["items"]]
 
-    assert seqs("--last", "2") == [9, 10]
+    assert seqs("--last", "2") == [10, 12]
     assert seqs("--after", "2", "--before", "5") == [3, 4]
     assert seqs("--types", "usage,step") == [6, 7]
     assert seqs("--last", "0") == []

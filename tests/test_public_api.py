@@ -18,8 +18,8 @@ CheckReport Finding
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly Stale TooLarge
 Unavailable Uncertain
 Counts SessionInfo
-Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reasoning Report Source State Step Summary
-Tasks Text ToolCall ToolResult Uri Usage
+Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source State Step
+Summary Tasks Text ToolCall ToolResult Uri Usage
 assistant custom message note reasoning step system text tool_call tool_result usage usd user
 Receipt Session
 Change Page SearchHit Store open

@@ -33,6 +33,7 @@ EVERYTHING: list[Any] = [
     holdfast.State(state="paused", turn="t1", reason="asked"),
     holdfast.Summary(content="short", start=1, end=4),
     holdfast.Artifact(name="out.txt", sha256="0" * 64, size=3, media_type="text/plain"),
+    holdfast.Edit(action="undo", ranges=((2, 3), (7, 7)), counts={"messages": 3}, previous=9, below=4, undoes=9),
     holdfast.note("look here", metadata={"by": "me"}),
     holdfast.custom("x.deploy", {"sha": "abc"}),
     holdfast.Note(text="imported", source=holdfast.Source(file="a.jsonl", line=3, raw='{"a":1}')),
@@ -116,7 +117,7 @@ def test_every_line_of_a_bundle_is_as_the_schema_says(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in write_bundle(store, ["s"])]
     for line in lines:
         validator("bundle-line").validate(line)
-    assert sum("seq" in line for line in lines) == len(EVERYTHING)
+    assert sum("seq" in line for line in lines) == len(EVERYTHING) + 1  # the removal is an event, too
     assert any("blob" in line for line in lines)
     for line in lines:
         assert not validator("bundle-line").is_valid({**line, "crc": 5})

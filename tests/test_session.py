@@ -239,14 +239,15 @@ def test_the_last_message_is_taken_back_and_not_erased(store: Store) -> None:
     assert [m.text for m in session.messages()] == ["one"]
     assert session.info().counts.messages == 1
     assert session.info().counts.input_tokens == 10
-    assert [e.seq for e in session.events(hidden=True)] == [1, 2, 3, 4]
-    assert [e.hidden for e in session.events(hidden=True)] == [False, True, False, False]
+    assert [e.seq for e in session.events(hidden=True)] == [1, 2, 3, 4, 5]
+    assert [e.seq for e in session.events(hidden=True) if e.hidden] == [2]
+    assert next(session.events(last=1)).type == "edit"
     assert store.search("two").items == []
     taken = session.remove_last()
     assert taken is not None
     assert taken.seq == 1
     assert session.remove_last() is None
-    assert session.append(user("again")).first == 5
+    assert session.append(user("again")).first == 7
     assert store.check().ok
 
 

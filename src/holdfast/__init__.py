@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Blob as Blob,
         Custom as Custom,
         Damaged as Damaged,
+        Edit as Edit,
         Event as Event,
         File as File,
         Large as Large,
@@ -104,9 +105,9 @@ _HOME = {
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly "
     "Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",
-    "model": "Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reasoning Report Source State "
-    "Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system text "
-    "tool_call tool_result usage usd user",
+    "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
+    "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
+    "text tool_call tool_result usage usd user",
     "session": "Receipt Session",
     "pages": "Page",
     "hits": "SearchHit",

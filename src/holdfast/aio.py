@@ -30,7 +30,7 @@ from holdfast.codec import LARGE, is_large
 from holdfast.errors import Deleted
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
-from holdfast.model import AnyPayload, Event, Large, Message, to_micros
+from holdfast.model import AnyPayload, Edit, Event, Large, Message, to_micros
 from holdfast.pages import Page
 from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
@@ -330,6 +330,18 @@ class AsyncSession:
     async def remove_last(self) -> Event | None:
         """See `Session.remove_last`."""
         return await self._store.run(self._session.remove_last)
+
+    async def rewind(self, to: int) -> Edit | None:
+        """See `Session.rewind`."""
+        return await self._store.run(self._session.rewind, to)
+
+    async def clear(self) -> Edit | None:
+        """See `Session.clear`."""
+        return await self._store.run(self._session.clear)
+
+    async def undo(self) -> Edit | None:
+        """See `Session.undo`."""
+        return await self._store.run(self._session.undo)
 
     async def delete(self) -> None:
         """See `Session.delete`."""

@@ -16,7 +16,7 @@ from holdfast import codec
 from holdfast.errors import Corrupt
 from holdfast.info import Tally, body_of, session_ref
 from holdfast.listing import all_heads
-from holdfast.model import Damaged, Message
+from holdfast.model import Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
 
@@ -162,7 +162,7 @@ def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> l
         return [Finding(session=id, seq=entry.seq, what=error.message)]
     if isinstance(payload, Damaged):
         return [Finding(session=id, seq=entry.seq, what=payload.reason)]
-    if not (entry.void and isinstance(payload, Message)):
+    if not (entry.void and isinstance(payload, Message | Step)):  # what was spent stays counted
         for name, count in Tally([payload]).add.items():
             sums[name] = sums.get(name, 0) + count
     findings: list[Finding] = []

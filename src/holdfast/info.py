@@ -28,6 +28,9 @@ TITLE = 60
 STATES = ("unknown", "idle", "running", "paused", "completed", "error")
 """What a session can be doing; `unknown` is for imported data."""
 
+EDIT = "edit"
+"""Tag of a head: the seq of the newest `Edit` in its log."""
+
 _LABEL = "label:"
 _MODEL = "model:"
 _TEXT_TAGS = ("user", "name", "title", "state", "parent", "agent", "project")
@@ -125,8 +128,8 @@ _EMPTY_BODY = encode_body({})
 
 
 def said_by_appends(tag: str) -> bool:
-    """Whether a tag comes from events alone: nobody sets or removes it."""
-    return tag.startswith(_MODEL)
+    """Whether a tag comes from events alone: nobody sets or removes it by itself."""
+    return tag.startswith(_MODEL) or tag == EDIT
 
 
 def session_ref(id: str) -> Ref:

@@ -176,6 +176,22 @@ class Note(Payload, frozen=True, tag="note"):
     LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("text",)
 
 
+class Edit(Payload, frozen=True, tag="edit"):
+    """What of the log is in view was changed; the session wrote it by itself, and it is never hidden.
+
+    `action` is remove_last, rewind, clear or undo; `ranges` are the first and last seqs of what it hid, or showed again
+    for an undo; `counts` is what that did to the session's counters. `previous` is the seq of the edit before it, and
+    `below` of the one whose removal an undo finds once this one is undone (0: none); `undoes` is the one an undo undid.
+    """
+
+    action: str = ""
+    ranges: tuple[tuple[int, int], ...] = ()
+    counts: dict[str, int] = {}
+    previous: int = 0
+    below: int = 0
+    undoes: int = 0
+
+
 class Custom(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An event of the caller's own: its type is `x.<name>`, and `data` is any JSON value."""
 
@@ -216,7 +232,7 @@ class Damaged(msgspec.Struct, frozen=True):
         return "damaged"
 
 
-KnownPayload: TypeAlias = Message | Step | Usage | Report | Tasks | State | Summary | Artifact | Note
+KnownPayload: TypeAlias = Message | Step | Usage | Report | Tasks | State | Summary | Artifact | Note | Edit
 AnyPayload: TypeAlias = KnownPayload | Custom | Other | Damaged
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from holdfast import codec
+from holdfast import ancestry, codec, history
 from holdfast.errors import (
     Corrupt,
     Deleted,
@@ -22,10 +22,12 @@ from holdfast.errors import (
     Stale,
     TooLarge,
 )
-from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
-from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Range, Refused
+from holdfast.info import SessionInfo, Tally, info_of, now
+from holdfast.keys import check_key, event_id
+from holdfast.model import AnyPayload, Damaged, Edit, Event, Message
+from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
 from holdfast.refusals import refusal
+from holdfast.updates import prepare_update
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -100,14 +102,14 @@ class Session:
         """The commit that an append makes."""
         if not events:
             raise Invalid("append needs at least one event")
-        _check_key(key)
+        check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = latest = now()
         entries: list[Entry] = []
         payloads: list[AnyPayload] = []
         for index, event in enumerate(events):
-            entry = self._entry(event, at, _key(key, index) if key else "")
+            entry = self._entry(event, at, event_id(key, index) if key else "")
             entries.append(entry)
             payloads.append(event.payload if isinstance(event, Event) else event)
             latest = entry.at if index == 0 else max(latest, entry.at)
@@ -127,7 +129,7 @@ class Session:
             return Entry(key, at, codec.encode(event, self._store.large))
         id = key or event.id or ""
         if not event.raw:
-            _check_key(event.id)
+            check_key(event.id)
             return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
         if isinstance(event.payload, Damaged):
             raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
@@ -153,7 +155,7 @@ class Session:
     def _repeated(self, commit: Commit, key: str | None) -> Receipt:
         """An id of the batch is in the log: the same batch again, or a key used twice."""
         ids = [entry.id for entry in commit.append if entry.id]
-        beyond = [_key(key, len(commit.append))] if key else []
+        beyond = [event_id(key, len(commit.append))] if key else []
         stored = self._store.backend.read(commit.ref, ids=[*ids, *beyond], voided=True)
         if stored and len(ids) < len(commit.append):
             # Events without an id are told by where they stand: beside those of the batch that have one.
@@ -243,8 +245,8 @@ class Session:
         """The log, some entries at a time; `limit` is the size of the first page."""
         first_page = True
         while True:
-            entries = self._store.backend.read(
-                self._head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
+            entries = ancestry.read(
+                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
             )
             if len(entries) < limit and not (first_page and entries):
                 self._check_there(damaged)
@@ -376,74 +378,52 @@ class Session:
         config: Mapping[str, Any] | None = None,
         **fields: str | None,
     ) -> Commit:
-        """The commit that an update makes. Only metadata and config, which are merged, need the current head."""
-        for name in fields:
-            if name not in UPDATABLE:
-                raise Invalid(
-                    f"a session has no field {name!r} to update; there are {', '.join(UPDATABLE)}", field=name
-                )
-        if isinstance(labels, str):
-            raise Invalid("labels is a list of labels, not one string", labels=labels)
-        tags = tags_of(labels=labels or (), **fields)
-        if metadata is None and config is None:
-            return Commit(ref=self._head.ref, at=now(), tags=tags)
-        head = self._store.head(self.id)
-        body = body_of(head)
-        for name, patch in (("metadata", metadata), ("config", config)):
-            if patch is not None:
-                merged = {**body.get(name, {}), **patch}
-                body[name] = {key: value for key, value in merged.items() if value is not None}
-        body.pop("v", None)
-        return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev)
+        """The commit that an update makes."""
+        return prepare_update(self._store, self._head, labels=labels, metadata=metadata, config=config, **fields)
 
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.
 
-        Usage stays counted: what the message cost was spent.
+        Usage stays counted: what the message cost was spent. An `Edit` event tells of it, and `undo` shows it again.
         """
-        for _ in range(RETRIES):
-            rev = self._store.head(self.id).rev
-            event = next(self.events(types="message", last=1), None)
-            if event is None:
-                return None
-            lost = {name: -count for name, count in Tally([event.payload]).add.items()}
-            commit = Commit(ref=self._head.ref, at=now(), if_rev=rev, void=[Range(event.seq, event.seq)], add=lost)
-            result = self._store.batcher.commit(commit)
-            if isinstance(result, Head):
-                self._head = result
-                return event
-            if result.why != "rev":
-                raise refusal(result, commit)
-        raise Stale(f"session {self.id!r} changed {RETRIES} times during one removal; try again", session=self.id)
+        return history.remove_last(self._store, self)
+
+    def rewind(self, to: int) -> Edit | None:
+        """Take back all events behind the seq `to`, in one step: they are hidden, not erased.
+
+        Usage stays counted. What was appended before the answer is taken back too.
+
+        Returns:
+            The event that tells of it, which is appended in the same step; None if there was nothing to hide.
+
+        Raises:
+            Invalid: there is no event `to`.
+            Stale: others appended without a pause; nothing was hidden.
+            NotFound, Deleted: the session is not there.
+        """
+        return history.rewind(self._store, self, to)
+
+    def clear(self) -> Edit | None:
+        """Take back all events; `rewind` to the very beginning."""
+        return history.rewind(self._store, self, 0, "clear")
+
+    def undo(self) -> Edit | None:
+        """Show again what the newest removal hid that was not undone yet; the next call undoes the one before.
+
+        Returns:
+            The event that tells of it; None if there is nothing to undo.
+
+        Raises:
+            Stale: others appended without a pause; nothing was shown.
+            NotFound, Deleted: the session is not there.
+        """
+        return history.undo(self._store, self)
 
     def delete(self) -> None:
         """Delete the session for good; see `Store.delete`."""
         self._store.delete(self.id)
 
 
-UPDATABLE = ("name", "title", "agent", "parent", "project")
-
-
-def _key(key: str | None, index: int) -> str:
-    """The id of the event at `index` in a batch with a key."""
-    if not key:
-        return ""
-    return key if index == 0 else f"{key}{JOINT}{index}"
-
-
-JOINT = "\u241f"
-"""Joins a batch's key and an event's place in it to the event's id; so no key of a caller's may hold it."""
-
-
 def _check_last(last: int | None) -> None:
     if last is not None and last < 0:
         raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
-
-
-def _check_key(key: object) -> None:
-    if key is None:
-        return
-    if not isinstance(key, str):
-        raise Invalid(f"the key must be text, not {type(key).__name__}", key=key)
-    if JOINT in key:
-        raise Invalid(f"the key {key[:80]!r} holds {JOINT!r}, which joins keys to places; leave it out", key=key)

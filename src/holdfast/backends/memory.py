@@ -76,7 +76,9 @@ class MemoryBackend:
             return head
         log = [*self._logs.get(ref, ()), *planned.entries]
         for r in commit.void:
-            log = [msgspec.structs.replace(e, void=r.hide) if r.first <= e.seq <= r.last else e for e in log]
+            start = r.first - log[0].seq  # what is hidden is there, without a gap
+            for n in range(start, start + r.last - r.first + 1):
+                log[n] = msgspec.structs.replace(log[n], void=r.hide)
         self._logs[ref] = [e for e in log if e.seq > head.trim]
         self._ids[ref] = {e.id for e in self._logs[ref] if e.id}
         return head
