@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"before_last", "head", "prepare", "receipt", "decode", "prepare_update"}
+INSIDE = {"before_last", "head", "peek", "prepare", "receipt", "decode", "prepare_update", "asks_first"}
 """Public to the package, so that both sessions share one meaning; no part of what users call."""
 
 

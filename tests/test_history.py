@@ -1,4 +1,4 @@
-"""History that is changed without being rewritten: what is hidden, what is shown again, and sums that agree after it."""
+"""History that is changed without being rewritten: what is hidden, what is shown again, and sums that agree."""
 
 from __future__ import annotations
 

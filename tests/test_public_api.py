@@ -14,7 +14,7 @@ import holdfast
 
 NAMES = """
 AsyncSession AsyncStore aopen
-CheckReport Finding
+Branch CheckReport Finding
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly Stale TooLarge
 Unavailable Uncertain
 Counts SessionInfo

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.branching import Branch as Branch
     from holdfast.check import (
         CheckReport as CheckReport,
         Finding as Finding,
@@ -87,10 +88,8 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.pages import Page as Page
-    from holdfast.session import (
-        Receipt as Receipt,
-        Session as Session,
-    )
+    from holdfast.receipts import Receipt as Receipt
+    from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
         open as open,
@@ -101,6 +100,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "aio": "AsyncSession AsyncStore aopen",
+    "branching": "Branch",
     "check": "CheckReport Finding",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly "
     "Stale TooLarge Unavailable Uncertain",
@@ -108,7 +108,8 @@ _HOME = {
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
-    "session": "Receipt Session",
+    "receipts": "Receipt",
+    "session": "Session",
     "pages": "Page",
     "hits": "SearchHit",
     "store": "Store open",

@@ -25,6 +25,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from holdfast.branching import Branch
 from holdfast.check import CheckReport
 from holdfast.codec import LARGE, is_large
 from holdfast.errors import Deleted
@@ -34,7 +35,8 @@ from holdfast.model import AnyPayload, Edit, Event, Large, Message, to_micros
 from holdfast.pages import Page
 from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
-from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
+from holdfast.receipts import Receipt
+from holdfast.session import PAGE, POLL, Appendable, OnDamage, Session
 from holdfast.store import Store, default_url
 from holdfast.watch import Change, Watcher
 
@@ -221,6 +223,10 @@ class AsyncStore:
         """See `Store.delete`."""
         await self.run(self._store.delete, id)
 
+    async def tree(self, id: str) -> Branch:
+        """See `Store.tree`."""
+        return await self.run(self._store.tree, id)
+
     async def watch(
         self, *, since: datetime | int | None = None, stop: asyncio.Event | None = None
     ) -> AsyncIterator[Change]:
@@ -265,7 +271,7 @@ class AsyncSession:
     async def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
         """See `Session.append`. What is appended in one turn of the event loop shares one transaction."""
         session = self._session
-        if _may_write_blobs(events):
+        if _may_write_blobs(events) or session.asks_first(events, key):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
         result = await self._store.sync.batcher.enqueue(commit, asyncio.get_running_loop())
@@ -342,6 +348,10 @@ class AsyncSession:
     async def undo(self) -> Edit | None:
         """See `Session.undo`."""
         return await self._store.run(self._session.undo)
+
+    async def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> AsyncSession:
+        """See `Session.fork`."""
+        return AsyncSession(self._store, await self._store.run(self._session.fork, at, name=name, id=id))
 
     async def delete(self) -> None:
         """See `Session.delete`."""

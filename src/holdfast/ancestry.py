@@ -113,12 +113,12 @@ def _within(seq: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(first <= seq <= last for first, last in ranges)
 
 
-def _differing(store: Store, lineage: Sequence[Segment], index: int) -> Differing | None:
+def differing(store: Store, lineage: Sequence[Segment], index: int) -> Differing | None:
     """What to hide and show of the entries of one ancestor; None if all is as it is there."""
     own, theirs = newest_edit(lineage[0].head), newest_edit(lineage[index].head)
-    if own == theirs:
-        return None
     shared = lineage[index].upto
+    if own == theirs <= shared:  # behind what they share, the same seq is another edit
+        return None
     above = segments(store, lineage[index].head)  # it sees more of its own log and of its parents' than the fork does
     mine, yours = top_of(store, lineage, own), top_of(store, above, theirs)
     hide: list[tuple[int, int]] = []
@@ -157,7 +157,7 @@ def read(
                 min(MAX_COUNT if upto is None else upto, lineage[index].upto),
             )
             if lowest < highest and len(found) < limit:
-                part = Part(store, lineage[index].head, _differing(store, lineage, index) if index else None)
+                part = Part(store, lineage[index].head, differing(store, lineage, index) if index else None)
                 found += part.read(lowest, highest, limit - len(found), reverse, voided)
         # The heads were read before the entries: what was hidden in between would be told wrongly.
         now = store.backend.get([part.head.ref for part in lineage])
@@ -198,9 +198,10 @@ def whole(store: Store, head: Head) -> Head:
     return msgspec.structs.replace(head, base=first_of(segments(store, head)), trim=0, tags=tags)
 
 
-def stored(store: Store, head: Head) -> Iterator[Entry]:
-    """All of a session's entries, its parents' included and those that were taken back, up to where its head says."""
-    after = 0 if FORKED in head.tags else max(head.base, head.trim)
+def stored(store: Store, head: Head, after: int = 0) -> Iterator[Entry]:
+    """A session's entries behind a seq, its parents' included and those that were taken back, up to its head's last."""
+    if FORKED not in head.tags:
+        after = max(after, head.base, head.trim)
     while entries := read(store, head, after=after, upto=head.last, limit=PAGE, voided=True):
         yield from entries
         after = entries[-1].seq

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, stored
+from holdfast.ancestry import stored, whole
+from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 from holdfast.info import session_ref
 from holdfast.plan import Entry, Head
@@ -78,8 +79,9 @@ def write_bundle(store: Store, sessions: Iterable[str], *, gone: list[str] | Non
                 raise
             gone.append(id)
             continue
+        all_its_own = whole(store, head)
         first = Line(
-            holdfast=VERSION, session=id, base=head.base, trim=head.trim, last=head.last, at=head.at,
+            holdfast=VERSION, session=id, base=all_its_own.base, trim=all_its_own.trim, last=head.last, at=head.at,
             tags=dict(sorted(own_tags(head).items())), counts=dict(sorted(head.counts.items())),
         )  # fmt: skip
         yield _sealed(first, head.body)

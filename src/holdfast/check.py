@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast import codec
+from holdfast.ancestry import FORKED, first_of, segments, stored
+from holdfast.branching import pins
 from holdfast.errors import Corrupt
 from holdfast.info import Tally, body_of, session_ref
 from holdfast.listing import all_heads
-from holdfast.model import Damaged, Message, Step
+from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
 
@@ -37,11 +39,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check read, and what it found."""
+    """What a check read, and what it found.
+
+    `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended. The
+    same fork again, any other fork of the session, or its deletion clears them up.
+    """
 
     sessions: int
     events: int
     findings: tuple[Finding, ...]
+    unfinished: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -56,18 +63,23 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
         findings += [
             Finding(session=p.ref.id if p.ref else None, seq=p.seq, what=p.what) for p in store.backend.verify()
         ]
+    unfinished: list[Finding] = []
     sessions = events = 0
     for ref, head in _heads(store, session):
         checked = _check_damaged(store, ref) if head is None else _check_living(store, head)
         if checked is None:
             continue
+        if head is not None:
+            unfinished += [
+                Finding(session=ref.id, what=f"its fork {child!r} was not finished") for child in pins(head).values()
+            ]
         sessions += 1
         count, found = checked
         events += count
         # The engine and the codec may both have met the same damage; one line for it is enough.
         told = {(f.session, f.seq or f.what) for f in findings}
         findings += [f for f in found if (f.session, f.seq or f.what) not in told]
-    return CheckReport(sessions=sessions, events=events, findings=tuple(findings))
+    return CheckReport(sessions=sessions, events=events, findings=tuple(findings), unfinished=tuple(unfinished))
 
 
 def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
@@ -136,11 +148,31 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
         findings += _check_entry(store, id, entry, sums)
     if expected <= head.last:
         findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {head.last} are missing"))
-    sound = not findings and not head.trim and not head.base
+    sound = not findings and _add_inherited(store, head, sums, findings)
     if sound and (wrong := {n: c for n, c in head.counts.items() if n in COUNTED and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))
     return expected - 1 - max(head.base, head.trim), findings
+
+
+def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
+    """Count what a fork reads through its parents, too; False if what the session began with can't be counted."""
+    if FORKED not in head.tags:
+        return not head.trim and not head.base
+    try:
+        lineage = segments(store, head)
+        if lineage[1].head.last < head.base:
+            parent = lineage[1].head.ref.id
+            findings.append(Finding(session=head.ref.id, what=f"it begins behind event {head.base} of {parent!r}"))
+            return False
+        for entry in stored(store, msgspec.structs.replace(head, last=head.base)):
+            if entry.fault:
+                return False  # the session whose event it is says so
+            _count(entry, codec.decode(entry.body, store.large), sums)
+    except Corrupt as error:
+        findings.append(Finding(session=head.ref.id, what=error.message))
+        return False
+    return first_of(lineage) == 0
 
 
 COUNTED = ("messages", "steps", "tool_calls", "errors", "input_tokens", "output_tokens", "cost")
@@ -153,6 +185,12 @@ def _entries(store: Store, head: Head) -> Iterator[Entry]:
         after = entries[-1].seq
 
 
+def _count(entry: Entry, payload: AnyPayload, sums: dict[str, int]) -> None:
+    if not (entry.void and isinstance(payload, Message | Step)):  # what was spent stays counted
+        for name, count in Tally([payload]).add.items():
+            sums[name] = sums.get(name, 0) + count
+
+
 def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> list[Finding]:
     if entry.fault:
         return [Finding(session=id, seq=entry.seq, what=entry.fault)]
@@ -162,9 +200,7 @@ def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> l
         return [Finding(session=id, seq=entry.seq, what=error.message)]
     if isinstance(payload, Damaged):
         return [Finding(session=id, seq=entry.seq, what=payload.reason)]
-    if not (entry.void and isinstance(payload, Message | Step)):  # what was spent stays counted
-        for name, count in Tally([payload]).add.items():
-            sums[name] = sums.get(name, 0) + count
+    _count(entry, payload, sums)
     findings: list[Finding] = []
     for value in codec.larges(payload):
         try:

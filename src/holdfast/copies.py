@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast import codec
+from holdfast.ancestry import FORKED, stored, whole
+from holdfast.branching import MARK, pins
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.info import created_at, said_by_appends
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
@@ -22,8 +24,6 @@ from holdfast.refusals import refusal
 if TYPE_CHECKING:
     from holdfast.store import Store
 
-PAGE = 500
-"""Entries read at a time."""
 BATCH = 1000
 """Entries committed together."""
 BATCH_BYTES = 4 * 1024 * 1024
@@ -43,14 +43,6 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     error: HoldfastError | None = None
 
 
-def stored(store: Store, head: Head) -> Iterator[Entry]:
-    """All of a session's entries, those that were taken back too, up to where its head says."""
-    after = max(head.base, head.trim)
-    while entries := store.backend.read(head.ref, after=after, upto=head.last, limit=PAGE, voided=True):
-        yield from entries
-        after = entries[-1].seq
-
-
 def digests(store: Store, entry: Entry) -> list[str]:
     """The blobs that an entry needs; none if it can't be decoded."""
     if entry.fault or b'"large"' not in entry.body:
@@ -65,13 +57,15 @@ def digests(store: Store, entry: Entry) -> list[str]:
 def copy_session(source: Store, target: Store, id: str) -> Copied:
     """Make or complete a copy of a session in another store, equal in ids, numbers, times, fields and large values.
 
+    The copy of a fork is whole: what it reads through its parents is its own there.
+
     Raises:
         NotFound, Deleted: the source has no such session, or the target had one that was deleted.
         Conflict: the target's session is not a copy of this one, or was changed after it was copied.
         Corrupt: something of it is damaged; `check` names it. What comes before it was copied.
     """
     head = source.head(id)
-    return replay(target, head, _carried(source, target, head))
+    return replay(target, whole(source, head), _carried(source, target, head))
 
 
 def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
@@ -97,7 +91,7 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     """
     start = max(head.base, head.trim)
     there = _target(store, head, start)
-    here = stored(store, msgspec.structs.replace(there, base=start, trim=0))
+    here = stored(store, there, after=start)
     known = there.last
     ranges: list[Range] = []
     batch: list[Entry] = []
@@ -134,7 +128,7 @@ def _target(store: Store, head: Head, start: int) -> Head:
         raise refusal(Refused("deleted", there), Commit(ref=head.ref))
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
-    if there.base > start or there.last > head.last or there.at > head.at:
+    if whole(store, there).base > start or there.last > head.last or there.at > head.at:
         raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
     # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
     known = _digest(there) in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED))
@@ -156,8 +150,9 @@ def _lags(there: Head, head: Head) -> bool:
 
 
 def own_tags(head: Head) -> dict[str, str]:
-    """The head's tags without the one that a replay put there."""
-    return {name: value for name, value in head.tags.items() if name != COPIED}
+    """The head's tags without those that only mean something where it is: a copy's digest, and what ties forks."""
+    tied = {COPIED, FORKED, MARK, *pins(head)}
+    return {name: value for name, value in head.tags.items() if name not in tied}
 
 
 def _digest(head: Head) -> str:

@@ -11,14 +11,11 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import msgspec
-
-from holdfast import ancestry, codec, history
+from holdfast import ancestry, branching, codec, history
 from holdfast.errors import (
     Corrupt,
     Deleted,
     Invalid,
-    KeyReused,
     Stale,
     TooLarge,
 )
@@ -26,6 +23,7 @@ from holdfast.info import SessionInfo, Tally, info_of, now
 from holdfast.keys import check_key, event_id
 from holdfast.model import AnyPayload, Damaged, Edit, Event, Message
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
+from holdfast.receipts import Receipt, ids_of, repeated
 from holdfast.refusals import refusal
 from holdfast.updates import prepare_update
 
@@ -41,19 +39,6 @@ POLL = 1.0
 
 Appendable: TypeAlias = AnyPayload | Event
 OnDamage: TypeAlias = Literal["raise", "keep"]
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What an append stored: the numbers of its first and last event, and how safe they are.
-
-    `repeated` says that an earlier call with the same key had stored them already.
-    """
-
-    session: str
-    first: int
-    last: int
-    durability: str
-    repeated: bool = False
 
 
 class Session:
@@ -96,7 +81,16 @@ class Session:
             NotFound, Deleted: the session is not there.
         """
         commit = self.prepare(events, key, expect)
+        if self.asks_first(events, key) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
+            return repeated(
+                self._store, self._head, commit, key
+            )  # its parents' part of the log never changes: no commit need tell
         return self.receipt(commit, self._store.batcher.commit(commit), key)
+
+    def asks_first(self, events: Sequence[Appendable], key: str | None) -> bool:
+        """Whether an append must look whether the log that this one goes on from, which never changes, has its ids."""
+        keyed = key is not None or any(isinstance(event, Event) and event.id for event in events)
+        return keyed and ancestry.FORKED in self._head.tags
 
     def prepare(self, events: Sequence[Appendable], key: str | None, expect: int | None) -> Commit:
         """The commit that an append makes."""
@@ -145,34 +139,12 @@ class Session:
         """What the answer to an append's commit means."""
         if isinstance(result, Refused):
             if result.why == "known":
-                return self._repeated(commit, key)
+                return repeated(self._store, self._head, commit, key)
             raise refusal(result, commit)
         self._head = result
         count = len(commit.append)
         # Others may have appended behind us in the same transaction, but a result is the head as of this commit.
         return Receipt(self.id, result.last - count + 1, result.last, self._store.durability)
-
-    def _repeated(self, commit: Commit, key: str | None) -> Receipt:
-        """An id of the batch is in the log: the same batch again, or a key used twice."""
-        ids = [entry.id for entry in commit.append if entry.id]
-        beyond = [event_id(key, len(commit.append))] if key else []
-        stored = self._store.backend.read(commit.ref, ids=[*ids, *beyond], voided=True)
-        if stored and len(ids) < len(commit.append):
-            # Events without an id are told by where they stand: beside those of the batch that have one.
-            before = stored[0].seq - [entry.id for entry in commit.append].index(stored[0].id) - 1
-            stored = self._store.backend.read(commit.ref, after=before, upto=before + len(commit.append), voided=True)
-        same = len(stored) == len(commit.append) and all(
-            a.id == b.id and a.body == b.body for a, b in zip(stored, commit.append, strict=True)
-        )
-        if not same:
-            at = stored[0].seq if stored else 0
-            raise KeyReused(
-                f"the key {ids[0]!r} was used in session {self.id!r} for other content (event {at}); use a new key",
-                session=self.id,
-                key=ids[0],
-                seq=at,
-            )
-        return Receipt(self.id, stored[0].seq, stored[-1].seq, self._store.durability, repeated=True)
 
     def events(
         self,
@@ -418,6 +390,25 @@ class Session:
             NotFound, Deleted: the session is not there.
         """
         return history.undo(self._store, self)
+
+    def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
+        """A new session that goes on from this one as it was when `at` was its newest event; now if not given.
+
+        Nothing is copied, however long the log is: the fork reads the events up to `at` through this session, with
+        the same seqs, and appends its own behind them. What either hides or appends later the other does not see. The
+        same call with the same `id` and `at` again gives the same fork.
+
+        Args:
+            at: A seq, 0 for an empty beginning. Counting what the fork begins with reads the events behind it.
+            name, id: Of the fork; user, title, agent, project, metadata and config are this session's.
+
+        Raises:
+            Invalid: there is no event `at`, or the id can't be one.
+            Exists: another session has the id.
+            Deleted: a session with that id was deleted.
+            NotFound, Deleted: this session is not there.
+        """
+        return Session(self._store, branching.fork(self._store, self.id, at, name, id))
 
     def delete(self) -> None:
         """Delete the session for good; see `Store.delete`."""

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from holdfast import search
+from holdfast import branching, finding, search
 from holdfast.backend import Backend, Heads, open_backend
 from holdfast.batch import Batcher
+from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
 from holdfast.errors import Corrupt, Deleted, Denied, Exists, Invalid, NotFound
 from holdfast.hits import SearchHit
@@ -199,7 +200,7 @@ class Store:
             Corrupt: it is there and its head can't be trusted.
         """
         try:
-            head = self._head(id)
+            head = self.peek(id)
         except Corrupt:
             if damaged == "raise":
                 raise
@@ -210,7 +211,8 @@ class Store:
         """Whether there is a session with this id."""
         return self.get(id) is not None
 
-    def _head(self, id: str) -> Head | None:
+    def peek(self, id: str) -> Head | None:
+        """The head of a session, a tombstone too; None if there never was one."""
         check_id(id, "session id")
         return self.backend.get([session_ref(id)])[0]
 
@@ -220,7 +222,7 @@ class Store:
         Raises:
             NotFound, Deleted: there is none.
         """
-        head = self._head(id)
+        head = self.peek(id)
         if head is None or head.dead:
             raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
         return head
@@ -287,7 +289,7 @@ class Store:
         that was acknowledged before the call is found. See docs/SEARCH.md.
 
         Args:
-            session: Only events of this session.
+            session: Only events of this session; of a fork, also those that it reads through its parents.
             user, state, label, agent, model, project: Only sessions that carry exactly this.
             newest: The newest first instead of the best.
             limit, cursor: As in `sessions`.
@@ -301,7 +303,7 @@ class Store:
             return Page([], None)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
         offset = offset_of(cursor)
-        hits = self.backend.search(SESSION, node, id=session, tags=tags, newest=newest, offset=offset, limit=limit + 1)
+        hits = finding.find(self, session, node, tags, newest=newest, offset=offset, limit=limit + 1)
         items = [self._hit(hit.ref, hit.entry, hit.score, node, width) for hit in hits[:limit]]
         return Page(items, cursor_of([offset + limit]) if len(hits) > limit else None)
 
@@ -320,12 +322,18 @@ class Store:
 
         Raises:
             NotFound, Deleted: there is none.
+            Conflict: a fork reads its events; `fork` on the error names it.
         """
-        check_id(id, "session id")
-        commit = Commit(ref=session_ref(id), at=now(), delete=True)
-        result = self.batcher.commit(commit)
-        if isinstance(result, Refused):
-            raise refusal(result, commit)
+        branching.delete(self, id)
+
+    def tree(self, id: str) -> Branch:
+        """The tree of forks that a session stands in, from the first of its ancestors down.
+
+        Raises:
+            NotFound, Deleted: there is none with this id.
+            Corrupt: an ancestor can't be read.
+        """
+        return branching.tree(self, id)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
         """Every session that changes or is deleted, as it happens, in any process; several changes may come as one.
@@ -367,7 +375,7 @@ class Store:
             if not newest:
                 raise NotFound("the store holds no session yet")
             return Session(self, newest[0])
-        head = self._head(reference)
+        head = self.peek(reference)
         if head is not None and not head.dead:
             return Session(self, head)
         found = self.backend.find(SESSION, {"name": reference}, limit=3)

@@ -69,6 +69,8 @@ def check(app: App, ref: str | None) -> None:
             at = "" if finding.seq is None else f"@{finding.seq}"
             where = "the store" if finding.session is None else f"{finding.session}{at}"
             app.line(Span(safe_line(where), "bold"), "  ", Span(safe_line(finding.what), "red"))
+        for finding in report.unfinished:
+            app.line(Span(safe_line(str(finding.session)), "bold"), "  ", Span(safe_line(finding.what), "dim"))
         found = f"{len(report.findings)} found" if report.findings else "all sound"
         app.line(f"{plural(report.sessions, 'session')}, {plural(report.events, 'event')}: {found}")
     if not report.ok:

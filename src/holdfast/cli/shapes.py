@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdfast.hits import SearchHit
     from holdfast.info import SessionInfo
     from holdfast.model import Event
-    from holdfast.session import Receipt
+    from holdfast.receipts import Receipt
 
 
 def dumps(value: Any) -> str:
@@ -82,8 +82,17 @@ def receipt_shape(receipt: Receipt) -> dict[str, Any]:
 
 def check_shape(report: CheckReport) -> dict[str, Any]:
     """What a check read and found."""
-    findings = [{"what": f.what, "session": f.session, "seq": f.seq} for f in report.findings]
-    return {"ok": report.ok, "sessions": report.sessions, "events": report.events, "findings": findings}
+    findings, unfinished = (
+        [{"what": f.what, "session": f.session, "seq": f.seq} for f in found]
+        for found in (report.findings, report.unfinished)
+    )
+    return {
+        "ok": report.ok,
+        "sessions": report.sessions,
+        "events": report.events,
+        "findings": findings,
+        "unfinished": unfinished,
+    }
 
 
 def error_shape(error: HoldfastError) -> dict[str, Any]:
