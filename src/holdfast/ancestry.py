@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Corrupt, Stale
+from holdfast.errors import Corrupt, NotFound, Stale
 from holdfast.info import EDIT, session_ref
 from holdfast.model import Edit
 from holdfast.plan import MAX_COUNT, Entry, Head, Range
@@ -49,6 +49,7 @@ def segments(store: Store, head: Head) -> list[Segment]:
         child = found[-1]
         parent = store.backend.get([session_ref(id)])[0]
         if parent is None or parent.dead:
+            store.head(head.ref.id)  # both were deleted meanwhile, it may be
             raise Corrupt(
                 f"session {id!r} is gone, which {child.head.ref.id!r} was forked from at event {child.head.base}; "
                 "what was appended to the fork can still be read from there",
@@ -82,6 +83,7 @@ def edit_at(store: Store, lineage: Sequence[Segment], seq: int) -> Edit:
                 if isinstance(payload, Edit):
                     return payload
     id = lineage[0].head.ref.id
+    store.head(id)  # if it was deleted meanwhile, that is what is wrong
     raise Corrupt(
         f"event {seq} of session {id!r} should say what was hidden, and can't be read; check the session",
         session=id,
@@ -157,7 +159,7 @@ def read(
                 min(MAX_COUNT if upto is None else upto, lineage[index].upto),
             )
             if lowest < highest and len(found) < limit:
-                part = Part(store, lineage[index].head, differing(store, lineage, index) if index else None)
+                part = Part(store, lineage[index].head, _seen(store, lineage, index))
                 found += part.read(lowest, highest, limit - len(found), reverse, voided)
         # The heads were read before the entries: what was hidden in between would be told wrongly.
         now = store.backend.get([part.head.ref for part in lineage])
@@ -166,6 +168,14 @@ def read(
         ):
             return found
     raise Stale(f"session {head.ref.id!r} was changed {TRIES} times during one read; try again", session=head.ref.id)
+
+
+def _seen(store: Store, lineage: Sequence[Segment], index: int) -> Differing | None:
+    try:
+        return differing(store, lineage, index) if index else None
+    except (Corrupt, NotFound):
+        store.head(lineage[0].head.ref.id)  # the fork, and then its parent, may have been deleted meanwhile
+        raise
 
 
 class Part(NamedTuple):

@@ -15,7 +15,7 @@ import msgspec
 from holdfast import codec
 from holdfast.ancestry import FORKED, first_of, segments, stored
 from holdfast.branching import pins
-from holdfast.errors import Corrupt
+from holdfast.errors import Corrupt, NotFound
 from holdfast.info import Tally, body_of, session_ref
 from holdfast.listing import all_heads
 from holdfast.model import AnyPayload, Damaged, Message, Step
@@ -169,7 +169,7 @@ def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: lis
             if entry.fault:
                 return False  # the session whose event it is says so
             _count(entry, codec.decode(entry.body, store.large), sums)
-    except Corrupt as error:
+    except (Corrupt, NotFound) as error:
         findings.append(Finding(session=head.ref.id, what=error.message))
         return False
     return first_of(lineage) == 0

@@ -74,6 +74,8 @@ class MemoryBackend:
             self._logs.pop(ref, None)
             self._ids.pop(ref, None)
             return head
+        if not (commit.append or commit.void or commit.trim is not None):
+            return head  # its log, which may be long, is as it was
         log = [*self._logs.get(ref, ()), *planned.entries]
         for r in commit.void:
             start = r.first - log[0].seq  # what is hidden is there, without a gap
