@@ -119,7 +119,7 @@ def nearly_full(place: Path) -> Iterator[Path]:
 def test_a_store_is_not_opened_on_a_disk_that_is_nearly_full(backend: str, tmp_path: Path) -> None:
     """SQLite maps memory that lies on the disk: without room there the process would die of SIGBUS."""
     with nearly_full(tmp_path) as place:
-        with pytest.raises(Unavailable, match="less than 4 MiB are free.*make room"):
+        with pytest.raises(Unavailable, match=r"less than 4 MiB are free.*make room"):
             holdfast.open(url_of(backend, place))
         assert not list(place.rglob("*.db*"))
 
