@@ -187,6 +187,23 @@ def test_sixty_four_tasks_lose_nothing(url: str) -> None:
     run(url, use)
 
 
+def test_two_hundred_tasks_get_one_new_session_and_lose_nothing(url: str) -> None:
+    async def use(store: AsyncStore) -> None:
+        async def call(number: int) -> int:
+            session = await store.session("shared", user="ann", title=f"by {number}")
+            return (await session.append(user(f"m{number}"))).first
+
+        told = await asyncio.gather(*map(call, range(200)))
+        assert sorted(told) == list(range(1, 201))
+        session = await store.session("shared", user="ann")
+        messages = [m.text for m in await session.messages()]
+        assert [messages[seq - 1] for seq in told] == [f"m{number}" for number in range(200)]
+        assert (await session.info()).counts.messages == 200
+        assert len(await store.sessions()) == 1
+
+    run(url, use)
+
+
 def test_appends_of_one_turn_keep_their_order(url: str) -> None:
     async def use(store: AsyncStore) -> None:
         session = await store.session("s")
