@@ -15,6 +15,7 @@ import holdfast
 from holdfast import (
     AsyncSession,
     AsyncStore,
+    AsyncTurn,
     Deleted,
     Denied,
     Exists,
@@ -24,6 +25,7 @@ from holdfast import (
     Session,
     Stale,
     Store,
+    Turn,
     assistant,
     note,
     user,
@@ -52,8 +54,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"before_last", "head", "prepare", "receipt", "decode", "prepare_update"}
+INSIDE = {"before_last", "head", "prepare", "receipt", "decode", "prepare_update", "take", "take_or_pause", "end"}
 """Public to the package, so that both sessions share one meaning; no part of what users call."""
+
+ENTERED = {"turn", "step", "complete", "pause"}
+"""Called without `await`: what they do is done when a block is entered or left."""
 
 
 def public(cls: type) -> set[str]:
@@ -65,16 +70,19 @@ def called_like(method: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in parameters]
 
 
-@pytest.mark.parametrize(("sync", "mirror"), [(Store, AsyncStore), (Session, AsyncSession)])
+MIRRORS = [(Store, AsyncStore), (Session, AsyncSession), (Turn, AsyncTurn)]
+
+
+@pytest.mark.parametrize(("sync", "mirror"), MIRRORS)
 def test_both_have_the_same_methods(sync: type, mirror: type) -> None:
-    assert public(sync) - INSIDE == public(mirror) - {"open", "run", "sync", "url"}
+    assert public(sync) - INSIDE == public(mirror) - {"open", "run", "sync", "url", "token", "took_over"}
 
 
 @pytest.mark.parametrize(
     ("sync", "mirror", "name"),
     [
         (sync, mirror, name)
-        for sync, mirror in ((Store, AsyncStore), (Session, AsyncSession))
+        for sync, mirror in MIRRORS
         for name in sorted(public(mirror) & public(sync))
         if inspect.isfunction(vars(mirror)[name])
     ],
@@ -82,7 +90,7 @@ def test_both_have_the_same_methods(sync: type, mirror: type) -> None:
 def test_both_are_called_alike(sync: type, mirror: type, name: str) -> None:
     here, there = getattr(sync, name), getattr(mirror, name)
     assert called_like(there) == called_like(here)
-    assert inspect.iscoroutinefunction(there) or inspect.isasyncgenfunction(there)
+    assert name in ENTERED or inspect.iscoroutinefunction(there) or inspect.isasyncgenfunction(there)
     iterates = inspect.signature(here).return_annotation.startswith("Iterator[")
     assert inspect.isasyncgenfunction(there) == iterates
     assert there.__doc__, f"{name} has no docstring"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.check import (
         CheckReport as CheckReport,
         Finding as Finding,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         HoldfastError as HoldfastError,
         Invalid as Invalid,
         KeyReused as KeyReused,
+        LeaseHeld as LeaseHeld,
         LeaseLost as LeaseLost,
         NotFound as NotFound,
         ReadOnly as ReadOnly,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         Counts as Counts,
         SessionInfo as SessionInfo,
     )
+    from holdfast.leases import Lease as Lease
     from holdfast.model import (
         Artifact as Artifact,
         Blob as Blob,
@@ -86,31 +89,34 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.pages import Page as Page
-    from holdfast.session import (
-        Receipt as Receipt,
-        Session as Session,
-    )
+    from holdfast.receipts import Receipt as Receipt
+    from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
         open as open,
     )
+    from holdfast.turns import Turn as Turn
     from holdfast.watch import Change as Change
 
 __version__ = "0.2.0"
 
 _HOME = {
     "aio": "AsyncSession AsyncStore aopen",
+    "aioturns": "AsyncTurn",
     "check": "CheckReport Finding",
-    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly "
-    "Stale TooLarge Unavailable Uncertain",
+    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
+    "ReadOnly Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reasoning Report Source State "
     "Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system text "
     "tool_call tool_result usage usd user",
-    "session": "Receipt Session",
+    "receipts": "Receipt",
+    "session": "Session",
+    "leases": "Lease",
     "pages": "Page",
     "hits": "SearchHit",
     "store": "Store open",
+    "turns": "Turn",
     "watch": "Change",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

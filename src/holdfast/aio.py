@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from holdfast.check import CheckReport
 from holdfast.codec import LARGE, is_large
@@ -34,9 +34,13 @@ from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
 from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
-from holdfast.session import PAGE, POLL, Appendable, OnDamage, Receipt, Session
+from holdfast.receipts import Receipt
+from holdfast.session import PAGE, POLL, Appendable, OnDamage, Session
 from holdfast.store import Store, default_url
 from holdfast.watch import Change, Watcher
+
+if TYPE_CHECKING:
+    from holdfast.aioturns import AsyncTurn
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -226,7 +230,7 @@ class AsyncStore:
     ) -> AsyncIterator[Change]:
         """See `Store.watch`. No thread waits: a change wakes the event loop."""
         watcher = await self.run(Watcher, self._store.backend, now() if since is None else to_micros(since))
-        async with _woken(self._store) as wait:
+        async with woken(self._store) as wait:
             while stop is None or not stop.is_set():
                 for change in await self.run(watcher.changes):
                     yield change
@@ -302,7 +306,7 @@ class AsyncSession:
     ) -> AsyncIterator[Event]:
         """See `Session.tail`. No thread waits: a change wakes the event loop."""
         position = await self._store.run(self._session.before_last, last) if after is None else after
-        async with _woken(self._store.sync) as wait:
+        async with woken(self._store.sync) as wait:
             while True:
                 new = self._session.events(after=position, damaged="keep")
                 try:
@@ -330,6 +334,18 @@ class AsyncSession:
     async def remove_last(self) -> Event | None:
         """See `Session.remove_last`."""
         return await self._store.run(self._session.remove_last)
+
+    def turn(
+        self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0
+    ) -> AsyncTurn:
+        """See `Session.turn`: `async with session.turn() as turn:`. No thread waits for a turn that is held."""
+        from holdfast.aioturns import AsyncTurn  # it is an AsyncSession, so this module comes first
+
+        return AsyncTurn(self._store, self._session.turn(ttl=ttl, owner=owner, reason=reason, wait=wait))
+
+    async def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
+        """See `Session.set_state`."""
+        return await self._store.run(self._session.set_state, state, reason=reason, turn=turn)
 
     async def delete(self) -> None:
         """See `Session.delete`."""
@@ -379,7 +395,7 @@ def _is_small(value: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
+async def woken(store: Store) -> AsyncGenerator[Callable[..., Any]]:
     """Waiting for the next commit, without a thread: the backend's wake reaches the event loop."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
@@ -388,9 +404,9 @@ async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
         with contextlib.suppress(RuntimeError):  # the loop was closed: whoever commits must not fail for that
             loop.call_soon_threadsafe(event.set)
 
-    async def wait() -> None:
+    async def wait(seconds: float = POLL) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), POLL)
+            await asyncio.wait_for(event.wait(), seconds)
         event.clear()
 
     stop = store.backend.listen(wake)

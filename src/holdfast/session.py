@@ -11,24 +11,25 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import msgspec
-
 from holdfast import codec
 from holdfast.errors import (
     Corrupt,
     Deleted,
     Invalid,
-    KeyReused,
     Stale,
     TooLarge,
 )
 from holdfast.info import SessionInfo, Tally, body_of, encode_body, info_of, now, tags_of
+from holdfast.keys import check_key, key_at
 from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Range, Refused
+from holdfast.receipts import Receipt, repeated
 from holdfast.refusals import refusal
+from holdfast.states import change
 
 if TYPE_CHECKING:
     from holdfast.store import Store
+    from holdfast.turns import Turn
 
 PAGE = 500
 """Events fetched at a time."""
@@ -41,25 +42,13 @@ Appendable: TypeAlias = AnyPayload | Event
 OnDamage: TypeAlias = Literal["raise", "keep"]
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What an append stored: the numbers of its first and last event, and how safe they are.
-
-    `repeated` says that an earlier call with the same key had stored them already.
-    """
-
-    session: str
-    first: int
-    last: int
-    durability: str
-    repeated: bool = False
-
-
 class Session:
     """One session of an open store. Cheap to hold; may be used from any thread."""
 
-    def __init__(self, store: Store, head: Head) -> None:
+    def __init__(self, store: Store, head: Head, fence: Mapping[str, str | None] | None = None) -> None:
         self._store = store
         self._head = head
+        self._fence = fence  # the tags that every write expects: a turn's token
         self.id = head.ref.id
 
     def __repr__(self) -> str:
@@ -100,14 +89,14 @@ class Session:
         """The commit that an append makes."""
         if not events:
             raise Invalid("append needs at least one event")
-        _check_key(key)
+        check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = latest = now()
         entries: list[Entry] = []
         payloads: list[AnyPayload] = []
         for index, event in enumerate(events):
-            entry = self._entry(event, at, _key(key, index) if key else "")
+            entry = self._entry(event, at, key_at(key, index) if key else "")
             entries.append(entry)
             payloads.append(event.payload if isinstance(event, Event) else event)
             latest = entry.at if index == 0 else max(latest, entry.at)
@@ -116,6 +105,7 @@ class Session:
             ref=self._head.ref,
             at=max(0, latest),  # an event may be older than 1970, a last activity not
             if_last=expect,
+            if_tags=self._fence,
             append=entries,
             add=tally.add,
             tags=tally.tags,
@@ -127,7 +117,7 @@ class Session:
             return Entry(key, at, codec.encode(event, self._store.large))
         id = key or event.id or ""
         if not event.raw:
-            _check_key(event.id)
+            check_key(event.id)
             return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
         if isinstance(event.payload, Damaged):
             raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
@@ -143,34 +133,12 @@ class Session:
         """What the answer to an append's commit means."""
         if isinstance(result, Refused):
             if result.why == "known":
-                return self._repeated(commit, key)
+                return repeated(self._store, commit, key)
             raise refusal(result, commit)
         self._head = result
         count = len(commit.append)
         # Others may have appended behind us in the same transaction, but a result is the head as of this commit.
         return Receipt(self.id, result.last - count + 1, result.last, self._store.durability)
-
-    def _repeated(self, commit: Commit, key: str | None) -> Receipt:
-        """An id of the batch is in the log: the same batch again, or a key used twice."""
-        ids = [entry.id for entry in commit.append if entry.id]
-        beyond = [_key(key, len(commit.append))] if key else []
-        stored = self._store.backend.read(commit.ref, ids=[*ids, *beyond], voided=True)
-        if stored and len(ids) < len(commit.append):
-            # Events without an id are told by where they stand: beside those of the batch that have one.
-            before = stored[0].seq - [entry.id for entry in commit.append].index(stored[0].id) - 1
-            stored = self._store.backend.read(commit.ref, after=before, upto=before + len(commit.append), voided=True)
-        same = len(stored) == len(commit.append) and all(
-            a.id == b.id and a.body == b.body for a, b in zip(stored, commit.append, strict=True)
-        )
-        if not same:
-            at = stored[0].seq if stored else 0
-            raise KeyReused(
-                f"the key {ids[0]!r} was used in session {self.id!r} for other content (event {at}); use a new key",
-                session=self.id,
-                key=ids[0],
-                seq=at,
-            )
-        return Receipt(self.id, stored[0].seq, stored[-1].seq, self._store.durability, repeated=True)
 
     def events(
         self,
@@ -386,7 +354,7 @@ class Session:
             raise Invalid("labels is a list of labels, not one string", labels=labels)
         tags = tags_of(labels=labels or (), **fields)
         if metadata is None and config is None:
-            return Commit(ref=self._head.ref, at=now(), tags=tags)
+            return Commit(ref=self._head.ref, at=now(), tags=tags, if_tags=self._fence)
         head = self._store.head(self.id)
         body = body_of(head)
         for name, patch in (("metadata", metadata), ("config", config)):
@@ -394,7 +362,8 @@ class Session:
                 merged = {**body.get(name, {}), **patch}
                 body[name] = {key: value for key, value in merged.items() if value is not None}
         body.pop("v", None)
-        return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev)
+        body = encode_body(body)
+        return Commit(ref=head.ref, at=now(), tags=tags, body=body, if_rev=head.rev, if_tags=self._fence)
 
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.
@@ -407,7 +376,8 @@ class Session:
             if event is None:
                 return None
             lost = {name: -count for name, count in Tally([event.payload]).add.items()}
-            commit = Commit(ref=self._head.ref, at=now(), if_rev=rev, void=[Range(event.seq, event.seq)], add=lost)
+            hide = [Range(event.seq, event.seq)]
+            commit = Commit(ref=self._head.ref, at=now(), if_rev=rev, if_tags=self._fence, void=hide, add=lost)
             result = self._store.batcher.commit(commit)
             if isinstance(result, Head):
                 self._head = result
@@ -416,34 +386,52 @@ class Session:
                 raise refusal(result, commit)
         raise Stale(f"session {self.id!r} changed {RETRIES} times during one removal; try again", session=self.id)
 
+    def turn(self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0) -> Turn:
+        """A run of the agent in this session, which nobody else runs meanwhile: `with session.turn() as turn:`.
+
+        Entering takes the lease and makes the session `running`; leaving makes it `idle`, or `completed` or `paused`
+        if the turn was told so, or `error` if the block raised. Write through the turn: once it was overtaken, it
+        stores nothing any more.
+
+        Args:
+            ttl: Seconds without a heartbeat after which others may take over. One is sent every third of it.
+            owner: Who holds it, for people; the machine's name and the process's number if not given.
+            reason: Why it runs, for the `state` event.
+            wait: Seconds to wait for a turn that is held; 0 tells at once.
+
+        Raises:
+            LeaseHeld: when entered: another turn holds the session; the error names it and when it expires.
+            LeaseLost: when writing or leaving: it was overtaken.
+            Invalid: `ttl` or `wait` is out of range.
+            NotFound, Deleted: the session is not there.
+        """
+        return self._store.turns.turn(self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
+
+    def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
+        """Change the state of a session that no turn holds; the change is an event in the same commit.
+
+        For programs that mark their runs by themselves: `turn` names the run that begins with `running`, and only
+        with the same name can it end. Such a run has no lease. A state that is there already is no change.
+
+        Raises:
+            Conflict: the state can't follow the one that is there.
+            LeaseHeld: a turn holds the session, or another run does.
+            LeaseLost: the run that `turn` names is over.
+        """
+        self._head, info = change(self._store, self.id, state, reason, turn)
+        return info
+
     def delete(self) -> None:
         """Delete the session for good; see `Store.delete`."""
-        self._store.delete(self.id)
+        commit = Commit(ref=self._head.ref, at=now(), if_tags=self._fence, delete=True)
+        result = self._store.batcher.commit(commit)
+        if isinstance(result, Refused):
+            raise refusal(result, commit)
 
 
 UPDATABLE = ("name", "title", "agent", "parent", "project")
 
 
-def _key(key: str | None, index: int) -> str:
-    """The id of the event at `index` in a batch with a key."""
-    if not key:
-        return ""
-    return key if index == 0 else f"{key}{JOINT}{index}"
-
-
-JOINT = "\u241f"
-"""Joins a batch's key and an event's place in it to the event's id; so no key of a caller's may hold it."""
-
-
 def _check_last(last: int | None) -> None:
     if last is not None and last < 0:
         raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
-
-
-def _check_key(key: object) -> None:
-    if key is None:
-        return
-    if not isinstance(key, str):
-        raise Invalid(f"the key must be text, not {type(key).__name__}", key=key)
-    if JOINT in key:
-        raise Invalid(f"the key {key[:80]!r} holds {JOINT!r}, which joins keys to places; leave it out", key=key)

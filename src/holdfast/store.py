@@ -34,10 +34,12 @@ from holdfast.large import LargeValues
 from holdfast.listing import list_sessions
 from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
+from holdfast.places import Place
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
 from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
 from holdfast.session import POLL, OnDamage, Session
+from holdfast.turns import Turns
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
 
@@ -54,6 +56,7 @@ class Store:
         self.backend: Backend = open_backend(url, self._text_of)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend)
+        self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
 
     def _text_of(self, body: bytes) -> str:
@@ -76,6 +79,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what is under way and give the engine back. A second call does nothing."""
+        self.turns.close()
         self.batcher.close()
         self.backend.close()
 

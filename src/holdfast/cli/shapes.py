@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdfast.hits import SearchHit
     from holdfast.info import SessionInfo
     from holdfast.model import Event
-    from holdfast.session import Receipt
+    from holdfast.receipts import Receipt
 
 
 def dumps(value: Any) -> str:
