@@ -22,7 +22,7 @@ Artifact Blob Custom Damaged Event File Large Message Note Other OtherPart Reaso
 Tasks Text ToolCall ToolResult Uri Usage
 assistant custom message note reasoning step system text tool_call tool_result usage usd user
 Receipt Session
-Change Lease Page SearchHit Store Turn open
+Change Finished Lease Page Recovery SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better
 

@@ -90,6 +90,10 @@ if TYPE_CHECKING:
     )
     from holdfast.pages import Page as Page
     from holdfast.receipts import Receipt as Receipt
+    from holdfast.recovery import (
+        Finished as Finished,
+        Recovery as Recovery,
+    )
     from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
@@ -111,6 +115,7 @@ _HOME = {
     "Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system text "
     "tool_call tool_result usage usd user",
     "receipts": "Receipt",
+    "recovery": "Finished Recovery",
     "session": "Session",
     "leases": "Lease",
     "pages": "Page",

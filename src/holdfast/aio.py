@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -30,11 +31,13 @@ from holdfast.codec import LARGE, is_large
 from holdfast.errors import Deleted
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
+from holdfast.leases import Lease
 from holdfast.model import AnyPayload, Event, Large, Message, to_micros
 from holdfast.pages import Page
 from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
 from holdfast.receipts import Receipt
+from holdfast.recovery import Recovery, look_over, pause_of
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Session
 from holdfast.store import Store, default_url
 from holdfast.watch import Change, Watcher
@@ -235,6 +238,27 @@ class AsyncStore:
                 for change in await self.run(watcher.changes):
                     yield change
                 await wait()
+
+    async def running(self) -> list[Lease]:
+        """See `Store.running`."""
+        return await self.run(self._store.running)
+
+    async def stuck(self, *, older_than: float | None = None, wait: float = 0) -> list[Lease]:
+        """See `Store.stuck`. No thread waits."""
+        until = time.monotonic() + wait
+        while True:
+            found, soonest = await self.run(look_over, self._store, older_than)
+            if (pause := pause_of(soonest, until)) is None:
+                return found
+            await asyncio.sleep(pause)
+
+    async def recover(
+        self, *sessions: str, older_than: float | None = None, wait: float = 0, dry_run: bool = False
+    ) -> list[Recovery]:
+        """See `Store.recover`. No thread waits."""
+        if wait > 0:
+            await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
+        return await self.run(self._store.recover, *sessions, older_than=older_than, dry_run=dry_run)
 
     async def check(self, *, session: str | None = None) -> CheckReport:
         """See `Store.check`."""

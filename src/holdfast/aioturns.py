@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from holdfast.aio import AsyncSession, AsyncStore, woken
 from holdfast.errors import HoldfastError, LeaseHeld
 from holdfast.leases import Lease
+from holdfast.recovery import Recovery
 from holdfast.steps import OpenStep
 from holdfast.turns import Turn
 
@@ -75,6 +76,10 @@ class AsyncTurn(AsyncSession):
     def pause(self, reason: str | None = None) -> None:
         """See `Turn.pause`."""
         self._turn.pause(reason)
+
+    async def resume(self) -> Recovery:
+        """See `Turn.resume`."""
+        return await self._store.run(self._turn.resume)
 
     def step(self, name: str, arguments: Any = None, *, call_id: str | None = None) -> AsyncStep:
         """See `Turn.step`: `async with turn.step(…) as step:`."""

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from holdfast import forks
+from holdfast import forks, recovery
 from holdfast.errors import HoldfastError, Invalid, LeaseHeld
 from holdfast.info import new_id
 from holdfast.leases import NO_LEASE, Beat, Lease, Sightings, beat_tag, held, lease_tags, mark_of
 from holdfast.places import Place
 from holdfast.plan import Commit, Entry, Head, Ref, check_text
+from holdfast.recovery import Recovery
 from holdfast.redact import told
 from holdfast.refusals import refusal
 from holdfast.session import POLL, Session
@@ -152,6 +153,17 @@ class Turn(Session):
             if error is None:
                 raise
             error.add_note(f"the turn's end was not recorded: {failed}")
+
+    def resume(self) -> Recovery:
+        """Where to go on: answers the tool calls that the turn before this one left open, and says what is known.
+
+        As `Store.recover` does, for the turn that took over or that follows a failed one: call it before the model.
+        """
+        last = self.info().last
+        plan = recovery.left_open(self, self.took_over.turn if self.took_over else None)
+        if plan.answers:
+            self.append(*plan.answers, expect=last)
+        return msgspec.structs.replace(plan, why="a new turn goes on", lease=self.took_over, applied=True)
 
     def step(self, name: str, arguments: Any = None, *, call_id: str | None = None) -> OpenStep:
         """The execution of a tool or program: use it as a context manager, which stores a `step` event at its end.
