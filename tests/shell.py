@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -60,6 +61,21 @@ class Shell:
             check=False,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def on_a_terminal(self, *args: str, talk: bool = False, **env: str) -> str:
+        """What a command that must succeed writes to a terminal: its data, or its talk and not its data."""
+        ours, theirs = os.openpty()
+        streams = {"stdout": subprocess.DEVNULL if talk else theirs, "stderr": theirs if talk else subprocess.DEVNULL}
+        terminal = {**self.env, "TERM": "xterm", "PAGER": "cat", **env}
+        running = subprocess.Popen([*COMMAND, *args], cwd=self.place, env=terminal, stdin=theirs, **streams)
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 65536):
+                written += data
+        assert running.wait(20) == 0
+        os.close(ours)
+        return written.decode().replace("\r\n", "\n")
 
     def ok(self, *args: str, stdin: str | bytes = b"") -> Done:
         """Run a command that must succeed."""

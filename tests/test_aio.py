@@ -15,6 +15,7 @@ import holdfast
 from holdfast import (
     AsyncSession,
     AsyncStore,
+    AsyncTurn,
     Deleted,
     Denied,
     Exists,
@@ -24,6 +25,7 @@ from holdfast import (
     Session,
     Stale,
     Store,
+    Turn,
     assistant,
     note,
     user,
@@ -52,8 +54,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"before_last", "head", "peek", "prepare", "receipt", "decode", "prepare_update", "asks_first"}
+INSIDE = {"before_last", "head", "peek", "prepare", "receipt", "decode", "asks_first"} | {
+    "take",
+    "take_or_pause",
+    "end",
+}
 """Public to the package, so that both sessions share one meaning; no part of what users call."""
+
+ENTERED = {"turn", "step", "complete", "pause"}
+"""Called without `await`: what they do is done when a block is entered or left."""
 
 
 def public(cls: type) -> set[str]:
@@ -65,16 +74,19 @@ def called_like(method: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in parameters]
 
 
-@pytest.mark.parametrize(("sync", "mirror"), [(Store, AsyncStore), (Session, AsyncSession)])
+MIRRORS = [(Store, AsyncStore), (Session, AsyncSession), (Turn, AsyncTurn)]
+
+
+@pytest.mark.parametrize(("sync", "mirror"), MIRRORS)
 def test_both_have_the_same_methods(sync: type, mirror: type) -> None:
-    assert public(sync) - INSIDE == public(mirror) - {"open", "run", "sync", "url"}
+    assert public(sync) - INSIDE == public(mirror) - {"open", "run", "sync", "url", "token", "took_over"}
 
 
 @pytest.mark.parametrize(
     ("sync", "mirror", "name"),
     [
         (sync, mirror, name)
-        for sync, mirror in ((Store, AsyncStore), (Session, AsyncSession))
+        for sync, mirror in MIRRORS
         for name in sorted(public(mirror) & public(sync))
         if inspect.isfunction(vars(mirror)[name])
     ],
@@ -82,7 +94,7 @@ def test_both_have_the_same_methods(sync: type, mirror: type) -> None:
 def test_both_are_called_alike(sync: type, mirror: type, name: str) -> None:
     here, there = getattr(sync, name), getattr(mirror, name)
     assert called_like(there) == called_like(here)
-    assert inspect.iscoroutinefunction(there) or inspect.isasyncgenfunction(there)
+    assert name in ENTERED or inspect.iscoroutinefunction(there) or inspect.isasyncgenfunction(there)
     iterates = inspect.signature(here).return_annotation.startswith("Iterator[")
     assert inspect.isasyncgenfunction(there) == iterates
     assert there.__doc__, f"{name} has no docstring"
@@ -183,6 +195,23 @@ def test_sixty_four_tasks_lose_nothing(url: str) -> None:
         assert (await shared.info()).counts.messages == 320
         for number in range(64):
             assert (await (await store.session(f"own-{number}")).info()).last == 5
+
+    run(url, use)
+
+
+def test_two_hundred_tasks_get_one_new_session_and_lose_nothing(url: str) -> None:
+    async def use(store: AsyncStore) -> None:
+        async def call(number: int) -> int:
+            session = await store.session("shared", user="ann", title=f"by {number}")
+            return (await session.append(user(f"m{number}"))).first
+
+        told = await asyncio.gather(*map(call, range(200)))
+        assert sorted(told) == list(range(1, 201))
+        session = await store.session("shared", user="ann")
+        messages = [m.text for m in await session.messages()]
+        assert [messages[seq - 1] for seq in told] == [f"m{number}" for number in range(200)]
+        assert (await session.info()).counts.messages == 200
+        assert len(await store.sessions()) == 1
 
     run(url, use)
 

@@ -16,6 +16,8 @@ import pytest
 
 import holdfast
 from holdfast import assistant, tool_call, tool_result, user
+from holdfast.cli.app import LAZY
+from holdfast.cli.sessions import session
 from shell import COMMAND, Shell
 
 
@@ -45,8 +47,13 @@ def test_version_needs_neither_click_nor_the_store(shell: Shell) -> None:
 
 
 def test_help_begins_with_examples(shell: Shell) -> None:
-    for args in ([], ["session"], ["session", "list"], ["append"], ["search"]):
-        assert shell.ok(*args, "--help").out.startswith("Examples:\n  holdfast ")
+    commands = [[], *([name] for name in LAZY), *(["session", name] for name in session.commands)]
+    assert len(commands) > 20
+    for args in commands:
+        named = " ".join(["holdfast", *args])
+        head, example, *_ = shell.ok(*args, "--help").out.splitlines()
+        assert head == "Examples:", named
+        assert named in example, named  # `completion` has an example in which it is not the first word
 
 
 def test_a_session_is_made_filled_shown_and_deleted(shell: Shell) -> None:
@@ -273,32 +280,13 @@ def test_control_characters_of_stored_text_never_reach_the_terminal(shell: Shell
             assert "\x1b[2J" not in out
 
 
-def on_a_terminal(shell: Shell, *args: str, **env: str) -> str:
-    """What a command writes when stdout is a terminal."""
-    ours, theirs = os.openpty()
-    running = subprocess.Popen(
-        [*COMMAND, *args], cwd=shell.place, env={**shell.env, "TERM": "xterm", "PAGER": "cat", **env},
-        stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(theirs)
-    written = b""
-    try:
-        while data := os.read(ours, 65536):
-            written += data
-    except OSError:  # the other end is closed
-        pass
-    assert running.wait(20) == 0
-    os.close(ours)
-    return written.decode().replace("\r\n", "\n")
-
-
 def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
     plain = order.ok("search", "shipped").out
     assert "\x1b" not in plain
-    assert "\x1b[" in on_a_terminal(order, "search", "shipped")
-    assert on_a_terminal(order, "search", "shipped", NO_COLOR="1") == plain
-    assert "\x1b" not in on_a_terminal(order, "--no-color", "session", "list")
-    assert "order-7" in on_a_terminal(order, "session", "show", "order")
+    assert "\x1b[" in order.on_a_terminal("search", "shipped")
+    assert order.on_a_terminal("search", "shipped", NO_COLOR="1") == plain
+    assert "\x1b" not in order.on_a_terminal("--no-color", "session", "list")
+    assert "order-7" in order.on_a_terminal("session", "show", "order")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_the_keys_are_those_that_are_documented(shell: Shell, what: str) -> None
 
 def test_every_shape_of_the_table_is_pinned() -> None:
     rows = [row for row in re.findall(r"^\| (.*?) \|", SHAPES_TABLE, re.MULTILINE)[1:] if not row.startswith("-")]
-    unpinned = [row for row in rows if not any(row.startswith(what) for what in SHAPES)]
+    pinned = [*SHAPES, "lease (", "`session state`", "recovery ("]
+    unpinned = [row for row in rows if not any(row.startswith(what) for what in pinned)]
     assert unpinned == ["an error, on stderr"]
 
 
@@ -76,6 +77,23 @@ def test_lists_have_items_and_a_cursor_and_what_is_documented(shell: Shell) -> N
     assert set(shell.ok("session", "show", "s", "--json").json) == {"items", "cursor", "session"}
     assert set(shell.ok("import", "bundle.jsonl", "--json").json) == {"items", "cursor", "events", "failed"}
     assert set(shell.ok("copy", shell.url, "sqlite:o.db", "--json").json) == {"items", "cursor"}
+
+
+def test_runs_have_the_shapes_that_are_documented(shell: Shell) -> None:
+    assert set(shell.ok("session", "state", "s", "running", "--turn", "A", "--json").json) == documented(
+        "`session state`"
+    )
+    found = shell.ok("stuck", "--older-than", "0", "--json").json["items"]
+    assert [(set(lease), lease["turn"]) for lease in found] == [(documented("lease ("), "A")]
+    held = shell("session", "recover", "s", "--json")
+    assert (held.code, held.json["items"][0]["applied"]) == (8, False)
+    assert shell("session", "state", "s", "idle", "--json").code == 4
+    (planned,) = shell.ok("session", "recover", "--older-than", "0", "--dry-run", "--json").json["items"]
+    assert (set(planned), planned["applied"]) == (documented("recovery ("), False)
+    (done,) = shell.ok("session", "recover", "s", "--older-than", "0", "--json").json["items"]
+    assert (done["applied"], done["lease"]["turn"]) == (True, "A")
+    assert shell.ok("session", "state", "s", "--json").json == {"session": "s", "state": "error", "lease": None}
+    assert shell.ok("stuck", "--json").json["items"] == []
 
 
 def test_streams_are_one_object_a_line(shell: Shell) -> None:
@@ -93,7 +111,7 @@ def test_an_error_is_json_with_a_type_and_a_message(shell: Shell) -> None:
 
 def test_every_command_is_documented() -> None:
     commands = [name for name in LAZY if name != "session"]
-    commands += [f"session {name}" for name in ("list", "show", "new", "rename", "label", "delete")]
+    commands += [f"session {name}" for name in ("list", "show", "new", "rename", "label", "state", "recover", "delete")]
     assert [name for name in commands if not re.search(rf"^\| `{name}\b", DOCS, re.MULTILINE)] == []
 
 

@@ -295,6 +295,15 @@ CLAUDE = (
 )
 
 
+@pytest.mark.parametrize("form", ["jsonl", "md", "html"])
+def test_a_dash_writes_to_stdout(order: Shell, form: str) -> None:
+    plain = order.ok("export", "-f", form, "order-7")
+    dashed = order.ok("export", "-f", form, "-o", "-", "order-7")
+    assert (dashed.out, dashed.err) == (plain.out, "")
+    assert "Where is order 7?" in dashed.out
+    assert not (order.place / "-").exists()
+
+
 def test_import_finds_transcripts_takes_them_once_and_names_what_it_can_not_take(shell: Shell) -> None:
     nothing = shell.ok("import")
     assert "no transcripts" in nothing.err

@@ -19,6 +19,14 @@ class TestFiles(BackendContract):
     def make(self, place: Path, text_of: TextOf) -> Backend:
         return open_backend(f"file://{place}/store", text_of)
 
+    def tear(self, place: Path) -> None:
+        for log in (place / "store").glob("logs/**/*.jsonl"):
+            with log.open("ab") as file:
+                file.write(b'{"v":1,"append":[{"torn')
+
+    def derived(self, place: Path) -> list[Path]:
+        return list((place / "store").glob("index.db*"))
+
 
 class TestSQLite(BackendContract):
     def make(self, place: Path, text_of: TextOf) -> Backend:

@@ -6,6 +6,7 @@ that is what tests/test_power_loss.py is for.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import selectors
@@ -64,7 +65,7 @@ def hear(judge: Judge, lines: list[bytes]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_killed_writer_loses_nothing_acknowledged(backend: str, mode: str, tmp_path: Path, long: bool) -> None:
-    rounds = (LONG if long else ROUNDS) // len(MODES)
+    rounds = math.ceil((LONG if long else ROUNDS) / len(MODES))
     rnd = random.Random(f"{backend} {mode}")
     judge, place, acknowledged = Judge(0), tmp_path, 0
     for number in range(rounds):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +100,28 @@ def test_a_search_on_a_full_disk_finds_or_says_why_not(backend: str, disk: str, 
         small.free()
         assert len(store.search("early", session="first")) == 1
         assert len(store.search("step", limit=1000)) == events_of_steps(store)
+
+
+@contextlib.contextmanager
+def nearly_full(place: Path) -> Iterator[Path]:
+    """A folder with less space than a store needs to open: on a real small disk where one may be mounted."""
+    if "tmpfs" in DISKS:
+        with DISKS["tmpfs"](place) as small:
+            small.fill()
+            yield small.place
+    else:  # no user but root can make a disk full for this test alone, so the system's answer is made up
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=50, f_frsize=4096))
+            yield place
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_store_is_not_opened_on_a_disk_that_is_nearly_full(backend: str, tmp_path: Path) -> None:
+    """SQLite maps memory that lies on the disk: without room there the process would die of SIGBUS."""
+    with nearly_full(tmp_path) as place:
+        with pytest.raises(Unavailable, match=r"less than 4 MiB are free.*make room"):
+            holdfast.open(url_of(backend, place))
+        assert not list(place.rglob("*.db*"))
 
 
 def events_of_steps(store: Store) -> int:

@@ -11,8 +11,23 @@ import pytest
 from hypothesis import given, strategies as st
 
 import holdfast
-from holdfast import Edit, Invalid, NotFound, Session, Store, assistant, note, step, tool_call, tool_result, usage, user
+from holdfast import (
+    Edit,
+    Invalid,
+    LeaseLost,
+    NotFound,
+    Session,
+    Store,
+    assistant,
+    note,
+    step,
+    tool_call,
+    tool_result,
+    usage,
+    user,
+)
 from holdfast.copies import copy_session
+from holdfast.info import session_ref
 from holdfast.plan import Commit, Entry
 
 
@@ -224,6 +239,23 @@ def test_a_change_of_history_is_copied(store: Store) -> None:
         twin.undo()
         assert texts(twin) == list("abcde")
         sound(target)
+
+
+def test_a_turn_that_was_lost_changes_no_history(store: Store) -> None:
+    session = store.create("s")
+    turn = session.turn().take()
+    turn.append(user("one"), user("two"), user("three"))
+    assert turn.rewind(to=turn.last - 2) is not None
+    assert turn.undo() is not None
+    assert turn.remove_last() is not None
+    before = store.head("s").last
+    store.backend.commit([Commit(ref=session_ref("s"), tags={"turn": "another"})])
+    for change in (turn.remove_last, turn.clear, lambda: turn.rewind(to=0), turn.undo, turn.delete):
+        with pytest.raises(LeaseLost):
+            change()
+    assert texts(session) == ["one", "two"]
+    assert session.info().last == before
+    sound(store)
 
 
 def test_an_edit_that_someone_appends_changes_nothing(store: Store) -> None:

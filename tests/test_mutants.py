@@ -5,7 +5,6 @@ A mutant that survives names a promise which nothing checks.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,11 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-import holdfast
-from holdfast import user
+import test_contract
 from holdfast.backend import Backend, TextOf
-from holdfast.backends.filelogs import LogBodies
 from holdfast.testing import BackendContract, BackendMachine, failures
 from mutants import Mutant, finding, keeping, mutants_of, writing
+from mutants.engines import ENGINES, Break
 
 MUTANTS = [kind for family in (writing, keeping, finding) for kind in mutants_of(family)]
 
@@ -76,33 +74,16 @@ def test_the_machine_catches_what_is_broken(kind: type[Mutant]) -> None:
         run_machine(kind)
 
 
-# --- Torn lines: only a store of log files has them ---
+# --- The engines themselves ---
 
 
-def tear_a_line(place: Path) -> None:
-    """A crash in the middle of a write; what came before and comes after must be whole, also for whoever reads logs."""
-    url = f"file://{place}/store?durability=process"
-    with holdfast.open(url) as store:
-        store.create("s").append(user("one"), user("two"))
-    (log,) = (place / "store").glob("logs/**/*.jsonl")
-    with log.open("ab") as file:
-        file.write(b'{"v":1,"append":[{"torn')
-    with holdfast.open(url) as store:
-        assert store.session("s").append(user("three")).first == 3
-    for line in log.read_bytes().splitlines():
-        json.loads(line)
-    for index in (place / "store").glob("index.db*"):
-        index.unlink()  # it can be rebuilt from the logs
-    with holdfast.open(url) as store:
-        assert [m.text for m in store.session("s").messages()] == ["one", "two", "three"]
-        assert store.check().ok
-
-
-def test_a_torn_line_is_set_aside(tmp_path: Path) -> None:
-    tear_a_line(tmp_path)
-
-
-def test_a_glued_line_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LogBodies, "meet", lambda self, db, ref: False)
-    with pytest.raises(json.JSONDecodeError):
-        tear_a_line(tmp_path)
+@pytest.mark.parametrize(("broken", "engine", "example"), ENGINES, ids=lambda value: getattr(value, "__name__", value))
+def test_the_examples_catch_an_engine_that_is_broken(
+    broken: Break, engine: str, example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not broken passes in tests/test_contract.py."""
+    monkeypatch.setattr("holdfast.testing.subject.PATIENCE", 0.5)
+    broken(monkeypatch)
+    caught = next(failures({"sqlite": test_contract.TestSQLite, "files": test_contract.TestFiles}[engine]), None)
+    assert caught is not None, f"{engine} passes every example of the contract though it {broken.__name__}"
+    assert caught[0] == example, caught  # by what it is about, not because the fault broke all and everything

@@ -13,12 +13,14 @@ import pytest
 import holdfast
 from faults import BACKENDS, output, start, url_of
 from faults.history import Call, wrong
-from faults.member import SESSIONS
+from faults.member import FIELDS, SESSIONS, THREADS
 from faults.work import text_of
 from holdfast import Store
 
 CALLS, LONG = 400, 5_000
 """Calls of each process."""
+UPDATES = 10
+"""Rounds of each thread that updates."""
 
 
 def history(url: str, processes: int, count: int, mode: str) -> list[Call]:
@@ -83,6 +85,25 @@ def test_two_hundred_callers_of_four_processes_get_one_new_session(backend: str,
         found = logs(store)
         assert list(found) == ["everybody's"]
         assert wrong(calls, found) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_updates_of_four_processes_all_hold_beside_appends(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path)
+    calls = history(url, len(FIELDS), UPDATES * THREADS, "updates")
+    members = {call.values[0].split()[0] for call in calls}
+    assert len(members) == len(FIELDS) * THREADS
+    every = [(who, n) for who in members for n in range(1, UPDATES + 1)]
+    with holdfast.open(url) as store:
+        assert store.check().findings == ()
+        assert wrong(calls, logs(store)) == []
+        info = store.session("updated").info()
+    assert info.metadata == {f"{who} {n}": n for who, n in every}
+    assert info.config == dict.fromkeys(members, UPDATES)
+    assert set(info.labels) == {f"{who}/{n}" for who, n in every}
+    assert info.counts.messages == len(every)
+    for number, field in enumerate(FIELDS):  # the last word of one of the threads that said it
+        assert getattr(info, field) in {f"{who} {UPDATES}" for who in members if who[1] == str(number)}, field
 
 
 @pytest.mark.parametrize("how", ["fork", "pool", "busy", "left", "two"])

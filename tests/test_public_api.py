@@ -13,16 +13,16 @@ import pytest
 import holdfast
 
 NAMES = """
-AsyncSession AsyncStore aopen
+AsyncSession AsyncStore AsyncTurn aopen
 Branch CheckReport Finding
-Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly Stale TooLarge
-Unavailable Uncertain
+Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound ReadOnly
+Stale TooLarge Unavailable Uncertain
 Counts SessionInfo
 Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source State Step
 Summary Tasks Text ToolCall ToolResult Uri Usage
 assistant custom message note reasoning step system text tool_call tool_result usage usd user
 Receipt Session
-Change Page SearchHit Store open
+Change Finished Lease Page Recovery SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sqlite3
+import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -76,6 +79,72 @@ def test_a_store_that_is_closed_beside_a_stopped_writer_keeps_its_log(tmp_path: 
     with holdfast.open(url) as store:
         assert [event.payload for event in store.session("s").events()] == [note("hello")]
     assert not os.path.exists(f"{path}-wal")
+
+
+def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, holdfast; os.umask(0); store = holdfast.open('sqlite://' + sys.argv[1] + '/in/store.db')\n"
+        "store.session('a').append(holdfast.user('x' * 100_000)); store.search('x')\n"
+        "for folder, folders, files in os.walk(sys.argv[1]):\n"
+        "    for name in folders + files: print(oct(os.lstat(folder + '/' + name).st_mode), name)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    modes = {name: int(mode, 8) for mode, name in (line.split() for line in told.splitlines())}
+    assert {"in", "store.db", "store.db-wal", "store.db-shm", "store.db-lock", "store.db-blobs"} <= set(modes)
+    assert len(modes) > 6  # and the large value with its folder
+    for name, mode in modes.items():
+        assert stat.S_IMODE(mode) == (0o700 if stat.S_ISDIR(mode) else 0o600), name
+
+
+WRITES = """
+import os, select, sys, holdfast
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with holdfast.open(sys.argv[1]) as store:
+        for _ in range(50):
+            store.session("s").append(holdfast.note(os.urandom(30_000).hex()))
+"""
+READS = """
+import select, sys, holdfast
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with holdfast.open(sys.argv[1]) as store:
+        assert [len(list(store.session(info.id).events(last=5))) for info in store.sessions()] == [5]
+"""
+HOLDS, HELD = 8, 0.25
+"""How often the lock is held, and for how many seconds: longer than one who closes waits for it."""
+
+if sys.platform == "linux":  # elsewhere SQLite's own locks must do
+
+    def test_a_checkpoint_happens_only_under_the_lock_of_the_writers(tmp_path: Path) -> None:
+        path = tmp_path / "store.db"
+        url = f"sqlite://{path}?durability=process"
+        with holdfast.open(url) as store:
+            store.session("s").append(*map(note, "abcde"))
+        others = [
+            subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE)
+            for code in (WRITES, WRITES, READS)
+        ]
+        try:
+            for _ in range(HOLDS):
+                with a_stopped_writer(path):
+                    before, until = content_of(path), time.monotonic() + HELD
+                    while time.monotonic() < until:
+                        assert content_of(path) == before
+                began = time.monotonic()
+                while content_of(path) == before:  # there are checkpoints at other times
+                    assert time.monotonic() - began < 60
+        finally:
+            for other in others:
+                other.communicate(timeout=60)
+        assert [other.returncode for other in others] == [0, 0, 0]
+        with holdfast.open(url) as store:
+            assert store.check().ok
+
+
+def content_of(path: Path) -> bytes:
+    """What the file itself holds, which a checkpoint changes. This process has no lock on it to lose."""
+    return hashlib.blake2b(path.read_bytes()).digest()
 
 
 def test_a_file_that_has_two_names_has_one_lock_and_one_place_for_large_values(tmp_path: Path) -> None:

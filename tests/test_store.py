@@ -46,14 +46,13 @@ def ids(page: holdfast.store.Page[Any]) -> list[str]:
 
 
 def test_two_hundred_callers_get_one_session_and_lose_nothing(store: Store) -> None:
-    barrier = threading.Barrier(20)
+    barrier = threading.Barrier(200)
 
     def call(number: int) -> int:
-        if number < 20:
-            barrier.wait()
+        barrier.wait()  # all of them at once
         return store.session("shared", user="ann", title=f"by {number}").append(user(f"m{number}")).first
 
-    with ThreadPoolExecutor(20) as pool:
+    with ThreadPoolExecutor(200) as pool:
         seqs = list(pool.map(call, range(200)))
     assert sorted(seqs) == list(range(1, 201))
     session = store.session("shared", user="ann")
@@ -270,6 +269,32 @@ def test_hits_have_snippets_with_highlights(store: Store) -> None:
     assert [hit.snippet[a:b] for a, b in hit.highlights] == ["Needle"]
     assert {(h.session, h.seq) for h in store.search("needle*")} == {("s", 1), ("s", 2), ("t", 1)}
     assert [h.session for h in store.search("needle", session="t")] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, "s0 s1 s2 s3"),
+        ({"session": "s1"}, "s1"),
+        ({"session": "S1"}, ""),
+        ({"user": "ann"}, "s0 s2"),
+        ({"user": "nobody"}, ""),
+        ({"state": "running"}, "s1"),
+        ({"state": "idle"}, "s0 s3"),
+        ({"label": "x"}, "s0 s1"),
+        ({"label": "X"}, ""),
+        ({"agent": "coder"}, "s0"),
+        ({"model": "model-1"}, "s1 s3"),
+        ({"project": "web"}, "s1"),
+        ({"user": "ann", "label": "x", "agent": "coder"}, "s0"),
+        ({"session": "s1", "user": "ann"}, ""),
+    ],
+)
+def test_a_search_is_filtered(listed: Store, filters: dict[str, Any], expected: str) -> None:
+    for number in range(4):
+        listed.session(f"s{number}").append(user("the same words"))
+    for newest in (False, True):
+        assert sorted(h.session for h in listed.search("words", newest=newest, **filters)) == expected.split()
 
 
 def test_search_pages_have_no_gaps_and_no_doubles(store: Store) -> None:

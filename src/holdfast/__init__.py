@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.branching import Branch as Branch
     from holdfast.check import (
         CheckReport as CheckReport,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         HoldfastError as HoldfastError,
         Invalid as Invalid,
         KeyReused as KeyReused,
+        LeaseHeld as LeaseHeld,
         LeaseLost as LeaseLost,
         NotFound as NotFound,
         ReadOnly as ReadOnly,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         Counts as Counts,
         SessionInfo as SessionInfo,
     )
+    from holdfast.leases import Lease as Lease
     from holdfast.model import (
         Artifact as Artifact,
         Blob as Blob,
@@ -89,30 +92,39 @@ if TYPE_CHECKING:
     )
     from holdfast.pages import Page as Page
     from holdfast.receipts import Receipt as Receipt
+    from holdfast.recovery import (
+        Finished as Finished,
+        Recovery as Recovery,
+    )
     from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
         open as open,
     )
+    from holdfast.turns import Turn as Turn
     from holdfast.watch import Change as Change
 
 __version__ = "0.2.0"
 
 _HOME = {
     "aio": "AsyncSession AsyncStore aopen",
+    "aioturns": "AsyncTurn",
     "branching": "Branch",
     "check": "CheckReport Finding",
-    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseLost NotFound ReadOnly "
-    "Stale TooLarge Unavailable Uncertain",
+    "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
+    "ReadOnly Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
     "receipts": "Receipt",
+    "recovery": "Finished Recovery",
     "session": "Session",
+    "leases": "Lease",
     "pages": "Page",
     "hits": "SearchHit",
     "store": "Store open",
+    "turns": "Turn",
     "watch": "Change",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

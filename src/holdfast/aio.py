@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -23,22 +24,26 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from holdfast.branching import Branch
 from holdfast.check import CheckReport
-from holdfast.codec import LARGE, is_large
 from holdfast.errors import Deleted
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
-from holdfast.model import AnyPayload, Edit, Event, Large, Message, to_micros
+from holdfast.leases import Lease
+from holdfast.model import Edit, Event, Message, to_micros
 from holdfast.pages import Page
-from holdfast.parts import AnyPart, Text
 from holdfast.plan import Refused
 from holdfast.receipts import Receipt
+from holdfast.recovery import Recovery, look_over, pause_of
 from holdfast.session import PAGE, POLL, Appendable, OnDamage, Session
 from holdfast.store import Store, default_url
 from holdfast.watch import Change, Watcher
+from holdfast.weights import may_write_blobs
+
+if TYPE_CHECKING:
+    from holdfast.aioturns import AsyncTurn
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -232,11 +237,32 @@ class AsyncStore:
     ) -> AsyncIterator[Change]:
         """See `Store.watch`. No thread waits: a change wakes the event loop."""
         watcher = await self.run(Watcher, self._store.backend, now() if since is None else to_micros(since))
-        async with _woken(self._store) as wait:
+        async with woken(self._store) as wait:
             while stop is None or not stop.is_set():
                 for change in await self.run(watcher.changes):
                     yield change
                 await wait()
+
+    async def running(self) -> list[Lease]:
+        """See `Store.running`."""
+        return await self.run(self._store.running)
+
+    async def stuck(self, *, older_than: float | None = None, wait: float = 0) -> list[Lease]:
+        """See `Store.stuck`. No thread waits."""
+        until = time.monotonic() + wait
+        while True:
+            found, soonest = await self.run(look_over, self._store, older_than)
+            if (pause := pause_of(soonest, until)) is None:
+                return found
+            await asyncio.sleep(pause)
+
+    async def recover(
+        self, *sessions: str, older_than: float | None = None, wait: float = 0, dry_run: bool = False
+    ) -> list[Recovery]:
+        """See `Store.recover`. No thread waits."""
+        if wait > 0:
+            await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
+        return await self.run(self._store.recover, *sessions, older_than=older_than, dry_run=dry_run)
 
     async def check(self, *, session: str | None = None) -> CheckReport:
         """See `Store.check`."""
@@ -271,7 +297,7 @@ class AsyncSession:
     async def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
         """See `Session.append`. What is appended in one turn of the event loop shares one transaction."""
         session = self._session
-        if _may_write_blobs(events) or session.asks_first(events, key):
+        if may_write_blobs(events) or session.asks_first(events, key):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
         result = await self._store.sync.batcher.enqueue(commit, asyncio.get_running_loop())
@@ -308,7 +334,7 @@ class AsyncSession:
     ) -> AsyncIterator[Event]:
         """See `Session.tail`. No thread waits: a change wakes the event loop."""
         position = await self._store.run(self._session.before_last, last) if after is None else after
-        async with _woken(self._store.sync) as wait:
+        async with woken(self._store.sync) as wait:
             while True:
                 new = self._session.events(after=position, damaged="keep")
                 try:
@@ -353,6 +379,18 @@ class AsyncSession:
         """See `Session.fork`."""
         return AsyncSession(self._store, await self._store.run(self._session.fork, at, name=name, id=id))
 
+    def turn(
+        self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0
+    ) -> AsyncTurn:
+        """See `Session.turn`: `async with session.turn() as turn:`. No thread waits for a turn that is held."""
+        from holdfast.aioturns import AsyncTurn  # it is an AsyncSession, so this module comes first
+
+        return AsyncTurn(self._store, self._session.turn(ttl=ttl, owner=owner, reason=reason, wait=wait))
+
+    async def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
+        """See `Session.set_state`."""
+        return await self._store.run(self._session.set_state, state, reason=reason, turn=turn)
+
     async def delete(self) -> None:
         """See `Session.delete`."""
         await self._store.run(self._session.delete)
@@ -362,46 +400,8 @@ def _page(found: Iterator[Event]) -> list[Event]:
     return list(islice(found, PAGE))
 
 
-def _may_write_blobs(events: Sequence[Appendable]) -> bool:
-    """Whether storing the events may write blobs, which must not be done on the event loop."""
-    for event in events:
-        payload = event.payload if isinstance(event, Event) else event
-        if type(payload) is Message and payload.source is None:
-            if any(not _is_short(part) and _may_be_large(part) for part in payload.parts):
-                return True
-        elif payload.source is not None or _may_be_large(payload):
-            return True
-        if isinstance(event, Event) and event.raw:
-            return True
-    return False
-
-
-def _is_short(part: AnyPart) -> bool:
-    """Whether a part is a text that surely stays in its event: as most are, it is looked at first."""
-    return type(part) is Text and isinstance(part.content, str) and len(part.content) * 4 <= LARGE
-
-
-def _may_be_large(owner: AnyPayload | AnyPart) -> bool:
-    for field in owner.LARGE_FIELDS:
-        value = getattr(owner, field)
-        if isinstance(value, str):
-            if is_large(value):
-                return True
-        elif isinstance(value, Large) or (isinstance(value, dict | list) and not _is_small(cast("Any", value))):
-            return True
-    return False
-
-
-def _is_small(value: Any) -> bool:
-    """Whether a JSON value surely stays small; how long it gets is only known once it is encoded."""
-    try:
-        return len(repr(value)) * 2 <= LARGE
-    except RecursionError:
-        return False
-
-
 @contextlib.asynccontextmanager
-async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
+async def woken(store: Store) -> AsyncGenerator[Callable[..., Any]]:
     """Waiting for the next commit, without a thread: the backend's wake reaches the event loop."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
@@ -410,9 +410,9 @@ async def _woken(store: Store) -> AsyncGenerator[Callable[[], Any]]:
         with contextlib.suppress(RuntimeError):  # the loop was closed: whoever commits must not fail for that
             loop.call_soon_threadsafe(event.set)
 
-    async def wait() -> None:
+    async def wait(seconds: float = POLL) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), POLL)
+            await asyncio.wait_for(event.wait(), seconds)
         event.clear()
 
     stop = store.backend.listen(wake)

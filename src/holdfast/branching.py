@@ -192,8 +192,8 @@ def children(store: Store, id: str) -> Iterator[tuple[Head | None, str]]:
         after = (heads[-1].at, heads[-1].ref.id)
 
 
-def delete(store: Store, id: str) -> None:
-    """See `Store.delete`."""
+def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None) -> None:
+    """See `Store.delete`; only if the head carries the tags of `fence`."""
     check_id(id, "session id")
     for _ in range(TRIES):
         try:
@@ -204,14 +204,18 @@ def delete(store: Store, id: str) -> None:
         if head is not None:
             for child in pins(head).values():
                 _take_id(store, child, head)
-        mark = {MARK: head.tags.get(MARK)} if head is not None and not head.dead else None
-        commit = Commit(ref=session_ref(id), at=now(), delete=True, if_tags=mark)
+        mark = {MARK: head.tags.get(MARK)} if head is not None and not head.dead else {}
+        commit = Commit(ref=session_ref(id), at=now(), delete=True, if_tags={**mark, **(fence or {})} or None)
         result = store.batcher.commit(commit)
         if isinstance(result, Head):
             return
-        if result.why != "tags":
+        if result.why != "tags" or _lost(result.head, fence):
             raise refusal(result, commit)
     raise Stale(f"session {id!r} was forked {TRIES} times during one delete; try again", session=id)
+
+
+def _lost(head: Head | None, fence: Mapping[str, str | None] | None) -> bool:
+    return head is not None and any(head.tags.get(name) != value for name, value in (fence or {}).items())
 
 
 def _check_unforked(store: Store, id: str) -> None:

@@ -6,6 +6,7 @@
     ├── Conflict               somebody else changed it first; nothing was written
     │   ├── Exists             it should not have been there yet
     │   ├── Stale              the stated position or revision is not the current one
+    │   ├── LeaseHeld          another turn holds the session
     │   ├── LeaseLost          the turn that wrote was taken over
     │   └── KeyReused          an idempotency key came back with other content
     ├── Invalid                the input can't be stored as it is
@@ -30,6 +31,7 @@ __all__ = [
     "HoldfastError",
     "Invalid",
     "KeyReused",
+    "LeaseHeld",
     "LeaseLost",
     "NotFound",
     "ReadOnly",
@@ -87,8 +89,12 @@ class Stale(Conflict):
     """The expected position or revision is not the current one."""
 
 
+class LeaseHeld(Conflict):
+    """Another turn holds the session; the error names the holder and when its lease expires."""
+
+
 class LeaseLost(Conflict):
-    """The writer's turn was taken over by another holder."""
+    """The writer's turn is over or was taken over by another holder."""
 
 
 class KeyReused(Conflict):

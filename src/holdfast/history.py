@@ -8,7 +8,7 @@ top the head's tag `edit` leads to; their ranges do not overlap. So an undo show
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast import codec
 from holdfast.ancestry import edit_at, newest_edit, own_ranges, segments, top_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from holdfast.session import Session
     from holdfast.store import Store
 
+Fence: TypeAlias = Mapping[str, str | None] | None
+"""Tags that the head must carry: a turn's token."""
 TRIES = 200
 """How often a change of history starts over when others append meanwhile."""
 
@@ -47,7 +49,7 @@ class Taken:
         self.position = max(self.position, upto)
 
 
-def remove_last(store: Store, session: Session) -> Event | None:
+def remove_last(store: Store, session: Session, fence: Fence) -> Event | None:
     """See `Session.remove_last`."""
     for _ in range(TRIES):
         head = store.head(session.id)
@@ -56,12 +58,12 @@ def remove_last(store: Store, session: Session) -> Event | None:
             return None
         taken = Taken(event.seq - 1)
         taken.add([event], event.seq)
-        if _committed(store, head, _removal(store, head, "remove_last", taken)):
+        if _committed(store, head, _removal(store, head, "remove_last", taken), fence):
             return event
     raise _restless(session.id)
 
 
-def rewind(store: Store, session: Session, to: int, action: str = "rewind") -> Edit | None:
+def rewind(store: Store, session: Session, fence: Fence, to: int, action: str = "rewind") -> Edit | None:
     """See `Session.rewind`."""
     if to < 0:
         raise Invalid(f"to is a seq, 0 or more, not {to}", to=to)
@@ -77,12 +79,12 @@ def rewind(store: Store, session: Session, to: int, action: str = "rewind") -> E
         if not taken.ranges:
             return None
         edit = _removal(store, head, action, taken)
-        if _committed(store, head, edit):
+        if _committed(store, head, edit, fence):
             return edit
     raise _restless(session.id)
 
 
-def undo(store: Store, session: Session) -> Edit | None:
+def undo(store: Store, session: Session, fence: Fence) -> Edit | None:
     """See `Session.undo`."""
     for _ in range(TRIES):
         head = store.head(session.id)
@@ -99,7 +101,7 @@ def undo(store: Store, session: Session) -> Edit | None:
             below=removal.below,
             undoes=top,
         )
-        if _committed(store, head, edit):
+        if _committed(store, head, edit, fence):
             return edit
     raise _restless(session.id)
 
@@ -114,12 +116,13 @@ def _negative(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: -count for name, count in counts.items()}
 
 
-def edit_commit(head: Head, edit: Edit, body: bytes, at: int) -> Commit:
+def edit_commit(head: Head, edit: Edit, body: bytes, at: int, fence: Fence) -> Commit:
     """The commit that makes an edit of a log as it stands."""
     return Commit(
         ref=head.ref,
         at=at,
         if_rev=head.rev,
+        if_tags=fence,
         append=[Entry("", at, body)],
         void=own_ranges(head, edit.ranges, hide=edit.action != "undo"),
         add=edit.counts or None,
@@ -127,9 +130,9 @@ def edit_commit(head: Head, edit: Edit, body: bytes, at: int) -> Commit:
     )
 
 
-def _committed(store: Store, head: Head, edit: Edit) -> bool:
+def _committed(store: Store, head: Head, edit: Edit, fence: Fence) -> bool:
     """Make an edit; False if the session was changed meanwhile."""
-    commit = edit_commit(head, edit, codec.encode(edit, store.large), now())
+    commit = edit_commit(head, edit, codec.encode(edit, store.large), now(), fence)
     result = store.batcher.commit(commit)
     if isinstance(result, Refused) and result.why != "rev":
         raise refusal(result, commit)

@@ -1,11 +1,11 @@
-"""Idempotency keys: the ids that the events of a batch with a key are known by."""
+"""Idempotency keys: one for a whole batch, from which each of its events gets an id."""
 
 from __future__ import annotations
 
 from holdfast.errors import Invalid
 
 
-def event_id(key: str | None, index: int) -> str:
+def key_at(key: str | None, index: int) -> str:
     """The id of the event at `index` in a batch with a key."""
     if not key:
         return ""
@@ -17,7 +17,7 @@ JOINT = "\u241f"
 
 
 def check_key(key: object) -> None:
-    """Refuse a key that is no text, or could be taken for the id of an event in a batch."""
+    """Refuse a key that can't be told from those of other places."""
     if key is None:
         return
     if not isinstance(key, str):

@@ -93,12 +93,16 @@ class Message(Payload, frozen=True, tag="message", gc=False):
 
 
 class Step(Payload, frozen=True, tag="step"):
-    """One execution of a tool or program, as it happened. `duration` is in microseconds."""
+    """One execution of a tool or program, as it happened. `duration` is in microseconds.
+
+    `summary` is how an output of more than 500 characters begins and ends, where its writer gave one.
+    """
 
     name: str
     call_id: str | None = None
     arguments: Any = None
     output: str | Large | None = None
+    summary: str | None = None
     duration: int | None = None
     is_error: bool = False
     error: str | None = None

@@ -1,4 +1,4 @@
-"""What an append answers, and whether one was made before."""
+"""What an append is answered with, the first time and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast import ancestry
 from holdfast.errors import KeyReused
-from holdfast.keys import event_id
+from holdfast.keys import key_at
 from holdfast.plan import Commit, Head
 
 if TYPE_CHECKING:
@@ -34,9 +34,13 @@ def ids_of(commit: Commit) -> list[str]:
 
 
 def repeated(store: Store, head: Head, commit: Commit, key: str | None) -> Receipt:
-    """An id of the batch is in the log: the same batch again, or a key used twice."""
+    """The receipt of a batch of which the log holds an id: the same batch again, or a key used twice.
+
+    Raises:
+        KeyReused: what is stored is not what was sent.
+    """
     ids = ids_of(commit)
-    beyond = [event_id(key, len(commit.append))] if key else []
+    beyond = [key_at(key, len(commit.append))] if key else []
     stored = ancestry.with_ids(store, head, [*ids, *beyond])
     if stored and len(ids) < len(commit.append):
         # Events without an id are told by where they stand: beside those of the batch that have one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from holdfast.errors import Conflict, Deleted, Exists, HoldfastError, Invalid, LeaseLost, NotFound, Stale, TooLarge
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Refused
@@ -16,6 +16,15 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         return NotFound(f"there is no session {id!r}; create it first", **facts)
     if refused.why == "deleted":
         return Deleted(f"session {id!r} was deleted; only creating it as a new session starts it over", **facts)
+    turn = (commit.if_tags or {}).get("turn")
+    if turn is not None and head is not None and head.tags.get("turn") != turn:
+        # Told before any other reason: whoever was overtaken must stop, whatever else it was wrong about.
+        return LeaseLost(
+            f"turn {turn!r} of session {id!r} is over or was taken over: {_not_as_expected(head, commit)}; "
+            "nothing of this write was stored, so stop, or begin a new turn",
+            **facts,
+            turn=head.tags.get("turn"),
+        )
     if refused.why == "last":
         return Stale(
             f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
@@ -26,9 +35,7 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
             return Exists(f"session {id!r} is there already; use that one, or another id", **facts)
         return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); look at it and repeat", **facts)
     if refused.why == "tags":
-        lost = "turn" in (commit.if_tags or {})
-        kind: Callable[..., HoldfastError] = LeaseLost if lost else Stale
-        return kind(f"session {id!r} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
+        return Stale(f"session {id!r} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
     if refused.why == "range":
         return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
     if refused.why == "full":

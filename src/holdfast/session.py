@@ -20,15 +20,17 @@ from holdfast.errors import (
     TooLarge,
 )
 from holdfast.info import SessionInfo, Tally, info_of, now
-from holdfast.keys import check_key, event_id
+from holdfast.keys import check_key, key_at
 from holdfast.model import AnyPayload, Damaged, Edit, Event, Message
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
 from holdfast.receipts import Receipt, ids_of, repeated
 from holdfast.refusals import refusal
+from holdfast.states import change
 from holdfast.updates import prepare_update
 
 if TYPE_CHECKING:
     from holdfast.store import Store
+    from holdfast.turns import Turn
 
 PAGE = 500
 """Events fetched at a time."""
@@ -44,9 +46,10 @@ OnDamage: TypeAlias = Literal["raise", "keep"]
 class Session:
     """One session of an open store. Cheap to hold; may be used from any thread."""
 
-    def __init__(self, store: Store, head: Head) -> None:
+    def __init__(self, store: Store, head: Head, fence: Mapping[str, str | None] | None = None) -> None:
         self._store = store
         self._head = head
+        self._fence = fence  # the tags that every write expects: a turn's token
         self.id = head.ref.id
 
     def __repr__(self) -> str:
@@ -103,7 +106,7 @@ class Session:
         entries: list[Entry] = []
         payloads: list[AnyPayload] = []
         for index, event in enumerate(events):
-            entry = self._entry(event, at, event_id(key, index) if key else "")
+            entry = self._entry(event, at, key_at(key, index) if key else "")
             entries.append(entry)
             payloads.append(event.payload if isinstance(event, Event) else event)
             latest = entry.at if index == 0 else max(latest, entry.at)
@@ -112,6 +115,7 @@ class Session:
             ref=self._head.ref,
             at=max(0, latest),  # an event may be older than 1970, a last activity not
             if_last=expect,
+            if_tags=self._fence,
             append=entries,
             add=tally.add,
             tags=tally.tags,
@@ -333,7 +337,9 @@ class Session:
             **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it.
         """
         for _ in range(RETRIES):
-            commit = self.prepare_update(labels=labels, metadata=metadata, config=config, **fields)
+            commit = prepare_update(
+                self._store, self._head, self._fence, labels=labels, metadata=metadata, config=config, **fields
+            )
             result = self._store.batcher.commit(commit)
             if isinstance(result, Head):
                 self._head = result
@@ -342,23 +348,12 @@ class Session:
                 raise refusal(result, commit)
         raise Stale(f"session {self.id!r} changed {RETRIES} times during one update; try again", session=self.id)
 
-    def prepare_update(
-        self,
-        *,
-        labels: Sequence[str] | Mapping[str, bool] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
-        **fields: str | None,
-    ) -> Commit:
-        """The commit that an update makes."""
-        return prepare_update(self._store, self._head, labels=labels, metadata=metadata, config=config, **fields)
-
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.
 
         Usage stays counted: what the message cost was spent. An `Edit` event tells of it, and `undo` shows it again.
         """
-        return history.remove_last(self._store, self)
+        return history.remove_last(self._store, self, self._fence)
 
     def rewind(self, to: int) -> Edit | None:
         """Take back all events behind the seq `to`, in one step: they are hidden, not erased.
@@ -373,11 +368,11 @@ class Session:
             Stale: others appended without a pause; nothing was hidden.
             NotFound, Deleted: the session is not there.
         """
-        return history.rewind(self._store, self, to)
+        return history.rewind(self._store, self, self._fence, to)
 
     def clear(self) -> Edit | None:
         """Take back all events; `rewind` to the very beginning."""
-        return history.rewind(self._store, self, 0, "clear")
+        return history.rewind(self._store, self, self._fence, 0, "clear")
 
     def undo(self) -> Edit | None:
         """Show again what the newest removal hid that was not undone yet; the next call undoes the one before.
@@ -389,7 +384,7 @@ class Session:
             Stale: others appended without a pause; nothing was shown.
             NotFound, Deleted: the session is not there.
         """
-        return history.undo(self._store, self)
+        return history.undo(self._store, self, self._fence)
 
     def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
         """A new session that goes on from this one as it was when `at` was its newest event; now if not given.
@@ -410,9 +405,44 @@ class Session:
         """
         return Session(self._store, branching.fork(self._store, self.id, at, name, id))
 
+    def turn(self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0) -> Turn:
+        """A run of the agent in this session, which nobody else runs meanwhile: `with session.turn() as turn:`.
+
+        Entering takes the lease and makes the session `running`; leaving makes it `idle`, or `completed` or `paused`
+        if the turn was told so, or `error` if the block raised. Write through the turn: once it was overtaken, it
+        stores nothing any more.
+
+        Args:
+            ttl: Seconds without a heartbeat after which others may take over. One is sent every third of it.
+            owner: Who holds it, for people; the machine's name and the process's number if not given.
+            reason: Why it runs, for the `state` event.
+            wait: Seconds to wait for a turn that is held; 0 tells at once.
+
+        Raises:
+            LeaseHeld: when entered: another turn holds the session; the error names it and when it expires.
+            LeaseLost: when writing or leaving: it was overtaken.
+            Invalid: `ttl` or `wait` is out of range.
+            NotFound, Deleted: the session is not there.
+        """
+        return self._store.turns.turn(self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
+
+    def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
+        """Change the state of a session that no turn holds; the change is an event in the same commit.
+
+        For programs that mark their runs by themselves: `turn` names the run that begins with `running`, and only
+        with the same name can it end. Such a run has no lease. A state that is there already is no change.
+
+        Raises:
+            Conflict: the state can't follow the one that is there.
+            LeaseHeld: a turn holds the session, or another run does.
+            LeaseLost: the run that `turn` names is over.
+        """
+        self._head, info = change(self._store, self.id, state, reason, turn)
+        return info
+
     def delete(self) -> None:
         """Delete the session for good; see `Store.delete`."""
-        self._store.delete(self.id)
+        branching.delete(self._store, self.id, self._fence)
 
 
 def _check_last(last: int | None) -> None:

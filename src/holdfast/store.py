@@ -13,15 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from holdfast import branching, finding, search
-from holdfast.backend import Backend, Heads, open_backend
+from holdfast import branching, finding, recovery, search
+from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
-from holdfast.errors import Corrupt, Deleted, Denied, Exists, Invalid, NotFound
+from holdfast.errors import Corrupt, Denied, Exists, Invalid
 from holdfast.hits import SearchHit
 from holdfast.info import (
-    SESSION,
     STATES,
     SessionInfo,
     encode_body,
@@ -32,13 +31,18 @@ from holdfast.info import (
     tags_of,
 )
 from holdfast.large import LargeValues
+from holdfast.leases import Lease
 from holdfast.listing import list_sessions
 from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
+from holdfast.places import Place
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
+from holdfast.recovery import Recovery
+from holdfast.references import resolved
 from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
 from holdfast.session import POLL, OnDamage, Session
+from holdfast.turns import Turns
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
 
@@ -55,6 +59,7 @@ class Store:
         self.backend: Backend = open_backend(url, self._text_of)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend)
+        self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
 
     def _text_of(self, body: bytes) -> str:
@@ -77,6 +82,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what is under way and give the engine back. A second call does nothing."""
+        self.turns.close()
         self.batcher.close()
         self.backend.close()
 
@@ -356,6 +362,40 @@ class Store:
         finally:
             quit_listening()
 
+    def running(self) -> list[Lease]:
+        """Who runs a session now, the latest begun first, and how each `standing` is."""
+        return recovery.running(self)
+
+    def stuck(self, *, older_than: float | None = None, wait: float = 0) -> list[Lease]:
+        """The runs that stopped without an end, the oldest first; nothing is changed.
+
+        That is known at once if the holder ran on this machine. Of other machines' turns it is known once this store
+        has seen the heartbeat stand still for the ttl: stay for it with `wait`, or call again.
+
+        Args:
+            older_than: Also runs without a lease, as other programs mark them, that were silent for so many seconds.
+            wait: Seconds to stay and watch heartbeats.
+
+        Raises:
+            Invalid: `older_than` is negative or no number.
+        """
+        return recovery.stuck(self, older_than, wait)
+
+    def recover(
+        self, *sessions: str, older_than: float | None = None, wait: float = 0, dry_run: bool = False
+    ) -> list[Recovery]:
+        """Close the runs that are `stuck`, answer the tool calls they left open, and say where to go on.
+
+        Each session is changed by one commit, and only if it is still as it was seen; its state is then `error`, the
+        reason "interrupted". What was executed is answered with its result, so that no finished tool runs twice.
+
+        Args:
+            *sessions: Only these; one that is not stuck is spared, and `why` says why.
+            older_than, wait: As in `stuck`.
+            dry_run: Only say what would be done.
+        """
+        return recovery.recover(self, sessions, older_than, wait, dry_run)
+
     def check(self, *, session: str | None = None) -> CheckReport:
         """Read everything, or one session, and name whatever is damaged. Nothing is changed."""
         return check_store(self, session)
@@ -368,36 +408,7 @@ class Store:
             Invalid: several could be meant; the message names some.
             Corrupt: it is one whose head can't be trusted; `id` on the error names it.
         """
-        if reference == "@last":
-            newest = self.backend.find(SESSION, {}, limit=1)
-            if newest.damaged:
-                return Session(self, self.head(newest.damaged[0].id))
-            if not newest:
-                raise NotFound("the store holds no session yet")
-            return Session(self, newest[0])
-        head = self.peek(reference)
-        if head is not None and not head.dead:
-            return Session(self, head)
-        found = self.backend.find(SESSION, {"name": reference}, limit=3)
-        if not found and not found.damaged:
-            found = self._starting_with(reference)
-        ids = [head.ref.id for head in found] + [ref.id for ref in found.damaged]
-        if len(ids) == 1:
-            return Session(self, found[0] if found else self.head(ids[0]))
-        if ids:
-            some = ", ".join(map(repr, ids))
-            raise Invalid(f"{reference!r} could be {some}; write more of the id", matches=ids)
-        if head is not None:
-            raise Deleted(f"session {reference!r} was deleted", session=reference)
-        raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
-
-    def _starting_with(self, prefix: str) -> Heads:
-        # There is none with just this id, and behind it follow those that start with it.
-        heads = self.backend.scan(SESSION, prefix, 3)
-        return Heads(
-            [head for head in heads if head.ref.id.startswith(prefix)],
-            [ref for ref in heads.damaged if ref.id.startswith(prefix)],
-        )
+        return Session(self, resolved(self, reference))
 
 
 def parse_query(query: str) -> search.Node | None:

@@ -18,6 +18,7 @@ UPDATABLE = ("name", "title", "agent", "parent", "project")
 def prepare_update(
     store: Store,
     head: Head,
+    fence: Mapping[str, str | None] | None,
     *,
     labels: Sequence[str] | Mapping[str, bool] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -32,7 +33,7 @@ def prepare_update(
         raise Invalid("labels is a list of labels, not one string", labels=labels)
     tags = tags_of(labels=labels or (), **fields)
     if metadata is None and config is None:
-        return Commit(ref=head.ref, at=now(), tags=tags)
+        return Commit(ref=head.ref, at=now(), tags=tags, if_tags=fence)
     head = store.head(head.ref.id)
     body = body_of(head)
     for name, patch in (("metadata", metadata), ("config", config)):
@@ -40,4 +41,4 @@ def prepare_update(
             merged = {**body.get(name, {}), **patch}
             body[name] = {key: value for key, value in merged.items() if value is not None}
     body.pop("v", None)
-    return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev)
+    return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev, if_tags=fence)

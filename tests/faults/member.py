@@ -2,7 +2,8 @@
 
 It opens the store, prints "ready", waits for a line on its standard input, so that all begin together, works, and
 prints the history of its calls (faults.history) as JSON. Any error ends it with a traceback. MODE is `threads` (also
-searches, lists, creates and deletes), `tasks` (asyncio) or `callers` (COUNT get-or-creates of one session at once).
+searches, lists, creates and deletes), `tasks` (asyncio), `callers` (COUNT get-or-creates of one session at once) or
+`updates` (each thread sets keys and labels of its own, and one field that only its process sets, between appends).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SESSIONS = ("one", "one", "one", "many/1", "many/2", "Many/2")
 """Most of them meet in one session."""
 THREADS = 3
 TASKS = 8
+FIELDS = ("name", "title", "agent", "project")
+"""Of a session; process `p1` updates the second one."""
 
 
 class Member:
@@ -107,6 +110,21 @@ class Member:
         receipt = store.session("everybody's").append(holdfast.user(self.who))
         self.note("append", "everybody's", start, [self.who], receipt.first, receipt.last)
 
+    def update(self, store: Store) -> None:
+        """Change the session in every way, beside an append; each answer holds all that this thread was told before."""
+        session, field = store.session("updated"), FIELDS[int(self.who[1])]
+        for n in range(1, self.count + 1):
+            session.update(**{field: f"{self.who} {n}"})
+            session.update(config={self.who: n}, labels=[f"{self.who}/{n}"])
+            start = now()
+            receipt = session.append(holdfast.user(f"{self.who} {n}"), key=f"{self.who} {n}")
+            self.note("append", "updated", start, [f"{self.who} {n}"], receipt.first, receipt.last)
+            info = session.update(metadata={f"{self.who} {n}": n})
+            own = [f"{self.who} {i}" for i in range(1, n + 1)]
+            assert info.metadata.keys() >= set(own), info.metadata
+            assert info.config[self.who] == n, info.config
+            assert {f"{self.who}/{i}" for i in range(1, n + 1)} <= set(info.labels), info.labels
+
 
 def now() -> int:
     return time.monotonic_ns()
@@ -135,12 +153,12 @@ async def in_tasks(url: str, members: list[Member]) -> None:
 def main(arguments: list[str]) -> None:
     """The program."""
     url, who, count, mode = arguments
-    many = {"threads": THREADS, "tasks": TASKS, "callers": int(count)}[mode]
+    many = {"threads": THREADS, "tasks": TASKS, "callers": int(count), "updates": THREADS}[mode]
     members = [Member(f"{who}{chr(ord('a') + index % 26)}{index}", int(count) // many) for index in range(many)]
     if mode == "tasks":
         asyncio.run(in_tasks(url, members))
     else:
-        in_threads(url, members, Member.work if mode == "threads" else Member.call)
+        in_threads(url, members, {"threads": Member.work, "callers": Member.call, "updates": Member.update}[mode])
     print(msgspec.json.encode([call for member in members for call in member.calls]).decode())
 
 

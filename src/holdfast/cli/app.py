@@ -184,7 +184,7 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # the name is click's
         """In the order they were named."""
-        return [*self.lazy, *self.commands]
+        return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, its module imported now."""
@@ -207,6 +207,7 @@ LAZY = {
     "version": "admin:version",
     "completion": "doctor:completion",
     "session": "sessions:session",
+    "stuck": "runs:stuck",
     "append": "events:append",
     "tail": "events:tail",
     "search": "events:search",

@@ -1,4 +1,4 @@
-"""`holdfast session`: list, show, new, rename, label, delete."""
+"""`holdfast session`: list, show, new, rename, label, delete; state and recover are in `runs`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(
     cls=Group,
+    lazy={"state": "runs:state", "recover": "runs:recover"},
     examples="""
     holdfast session list --user ada --limit 20
     holdfast session show @last --last 10
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     """,
 )
 def session() -> None:
-    """List, show, create, rename, label and delete sessions."""
+    """List, show, create, rename, label, recover and delete sessions."""
 
 
 @session.command(

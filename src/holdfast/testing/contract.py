@@ -11,12 +11,13 @@ from pathlib import Path
 from holdfast.testing.heads import HeadContract
 from holdfast.testing.listing import FindContract
 from holdfast.testing.logs import LogContract
+from holdfast.testing.mishaps import MishapContract
 from holdfast.testing.searching import SearchContract
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import text_of
 
 
-class BackendContract(HeadContract, LogContract, FindContract, SearchContract, SharingContract):
+class BackendContract(HeadContract, LogContract, FindContract, SearchContract, SharingContract, MishapContract):
     """Inherit from it in a class named `Test…`, and say in `make` how your backend is opened."""
 
 

@@ -23,7 +23,7 @@ def text_of(body: bytes) -> str:
 
 
 class Subject:
-    """The hooks of a contract: say how your backend is made, and whether it outlives `close`."""
+    """The hooks of a contract: say how your backend is made, whether it outlives `close`, and what a crash may do."""
 
     persistent: ClassVar[bool] = True
     """False for a backend that keeps nothing after `close`: it is spared the examples that open it again."""
@@ -31,6 +31,13 @@ class Subject:
     def make(self, place: Path, text_of: TextOf) -> Backend:
         """Open the backend whose data belongs to the folder `place`, which is empty the first time."""
         raise NotImplementedError("say how your backend is made: def make(self, place, text_of)")
+
+    def tear(self, place: Path) -> None:
+        """Leave in the closed store at `place` what a crash amid a write leaves; nothing if that can't be seen."""
+
+    def derived(self, place: Path) -> Sequence[Path]:  # noqa: ARG002  # whoever has such files needs it
+        """Those files of the closed store at `place` that are built anew from the others, such as an index: none."""
+        return ()
 
     def reopen(self, backend: Backend, place: Path) -> Backend:
         """Close the backend, and open what it left."""

@@ -1,0 +1,49 @@
+"""Secrets in a text that is about to be recorded: what an error's message says is not meant for a log.
+
+The rule is small, so that it can be stated: the values of what is called a key, token, secret, password or credential
+(`api_key=…`, `"password": "…"`), tokens behind `Bearer` or `Basic`, tokens that start as those of known services do
+(`sk-…`, `ghp_…`, `AKIA…`), and the passwords in URLs become `***`.
+"""
+
+from __future__ import annotations
+
+import re
+
+LIMIT = 2000
+"""Characters that are kept of an error's message."""
+
+_RULES = (
+    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@"), r"\1:***@"),
+    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
+    (
+        re.compile(
+            r"\b([\w-]*(?:api[_-]?key|access[_-]?key|token|secret|passwd|password|credential)s?)"
+            r"([\"']?\s*[:=]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}]+",
+            re.IGNORECASE,
+        ),
+        r"\1\2***",
+    ),
+    (
+        re.compile(r"\b(?:(?:sk|pk|rk)-|gh[oprsu]_|github_pat_|glpat-|xox[abeprs]-|hf_|AKIA|ASIA|AIza)[\w-]{10,}"),
+        "***",
+    ),
+)
+
+
+def redacted(text: str) -> str:
+    """The text without what looks like a secret, cut to `LIMIT` characters."""
+    # Cut with room to spare, so that a long text costs little and no half of a secret is left at the end.
+    text = text[: 2 * LIMIT]
+    for pattern, instead in _RULES:
+        text = pattern.sub(instead, text)
+    return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"
+
+
+def told(error: BaseException) -> str:
+    """An exception as its type and message, without secrets."""
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  # a __str__ of somebody else's; the type is still worth recording
+        message = f"(its message can't be told: {type(broken).__name__})"
+    name = type(error).__qualname__
+    return redacted(f"{name}: {message}" if message else name)
