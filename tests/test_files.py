@@ -475,6 +475,68 @@ def test_a_trim_that_fails_leaves_the_log_as_it_was(call: str, tmp_path: Path, m
     assert [p.name for p in log_at(tmp_path).parent.iterdir()] == ["a.jsonl"]
 
 
+def what_is_left_stays(place: Path, _: pytest.MonkeyPatch) -> None:
+    """What was set aside of the log can't be removed: a folder has its name."""
+    log_at(place).with_name("a.jsonl.torn.1").mkdir()
+
+
+def folder_is_not_synced(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's sync fails once, after the rows were committed; no folder can be made to do that."""
+
+    def once(path: str) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(logfile, "sync_dir", once)
+
+
+@pytest.mark.parametrize("fault", [what_is_left_stays, folder_is_not_synced])
+def test_what_is_left_of_a_deleted_log_costs_no_other_its_events(
+    fault: Callable[[Path, pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Ref("session", "b")
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=[Entry("", 0, b"{}")])])
+        backend.commit([Commit(ref=other, if_rev=0, append=[Entry("", 0, b'{"n":%d}' % n) for n in range(5)])])
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        fault(tmp_path, monkeypatch)
+        (dead,) = backend.commit([Commit(ref=REF, delete=True)])
+        assert isinstance(dead, Head)
+        assert dead.dead
+        backend.commit([Commit(ref=other, append=[Entry("", 0, b'{"n":5}')])])  # its log gets a number that is free
+        (head,) = backend.commit([Commit(ref=REF, if_rev=dead.rev, append=[Entry("", 0, b"again")])])
+        assert isinstance(head, Head)
+        assert bodies(backend) == [b"again"]
+        assert bodies(backend, other) == [b'{"n":%d}' % n for n in range(6)]
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        assert bodies(backend) == [b"again"]
+        assert bodies(backend, other) == [b'{"n":%d}' % n for n in range(6)]
+        assert backend.verify() == []
+
+
+def test_a_log_that_can_not_be_closed_keeps_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = [Ref("session", id) for id in "abc"]
+    with contextlib.closing(backend_at(tmp_path)) as backend, contextlib.closing(backend_at(tmp_path)) as another:
+        for ref in refs:
+            backend.commit([Commit(ref=ref, if_rev=0, append=[Entry("", 0, b"{}")])])
+        another.commit([Commit(ref=REF, trim=1)])
+        failed: list[int] = []
+        real = os.close
+
+        def close(fd: int) -> None:  # as the system does it: the number is free again, whatever it says
+            real(fd)
+            if len(failed) < len(refs):
+                failed.append(fd)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "close", close)
+        (head,) = backend.commit([Commit(ref=REF, append=[Entry("", 0, b"[]")])])
+        monkeypatch.undo()
+        assert isinstance(head, Head)
+        assert len(set(failed)) == len(refs)
+        assert bodies(backend) == [b"[]"]
+
+
 # --- What it costs ---
 
 

@@ -8,7 +8,6 @@ readers find what the rows still speak of.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -220,11 +219,14 @@ class LogBodies:
     def done(self) -> None:
         """Keep the logs open for the next commit."""
         for ref, (_, log) in self._touched.items():
-            # What is left of a file that was replaced is removed by the next one who opens the store alone.
-            with contextlib.suppress(OSError):
-                log.done()
             self._logs[ref] = log
             self._logs.move_to_end(ref)
+            try:
+                log.done()
+            except OSError:
+                # The commit is made all the same. What is left of a file that was replaced is removed when the log is
+                # next written anew, or by the next one who opens the store after a process that was killed.
+                self._logs.pop(ref).close()
         self._touched.clear()
         while len(self._logs) > OPEN:
             self._logs.popitem(last=False)[1].close()
