@@ -143,8 +143,7 @@ class Replay:
                 self._unfinished = not ended
                 return False
             else:
-                self._head = self._load()
-                self._next = self._head.last + 1
+                self._go_on()
         if size:
             self._take_all(size, first)
         return self._changed
@@ -159,12 +158,18 @@ class Replay:
                 return True
         return size == self._covered and self._trust is Trust.LOGS and not ends_well(self.path, size)
 
-    def _load(self) -> Head:
+    def _go_on(self) -> None:
+        """Begin behind the covered part; at the log's beginning, if the head that the rows hold can't be believed."""
         row = self._db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (self._n,)).fetchone()  # noqa: S608  # columns
-        if row is None:
-            raise Corrupt(f"the index has no head for {self._name}; delete index.db to build it again")
-        self._runs = OpenRuns(row[-2])
-        return head_of(row)
+        try:
+            self._head = None if row is None else head_of(row)
+        except Corrupt:
+            self._head = None
+        if self._head is None:
+            self._start_over()
+        else:
+            self._runs = OpenRuns(row[-2])
+            self._next = self._head.last + 1
 
     def _start_over(self) -> None:
         """Forget the rows: the log is not what it was."""
