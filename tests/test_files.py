@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from holdfast.backend import Backend, open_backend
 from holdfast.backends import logfile
 from holdfast.backends.jsonl import Line, LoggedEntry, file_name, log_name, logged, opened, seal
 from holdfast.errors import Corrupt, Invalid, Unavailable, Uncertain
-from holdfast.plan import Commit, Entry, Head, Ref
+from holdfast.plan import Commit, Entry, Head, Range, Ref
 
 REF = Ref("session", "a")
 
@@ -370,6 +371,64 @@ def test_a_damaged_line_survives_a_trim_as_it_is_and_is_told_with_its_new_offset
         forget_index(tmp_path)
         backend = backend_at(tmp_path)
     backend.close()
+
+
+# --- Damaged rows of a log that is sound ---
+
+
+FLIPS = ["at = 77", "at = 'then'", "id = 'x'", "void = 1 - void", "crc = crc + 1"]
+"""What a flipped bit may make of the columns of a row."""
+
+
+def flip_row(place: Path, seq: int, change: str) -> None:
+    """Change a column of an entry's row in the index of a closed store, past its checksum."""
+    with contextlib.closing(sqlite3.connect(place / "store" / "index.db")) as db, db:
+        assert db.execute(f"UPDATE entry SET {change} WHERE seq = ?", (seq,)).rowcount == 1
+
+
+@pytest.mark.parametrize("change", FLIPS)
+def test_a_damaged_row_stays_damaged_when_a_killed_writer_had_hidden_it(change: str, tmp_path: Path) -> None:
+    recorded(tmp_path, "one", "two")
+    code = (
+        "import os, signal, sys, holdfast\n"
+        "from holdfast.backends.sqlitefile import SQLiteFile\n"
+        "session = holdfast.open(sys.argv[1]).session('a')\n"
+        "SQLiteFile.end = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"  # the line is written
+        "session.remove_last()\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, url_at(tmp_path)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    flip_row(tmp_path, 2, change)
+    with holdfast.open(url_at(tmp_path)) as store:
+        events = list(store.session("a").events(hidden=True, damaged="keep"))
+        assert isinstance(events[1].payload, Damaged)
+        assert [finding.seq for finding in store.check().findings] == [2]
+    forget_index(tmp_path)
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert [(event.hidden, text_of(event)) for event in store.session("a").events(hidden=True)][1] == (True, "two")
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("change", FLIPS)
+def test_a_trim_takes_nothing_from_a_damaged_row_into_the_log(change: str, void: bool, tmp_path: Path) -> None:
+    entries = [Entry(f"id {n}", 1000 + n, b'{"n":%d}' % n) for n in range(1, 5)]
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=entries)])
+        backend.commit([Commit(ref=REF, void=[Range(3, 3, void)])])
+        sound = backend.read(REF, voided=True)
+    flip_row(tmp_path, 3, change)
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, trim=1)])
+        assert [entry.seq for entry in backend.read(REF, voided=True) if entry.fault] == [3]
+        assert [problem.seq for problem in backend.verify()] == [3]
+    forget_index(tmp_path)
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        assert backend.read(REF, voided=True) == sound[1:]
+        assert backend.verify() == []
+
+
+# --- Lines that stand twice ---
 
 
 @pytest.mark.parametrize("index", ["kept", "lost"])
