@@ -25,8 +25,11 @@ import holdfast
 from faults.work import text_of
 from holdfast import Damaged, Store, note, user
 from holdfast.backend import Backend, open_backend
-from holdfast.backends import logfile
+from holdfast.backends import disk, logfile
+from holdfast.backends.engine import Connection
+from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.jsonl import Line, LoggedEntry, file_name, log_name, logged, opened, seal
+from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, Invalid, Unavailable, Uncertain
 from holdfast.plan import Commit, Entry, Head, Range, Ref
 
@@ -594,6 +597,39 @@ def test_a_log_that_can_not_be_closed_keeps_no_other_open(tmp_path: Path, monkey
         assert isinstance(head, Head)
         assert len(set(failed)) == len(refs)
         assert bodies(backend) == [b"[]"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_other_writes_before_the_logs_are_as_the_rows_say(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def looking(real: Callable[[LogBodies], None]) -> Callable[[LogBodies], None]:
+        def call(bodies: LogBodies) -> None:
+            with open(tmp_path / "store" / "index.db-lock", "rb+") as file:
+                free.append(disk.try_lock(file.fileno()))
+            real(bodies)
+
+        return call
+
+    def fail(file: SQLiteFile, db: Connection, *, commit: bool) -> None:  # as on a full disk: it is rolled back
+        real_end(file, db, commit=False)
+        if commit:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=[Entry("", 0, b"{}")])])
+        monkeypatch.setattr(LogBodies, "done", looking(LogBodies.done))
+        monkeypatch.setattr(LogBodies, "undo", looking(LogBodies.undo))
+        real_end = SQLiteFile.end
+        if fails:
+            monkeypatch.setattr(SQLiteFile, "end", fail)
+        with pytest.raises(Unavailable) if fails else contextlib.nullcontext():
+            backend.commit([Commit(ref=REF, append=[Entry("", 0, b"[]")])])
+        assert free == [False]
+        monkeypatch.undo()
+        assert bodies(backend) == ([b"{}"] if fails else [b"{}", b"[]"])
 
 
 # --- What it costs ---
