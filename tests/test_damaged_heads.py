@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,8 @@ FLIPS = {
     "tags": "tags = x'7b7d'",
     "counts": "counts = NULL",
     "body": "body = x'00'",
+    "runs": "runs = x'01'",
+    "runs is a number": "runs = 5",
     "crc": "crc = crc + 1",
 }
 """What a flipped bit may make of each column, by its name."""
@@ -316,6 +321,39 @@ def test_in_a_folder_what_neither_index_nor_log_can_tell_is_told_and_can_be_dele
         with pytest.raises(Deleted):
             session.append(note("late"))
         assert store.create("hurt").append(note("again")).first == 8
+
+
+DYING = """
+import os, signal, sys, holdfast
+from holdfast.backends.sqlitefile import SQLiteFile
+
+session = holdfast.open(sys.argv[1]).session("hurt")
+SQLiteFile.end = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+session.append(holdfast.user("hurt by a kill"))
+"""
+"""Leaves a line in the log, and the rows as they were."""
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("flip", FLIPS)
+def test_in_a_folder_it_is_mended_though_a_writer_was_killed(tmp_path: Path, flip: str, beside: bool) -> None:
+    url = url_of("files", tmp_path)
+    with holdfast.open(url) as store:
+        fill(store)
+    damage("files", tmp_path, FLIPS[flip])
+    with ExitStack() as stack:
+        if beside:
+            store = stack.enter_context(holdfast.open(url))
+        assert subprocess.run([sys.executable, "-c", DYING, url], check=False).returncode == -signal.SIGKILL
+        if not beside:
+            store = stack.enter_context(holdfast.open(url))
+            assert store.session("hurt").last == 7
+        assert store.session("hurt").append(user("hurt again")).first == 8
+        said = [event.payload for event in store.session("hurt").events()]
+        assert said == [*(user(f"hurt {number}") for number in range(6)), user("hurt by a kill"), user("hurt again")]
+        assert store.check().findings == ()
+        store.delete("hurt")
+        assert store.check().findings == ()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -24,10 +25,13 @@ import holdfast
 from faults.work import text_of
 from holdfast import Damaged, Store, note, user
 from holdfast.backend import Backend, open_backend
-from holdfast.backends import logfile
+from holdfast.backends import disk, logfile
+from holdfast.backends.engine import Connection
+from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.jsonl import Line, LoggedEntry, file_name, log_name, logged, opened, seal
+from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, Invalid, Unavailable, Uncertain
-from holdfast.plan import Commit, Entry, Head, Ref
+from holdfast.plan import Commit, Entry, Head, Range, Ref
 
 REF = Ref("session", "a")
 
@@ -372,6 +376,64 @@ def test_a_damaged_line_survives_a_trim_as_it_is_and_is_told_with_its_new_offset
     backend.close()
 
 
+# --- Damaged rows of a log that is sound ---
+
+
+FLIPS = ["at = 77", "at = 'then'", "id = 'x'", "void = 1 - void", "crc = crc + 1"]
+"""What a flipped bit may make of the columns of a row."""
+
+
+def flip_row(place: Path, seq: int, change: str) -> None:
+    """Change a column of an entry's row in the index of a closed store, past its checksum."""
+    with contextlib.closing(sqlite3.connect(place / "store" / "index.db")) as db, db:
+        assert db.execute(f"UPDATE entry SET {change} WHERE seq = ?", (seq,)).rowcount == 1
+
+
+@pytest.mark.parametrize("change", FLIPS)
+def test_a_damaged_row_stays_damaged_when_a_killed_writer_had_hidden_it(change: str, tmp_path: Path) -> None:
+    recorded(tmp_path, "one", "two")
+    code = (
+        "import os, signal, sys, holdfast\n"
+        "from holdfast.backends.sqlitefile import SQLiteFile\n"
+        "session = holdfast.open(sys.argv[1]).session('a')\n"
+        "SQLiteFile.end = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"  # the line is written
+        "session.remove_last()\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, url_at(tmp_path)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    flip_row(tmp_path, 2, change)
+    with holdfast.open(url_at(tmp_path)) as store:
+        events = list(store.session("a").events(hidden=True, damaged="keep"))
+        assert isinstance(events[1].payload, Damaged)
+        assert [finding.seq for finding in store.check().findings] == [2]
+    forget_index(tmp_path)
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert [(event.hidden, text_of(event)) for event in store.session("a").events(hidden=True)][1] == (True, "two")
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("change", FLIPS)
+def test_a_trim_takes_nothing_from_a_damaged_row_into_the_log(change: str, void: bool, tmp_path: Path) -> None:
+    entries = [Entry(f"id {n}", 1000 + n, b'{"n":%d}' % n) for n in range(1, 5)]
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=entries)])
+        backend.commit([Commit(ref=REF, void=[Range(3, 3, void)])])
+        sound = backend.read(REF, voided=True)
+    flip_row(tmp_path, 3, change)
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, trim=1)])
+        assert [entry.seq for entry in backend.read(REF, voided=True) if entry.fault] == [3]
+        assert [problem.seq for problem in backend.verify()] == [3]
+    forget_index(tmp_path)
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        assert backend.read(REF, voided=True) == sound[1:]
+        assert backend.verify() == []
+
+
+# --- Lines that stand twice ---
+
+
 @pytest.mark.parametrize("index", ["kept", "lost"])
 def test_lines_that_stand_in_a_log_twice_count_once(index: str, tmp_path: Path) -> None:
     log = recorded(tmp_path, "one", "two")
@@ -473,6 +535,101 @@ def test_a_trim_that_fails_leaves_the_log_as_it_was(call: str, tmp_path: Path, m
     assert bodies(backend) == [b'{"n":2}']
     backend.close()
     assert [p.name for p in log_at(tmp_path).parent.iterdir()] == ["a.jsonl"]
+
+
+def what_is_left_stays(place: Path, _: pytest.MonkeyPatch) -> None:
+    """What was set aside of the log can't be removed: a folder has its name."""
+    log_at(place).with_name("a.jsonl.torn.1").mkdir()
+
+
+def folder_is_not_synced(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's sync fails once, after the rows were committed; no folder can be made to do that."""
+
+    def once(path: str) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(logfile, "sync_dir", once)
+
+
+@pytest.mark.parametrize("fault", [what_is_left_stays, folder_is_not_synced])
+def test_what_is_left_of_a_deleted_log_costs_no_other_its_events(
+    fault: Callable[[Path, pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Ref("session", "b")
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=[Entry("", 0, b"{}")])])
+        backend.commit([Commit(ref=other, if_rev=0, append=[Entry("", 0, b'{"n":%d}' % n) for n in range(5)])])
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        fault(tmp_path, monkeypatch)
+        (dead,) = backend.commit([Commit(ref=REF, delete=True)])
+        assert isinstance(dead, Head)
+        assert dead.dead
+        backend.commit([Commit(ref=other, append=[Entry("", 0, b'{"n":5}')])])  # its log gets a number that is free
+        (head,) = backend.commit([Commit(ref=REF, if_rev=dead.rev, append=[Entry("", 0, b"again")])])
+        assert isinstance(head, Head)
+        assert bodies(backend) == [b"again"]
+        assert bodies(backend, other) == [b'{"n":%d}' % n for n in range(6)]
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        assert bodies(backend) == [b"again"]
+        assert bodies(backend, other) == [b'{"n":%d}' % n for n in range(6)]
+        assert backend.verify() == []
+
+
+def test_a_log_that_can_not_be_closed_keeps_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = [Ref("session", id) for id in "abc"]
+    with contextlib.closing(backend_at(tmp_path)) as backend, contextlib.closing(backend_at(tmp_path)) as another:
+        for ref in refs:
+            backend.commit([Commit(ref=ref, if_rev=0, append=[Entry("", 0, b"{}")])])
+        another.commit([Commit(ref=REF, trim=1)])
+        failed: list[int] = []
+        real = os.close
+
+        def close(fd: int) -> None:  # as the system does it: the number is free again, whatever it says
+            real(fd)
+            if len(failed) < len(refs):
+                failed.append(fd)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "close", close)
+        (head,) = backend.commit([Commit(ref=REF, append=[Entry("", 0, b"[]")])])
+        monkeypatch.undo()
+        assert isinstance(head, Head)
+        assert len(set(failed)) == len(refs)
+        assert bodies(backend) == [b"[]"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_other_writes_before_the_logs_are_as_the_rows_say(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def looking(real: Callable[[LogBodies], None]) -> Callable[[LogBodies], None]:
+        def call(bodies: LogBodies) -> None:
+            with open(tmp_path / "store" / "index.db-lock", "rb+") as file:
+                free.append(disk.try_lock(file.fileno()))
+            real(bodies)
+
+        return call
+
+    def fail(file: SQLiteFile, db: Connection, *, commit: bool) -> None:  # as on a full disk: it is rolled back
+        real_end(file, db, commit=False)
+        if commit:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with contextlib.closing(backend_at(tmp_path)) as backend:
+        backend.commit([Commit(ref=REF, if_rev=0, append=[Entry("", 0, b"{}")])])
+        monkeypatch.setattr(LogBodies, "done", looking(LogBodies.done))
+        monkeypatch.setattr(LogBodies, "undo", looking(LogBodies.undo))
+        real_end = SQLiteFile.end
+        if fails:
+            monkeypatch.setattr(SQLiteFile, "end", fail)
+        with pytest.raises(Unavailable) if fails else contextlib.nullcontext():
+            backend.commit([Commit(ref=REF, append=[Entry("", 0, b"[]")])])
+        assert free == [False]
+        monkeypatch.undo()
+        assert bodies(backend) == ([b"{}"] if fails else [b"{}", b"[]"])
 
 
 # --- What it costs ---

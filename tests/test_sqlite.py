@@ -179,6 +179,25 @@ def test_a_process_uses_one_library_on_a_file(tmp_path: Path, first: str, second
         assert [event.payload for event in store.session("s").events()] == [note("hello")]
 
 
+if sys.platform == "linux":  # the guard is made of Linux's locks
+
+    def test_a_file_that_took_the_place_of_another_is_guarded_too(tmp_path: Path) -> None:
+        path = tmp_path / "store.db"
+        with holdfast.open(f"sqlite://{path}") as old:
+            old.session("s").append(note("old"))
+            for suffix in ("", "-wal", "-shm"):
+                os.rename(f"{path}{suffix}", f"{tmp_path}/old.db{suffix}")
+            with holdfast.open(f"sqlite://{path}") as new:
+                new.session("s").append(note("new"))
+                for place in (path, tmp_path / "old.db"):
+                    file = f":{place.stat().st_ino} "
+                    assert any(
+                        "OFDLCK" in line and file in line for line in Path("/proc/locks").read_text().split("\n")
+                    )
+        with holdfast.open(f"sqlite://{path}") as new:
+            assert [event.payload for event in new.session("s").events()] == [note("new")]
+
+
 def test_a_store_that_could_not_be_opened_claims_no_library(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_bytes(b"no database " * 100)

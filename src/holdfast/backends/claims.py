@@ -56,6 +56,17 @@ class Claim:
             self._engine = engine.name
             self._stores += 1
 
+    def is_at_its_place(self) -> bool:
+        """Whether the file that is guarded, if any is, is still what the path leads to."""
+        with self._lock:
+            if not self._fds:
+                return True
+            try:
+                there = os.stat(self.path)
+            except FileNotFoundError:
+                return False
+            return os.path.samestat(there, os.fstat(self._fds[0]))
+
     def guard(self) -> None:
         """Hold SQLite's shared locks once more, if that is not done yet; the caller has a connection that holds them.
 
@@ -112,11 +123,11 @@ class Claim:
 
 
 class Claims:
-    """The claims of this process, by the real paths of the files."""
+    """The claims of this process, by the real paths of the files. Another file at a path is another claim."""
 
     def __init__(self) -> None:
         self._start()
-        self._files: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
+        self._claims: weakref.WeakSet[Claim] = weakref.WeakSet()  # also of files that were moved away
         forks.watch(self)
 
     def _start(self) -> None:
@@ -129,9 +140,10 @@ class Claims:
             Invalid: this process has it open with the other one.
         """
         with self._lock:
-            claim = self._files.get(path)
+            claim = next((c for c in self._claims if c.path == path and c.is_at_its_place()), None)
             if claim is None:
-                claim = self._files[path] = Claim(path)
+                claim = Claim(path)
+                self._claims.add(claim)
         claim.take(engine)
         return claim
 
@@ -142,7 +154,7 @@ class Claims:
         """See `forks`: a lock may be that of a thread which is not here."""
         if child:
             self._start()
-            for claim in list(self._files.values()):
+            for claim in list(self._claims):
                 claim.forked()
 
 

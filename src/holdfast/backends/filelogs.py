@@ -8,7 +8,6 @@ readers find what the rows still speak of.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 
 from holdfast.backends.disk import sync_dir, unavailable
 from holdfast.backends.engine import Connection
+from holdfast.backends.entryrows import is_sound, resealed
 from holdfast.backends.jsonl import VERSION, Line, line_of, log_name, logged, seal, whole_head
 from holdfast.backends.logfile import Log, Place, Reading, body_in, places, unpacked
 from holdfast.backends.rows import entry_crc
@@ -137,21 +137,21 @@ class LogBodies:
 
     def _rewrite(self, db: Connection, n: int, rows: Iterable[Any], log: Log, anew: Log) -> None:
         """Copy the entries that are left, a hundred in a line; a damaged line as it is, byte for byte."""
-        run: list[tuple[int, Entry]] = []
+        run: list[tuple[Any, Entry]] = []
         size = 0
         damaged: dict[int, int] = {}
-        for row, _, seq, id, at, void, _, packed in rows:
-            place = unpacked(packed)
+        for row in rows:
+            place = unpacked(row[7])
             data = log.line(place)
             try:
-                entry = Entry(id or "", at, place.entry_body(data), seq, bool(void))
+                entry = _entry_of(row, place, data)
             except Corrupt:
                 self._copy_run(db, n, run, anew)
                 if place.offset not in damaged:
                     damaged[place.offset] = anew.add(data + b"\n")
                 moved = place._replace(n=n, offset=damaged[place.offset]).pack()
-                crc = entry_crc(n, seq, id, at, void, moved)
-                db.execute("UPDATE entry SET body = ?, crc = ? WHERE n = ?", (moved, crc, row))
+                crc = resealed(row, row[5], moved)
+                db.execute("UPDATE entry SET body = ?, crc = ? WHERE n = ?", (moved, crc, row[0]))
                 continue
             if run and (len(run) == ENTRIES or size + len(entry.body) > BYTES):
                 self._copy_run(db, n, run, anew)
@@ -160,13 +160,13 @@ class LogBodies:
             size += len(entry.body)
         self._copy_run(db, n, run, anew)
 
-    def _copy_run(self, db: Connection, n: int, run: list[tuple[int, Entry]], anew: Log) -> None:
+    def _copy_run(self, db: Connection, n: int, run: list[tuple[Any, Entry]], anew: Log) -> None:
         if not run:
             return
         line = seal(Line(v=VERSION, append=tuple(logged(entry) for _, entry in run)))
         moved = [
-            (where, entry_crc(n, e.seq, e.id or None, e.at, int(e.void), where), row)
-            for (row, e), where in zip(run, places(n, anew.add(line), line, len(run)), strict=True)
+            (where, resealed(row, row[5], where), row[0])
+            for (row, _), where in zip(run, places(n, anew.add(line), line, len(run)), strict=True)
         ]
         db.executemany("UPDATE entry SET body = ?, crc = ? WHERE n = ?", moved)
         run.clear()
@@ -220,11 +220,14 @@ class LogBodies:
     def done(self) -> None:
         """Keep the logs open for the next commit."""
         for ref, (_, log) in self._touched.items():
-            # What is left of a file that was replaced is removed by the next one who opens the store alone.
-            with contextlib.suppress(OSError):
-                log.done()
             self._logs[ref] = log
             self._logs.move_to_end(ref)
+            try:
+                log.done()
+            except OSError:
+                # The commit is made all the same. What is left of a file that was replaced is removed when the log is
+                # next written anew, or by the next one who opens the store after a process that was killed.
+                self._logs.pop(ref).close()
         self._touched.clear()
         while len(self._logs) > OPEN:
             self._logs.popitem(last=False)[1].close()
@@ -304,3 +307,23 @@ class LogBodies:
         """Close every file."""
         self.distrust()
         self.refresh()
+
+
+def _entry_of(row: Any, place: Place, data: bytes) -> Entry:
+    """The entry of a row, to be written anew; `data` is the line at its place.
+
+    What a damaged row says does not go into the log. The line knows the entry by its number; whether it was hidden
+    since, the checksum tells, which was made while the row was sound.
+
+    Raises:
+        Corrupt: the line is damaged, or does not hold the entry.
+    """
+    _, n, seq, id, at, void, crc, packed = row
+    if is_sound(row):
+        return Entry(id or "", at, place.entry_body(data), seq, bool(void))
+    for found in place.line(data).append:
+        if found.seq == seq:
+            entry = found.to_entry()
+            seals = {entry_crc(n, seq, entry.id, entry.at, hidden, packed): bool(hidden) for hidden in (0, 1)}
+            return Entry(entry.id, entry.at, entry.body, seq, seals.get(crc, bool(void)))
+    raise Corrupt("the line does not hold the entry")

@@ -185,7 +185,7 @@ class Log:
             if self._durable and (self.origin is not None or self.created):
                 sync_dir(os.path.dirname(self.path))
         finally:
-            os.close(self.fd)
+            self.close()
 
     def _move_back(self) -> None:
         if self.moved:
@@ -195,20 +195,32 @@ class Log:
                 os.unlink(self.fresh)
 
     def done(self) -> None:
-        """The rows were committed."""
-        if self.origin is not None:
-            os.close(self.origin.fd)
-            os.unlink(self.path + ".old")
-            for torn in torn_files(self.path) if self.ended else ():
-                os.unlink(torn)
-            if self._durable:
-                sync_dir(os.path.dirname(self.path))
+        """The rows were committed, and so is all that is here; what raises now is what removes the remains.
+
+        Raises:
+            OSError: what the log replaced, or what was torn off it, could not be removed for good.
+        """
+        origin, ended = self.origin, self.ended
         self.start, self.created, self.origin, self.fresh, self.moved = self.end, False, None, None, False
         self.ended = False
+        if origin is None:
+            return
+        origin.close()
+        os.unlink(self.path + ".old")
+        for torn in torn_files(self.path) if ended else ():
+            os.unlink(torn)
+        if self._durable:
+            sync_dir(os.path.dirname(self.path))
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self.fd)
+        """Close the file, once: its number may be that of another file from then on.
+
+        What had to be on the disk was synced before, so a close that fails loses nothing; the number is free even then.
+        """
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 class Reading:

@@ -8,6 +8,7 @@ where it has its newline and still says its number. Anything else was never ackn
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from holdfast.backends.disk import FILE_MODE, read_at, sync_dir, unavailable, write_all, write_at
 from holdfast.backends.engine import Connection
+from holdfast.backends.entryrows import hide, new_rows, numbered
 from holdfast.backends.jsonl import VERSION, Line, Told, log_name, opened, told
 from holdfast.backends.logfile import Place, first_checksum, places, torn_files
 from holdfast.backends.rows import (
@@ -22,15 +24,13 @@ from holdfast.backends.rows import (
     UPDATE_HEAD,
     Numbers,
     encode,
-    entry_crc,
-    entry_values,
     head_of,
     head_values,
     insert_entries,
     insert_head,
     write_tags,
 )
-from holdfast.backends.runs import OpenRuns, fetch, forget, forget_all, pages, remove_rows
+from holdfast.backends.runs import OpenRuns, forget, forget_all, pages, remove_rows
 from holdfast.backends.writers import Trust
 from holdfast.errors import Corrupt
 from holdfast.plan import MAX_ENTRIES, Entry, Head, Ref
@@ -143,8 +143,7 @@ class Replay:
                 self._unfinished = not ended
                 return False
             else:
-                self._head = self._load()
-                self._next = self._head.last + 1
+                self._go_on()
         if size:
             self._take_all(size, first)
         return self._changed
@@ -159,12 +158,16 @@ class Replay:
                 return True
         return size == self._covered and self._trust is Trust.LOGS and not ends_well(self.path, size)
 
-    def _load(self) -> Head:
+    def _go_on(self) -> None:
+        """Begin behind the covered part; at the log's beginning, if the head that the rows hold can't be believed."""
         row = self._db.execute(f"SELECT {HEAD} FROM head WHERE n = ?", (self._n,)).fetchone()  # noqa: S608  # columns
-        if row is None:
-            raise Corrupt(f"the index has no head for {self._name}; delete index.db to build it again")
-        self._runs = OpenRuns(row[-2])
-        return head_of(row)
+        with contextlib.suppress(Corrupt):
+            self._head = None if row is None else head_of(row)
+        if row is None or self._head is None:
+            self._start_over()
+        else:
+            self._runs = OpenRuns(row[-2])
+            self._next = self._head.last + 1
 
     def _start_over(self) -> None:
         """Forget the rows: the log is not what it was."""
@@ -272,15 +275,12 @@ class Replay:
         elif head.dead:
             self._next = head.last + 1
         for span in line.ranges():
-            self._hide(n, span.first, span.last, span.hide)
+            hide(self._db, n, self._runs.data, span.first, span.last, span.hide)
 
     def _insert(self, entries: Sequence[Entry], where: Sequence[bytes]) -> None:
         n = self._n or 0
-        row = self._numbers.take(len(entries))
-        if entries:
-            self._runs.add(self._db, n, entries[0].seq, row)
-        pairs = zip(entries, where, strict=True)
-        insert_entries(self._db, [entry_values(number, n, e, place) for number, (e, place) in enumerate(pairs, row)])
+        first = numbered(self._db, self._numbers, self._runs, n, entries)
+        insert_entries(self._db, new_rows(first, n, entries, where))
 
     def _change(self, head: Head) -> None:
         before, self._head = self._head, head
@@ -310,11 +310,6 @@ class Replay:
             self._runs = OpenRuns()
         else:
             forget(self._db, n, head.trim)
-
-    def _hide(self, n: int, first: int, last: int, hide: bool) -> None:
-        for row, _, seq, id, at, _, _, place in fetch(self._db, n, self._runs.data, first, last):
-            crc = entry_crc(n, seq, id, at, int(hide), place)
-            self._db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (hide, crc, row))
 
     def is_settled(self) -> bool:
         """Whether there is nothing to do on the disk."""

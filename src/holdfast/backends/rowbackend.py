@@ -74,15 +74,9 @@ class RowBackend:
             try:
                 db = self._file.begin()
                 try:
-                    results = self._writer.write(db, self._file.opened, batch, packs)
-                    self._bodies.settle(db)
-                except BaseException:
-                    try:
-                        self._bodies.undo()
-                    finally:
-                        self._file.end(db, commit=False)
-                    raise
-                self._end(db)
+                    results = self._write(db, batch, packs)
+                finally:
+                    self._file.release()  # not before the bodies are as the rows say: the next writer may be another's
             except BaseException as error:
                 self._writer.distrust()
                 if isinstance(error, self._engine.errors):
@@ -91,6 +85,19 @@ class RowBackend:
             self._writer.committed()
             self._background.notice(sum(map(len, packs)))
         self._listening.wake()
+        return results
+
+    def _write(self, db: Connection, batch: Sequence[Commit], packs: Sequence[Sequence[bytes]]) -> list[Head | Refused]:
+        try:
+            results = self._writer.write(db, self._file.opened, batch, packs)
+            self._bodies.settle(db)
+        except BaseException:
+            try:
+                self._bodies.undo()
+            finally:
+                self._file.end(db, commit=False)
+            raise
+        self._end(db)
         return results
 
     def _end(self, db: Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection
+from holdfast.backends.entryrows import hide, is_sound, new_rows, numbered
 from holdfast.backends.fts import WordIndex
 from holdfast.backends.remains import forget_tags, remains
 from holdfast.backends.rows import (
@@ -20,8 +21,6 @@ from holdfast.backends.rows import (
     UPDATE_HEAD,
     Numbers,
     encode,
-    entry_crc,
-    entry_values,
     grown_values,
     head_of,
     head_row,
@@ -129,9 +128,8 @@ class RowWriter:
         head, entries = planned
         before = known.head if known else None
         runs = known.runs if known else OpenRuns()
-        first = self.numbers.take(len(entries))
-        if entries:
-            runs.add(db, known.n if known else 0, entries[0].seq, first)  # the first run of a new head closes none
+        # The first run of a new head closes none, so its row is not asked for.
+        first = numbered(db, self.numbers, runs, known.n if known else 0, entries)
         if known is None:
             known = self._heads[commit.ref] = Known(insert_head(db, head, runs.data), head, runs)
             write_tags(db, known.n, {}, head.tags)
@@ -139,8 +137,7 @@ class RowWriter:
             known.head = head
             self._changed[commit.ref] = known
         packed = self._bodies.place(known.n, commit, before, head, entries, packed)
-        for row, entry in enumerate(entries, first):
-            rows.append(entry_values(row, known.n, entry, packed[row - first]))
+        rows += new_rows(first, known.n, entries, packed)
         if commit.void or commit.delete or commit.trim is not None:
             insert_entries(db, rows)
             rows.clear()
@@ -151,7 +148,7 @@ class RowWriter:
         """What a commit changes of entries that are there."""
         n, head = known.n, known.head
         for span in commit.void:
-            self._void(db, known, span.first, span.last, span.hide)
+            hide(db, n, known.runs.data, span.first, span.last, span.hide)
         if commit.delete:
             self._remove(db, known, max(before.base, before.trim) + 1, before.last)
             forget_all(db, n)
@@ -214,20 +211,10 @@ class RowWriter:
         elif grown:
             db.executemany(GROW_HEAD, grown)
 
-    def _void(self, db: Connection, known: Known, first: int, last: int, hide: bool) -> None:
-        void = int(hide)
-        for rows in pages(db, known.n, known.runs.data, first, last):
-            for row, head, seq, id, at, was, crc, body in rows:
-                if was != void:
-                    # A row that is damaged stays so: its checksum must go on not to match.
-                    sound = crc == entry_crc(head, seq, id, at, was, body)
-                    new = entry_crc(head, seq, id, at, void, body) if sound else crc
-                    db.execute("UPDATE entry SET void = ?, crc = ? WHERE n = ?", (void, new, row))
-
     def _remove(self, db: Connection, known: Known, first: int, last: int) -> None:
         found = scanned(db, known.n) if known.damaged else pages(db, known.n, known.runs.data, first, last)
         for rows in found:
-            sound = all(crc == entry_crc(n, seq, id, at, void, body) for _, n, seq, id, at, void, crc, body in rows)
+            sound = all(map(is_sound, rows))
             self._words.forget(db, [(row[0], row[7]) for row in rows] if sound else None)
             remove_rows(db, rows)
 

@@ -166,7 +166,9 @@ class SQLiteFile:
         return db
 
     def begin(self, patience: float | None = None) -> Connection:
-        """Begin a write transaction under the lock of all processes; the caller holds `mutex`, and must `end` it.
+        """Begin a write transaction under the lock of all processes.
+
+        The caller holds `mutex`, and must `end` it and then `release` the lock.
 
         Args:
             patience: Seconds to wait for other writers; the store's `timeout` if not given.
@@ -197,7 +199,7 @@ class SQLiteFile:
             db.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
 
     def end(self, db: Connection, *, commit: bool) -> None:
-        """Commit or undo the transaction, and give the lock back. A commit that fails is undone, and raises."""
+        """Commit or undo the transaction. A commit that fails is undone, and raises."""
         try:
             db.execute("COMMIT" if commit else "ROLLBACK")
         except BaseException as error:
@@ -205,8 +207,10 @@ class SQLiteFile:
                 db.execute("ROLLBACK")
             if commit or not isinstance(error, self.engine.errors):
                 raise  # a rollback may fail because SQLite has rolled back by itself
-        finally:
-            unlock(self._lock_fd)
+
+    def release(self) -> None:
+        """Give the lock of all processes back, once all is as the transaction left it."""
+        unlock(self._lock_fd)
 
     @contextlib.contextmanager
     def transaction(self, patience: float | None = None) -> Generator[Connection]:
@@ -216,11 +220,14 @@ class SQLiteFile:
         try:
             db = self.begin(patience)
             try:
-                yield db
-            except BaseException:
-                self.end(db, commit=False)
-                raise
-            self.end(db, commit=True)
+                try:
+                    yield db
+                except BaseException:
+                    self.end(db, commit=False)
+                    raise
+                self.end(db, commit=True)
+            finally:
+                self.release()
         finally:
             self.mutex.release()
 
