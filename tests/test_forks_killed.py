@@ -17,7 +17,7 @@ ROUNDS, LONG = 5, 100
 
 def killed(url: str, *arguments: str, acks: int, wait: float) -> list[list[str]]:
     """Start a program, kill it after so many answers and a moment, and give what it had told."""
-    with start("forker", url, *arguments) as program:
+    with start("brancher", url, *arguments) as program:
         assert program.stdout is not None
         told = [program.stdout.readline() for _ in range(acks + 1)]
         time.sleep(wait)  # the moment of the kill, not a wait for anything
@@ -55,7 +55,7 @@ def test_a_process_that_deletes_leaves_no_orphan_of_one_that_forks(backend: str,
     url, rnd = url_of(backend, tmp_path, durability="process"), random.Random(backend)
     deleted = 0
     for _ in range(LONG if long else ROUNDS):
-        with start("forker", url, "delete") as other:
+        with start("brancher", url, "delete") as other:
             try:
                 killed(url, acks=rnd.randint(5, 15), wait=rnd.uniform(0, 0.01))
             finally:
