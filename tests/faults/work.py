@@ -89,7 +89,9 @@ def perform(store: Store, seed: int, what: Step) -> Ack:
 
 
 def text_of(event: Event) -> str:
-    """The text of an event that `events` made."""
+    """The text of an event that `events` made; what a change of the history was."""
+    if isinstance(event.payload, Edit):
+        return event.payload.action
     assert isinstance(event.payload, Message)
     part = event.payload.parts[0]
     assert isinstance(part, Text)
