@@ -8,7 +8,7 @@ from benchmarks import ours, peers
 from benchmarks.bench import Bench
 from benchmarks.floor import Bare
 from benchmarks.measure import interleaved, repeated, timed
-from benchmarks.rows import Row, at_most, not_run
+from benchmarks.rows import Row, at_most, not_run, times
 
 LAST = 50
 
@@ -39,6 +39,7 @@ def last(bench: Bench) -> Iterator[Row]:
     """The last 50 of 10,000 and of 100,000."""
     names = (10_000, 100_000)
     mine: list[float] = []
+    ratios: list[float] = []
     for name, size in zip(names, bench.sizes(names), strict=True):
         path, bare = bench.filled(size)
         table = Bare(bare)
@@ -53,9 +54,12 @@ def last(bench: Bench) -> Iterator[Row]:
             )
         table.close()
         mine.append(samples["holdfast"].p50)
+        ratios.append(mine[-1] / samples["bare"].p50)
         what = f"last {LAST} of {name:,} messages"
         yield at_most(what, mine[-1], samples["bare"].p50, 3, "bare rows + JSON")
-    yield at_most(f"last {LAST} of 100,000 ÷ of 10,000", mine[1], mine[0], 1.2, "of 10,000")
+    # Some of the last messages are long: what grows with the session is told by the same messages read bare.
+    what = f"last {LAST} of 100,000 ÷ of 10,000, each against the bare read of the same"
+    yield at_most(what, ratios[1], ratios[0], 1.2, "of 10,000", times)
     yield from _peers(bench, f"last {LAST} of 10,000 messages", bench.sizes(names)[0], LAST, mine[0])
 
 

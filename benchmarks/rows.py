@@ -24,6 +24,11 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:,.1f} ms" if value < 1 else f"{value:,.2f} s"
 
 
+def times(value: float) -> str:
+    """A ratio."""
+    return f"{value:.2f} ×"
+
+
 def rate(value: float) -> str:
     """Operations a second."""
     return f"{value:,.0f}/s"
