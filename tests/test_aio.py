@@ -30,6 +30,7 @@ from holdfast import (
     note,
     user,
 )
+from holdfast.log import Log
 
 T = TypeVar("T")
 PATIENCE = 20
@@ -66,7 +67,9 @@ ENTERED = {"turn", "step", "complete", "pause"}
 
 
 def public(cls: type) -> set[str]:
-    return {name for name in vars(cls) if not name.startswith("_")}
+    """The names that a class adds; of a session, also those of its log."""
+    logged = vars(Log) if cls is Session else {}
+    return {name for name in [*vars(cls), *logged] if not name.startswith("_")}
 
 
 def called_like(method: Any) -> list[tuple[str, Any, Any]]:

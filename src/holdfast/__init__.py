@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.aio import (
-        AsyncSession as AsyncSession,
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aiosession import AsyncSession as AsyncSession
     from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.branching import Branch as Branch
     from holdfast.check import (
@@ -107,7 +107,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
-    "aio": "AsyncSession AsyncStore aopen",
+    "aio": "AsyncStore aopen",
+    "aiosession": "AsyncSession",
     "aioturns": "AsyncTurn",
     "branching": "Branch",
     "check": "CheckReport Finding",

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from holdfast.aio import AsyncSession, AsyncStore, woken
+from holdfast.aio import AsyncStore
+from holdfast.aiosession import AsyncSession, woken
 from holdfast.errors import HoldfastError, LeaseHeld
 from holdfast.leases import Lease
 from holdfast.recovery import Recovery

@@ -13,26 +13,23 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from holdfast import branching, finding, recovery, search
+from holdfast import branching, creation, finding, recovery, search
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
-from holdfast.errors import Corrupt, Denied, Exists, Invalid
+from holdfast.errors import Corrupt, Exists, Invalid
 from holdfast.hits import SearchHit
 from holdfast.info import (
-    STATES,
     SessionInfo,
-    encode_body,
     filter_tags,
-    new_id,
     now,
     session_ref,
-    tags_of,
 )
 from holdfast.large import LargeValues
 from holdfast.leases import Lease
 from holdfast.listing import list_sessions
+from holdfast.log import POLL, OnDamage
 from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.places import Place
@@ -41,7 +38,7 @@ from holdfast.recovery import Recovery
 from holdfast.references import resolved
 from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
-from holdfast.session import POLL, OnDamage, Session
+from holdfast.session import Session
 from holdfast.turns import Turns
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
@@ -111,28 +108,13 @@ class Store:
             Deleted: it was deleted; `create` starts it anew on purpose.
             Invalid, TooLarge: the id or a field can't be stored.
         """
-        if id is not None:
-            check_id(id, "session id")
-            head = self.backend.get([session_ref(id)])[0]
-            if head is not None:
-                return self._own(head, user)
-        commit = self._creation(
-            new_id() if id is None else id, 0, created_at, labels, metadata, config,
-            user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
+        return Session(
+            self,
+            creation.get_or_create(
+                self, id, created_at, labels, metadata, config,
+                user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
+            ),
         )  # fmt: skip
-        result = self.batcher.commit(commit)
-        if isinstance(result, Head):
-            return Session(self, result)
-        if result.head is None:
-            raise refusal(result, commit)
-        return self._own(result.head, user)
-
-    def _own(self, head: Head, user: str | None) -> Session:
-        if head.dead:
-            raise refusal(Refused("deleted", head), Commit(ref=head.ref))
-        if user is not None and head.tags.get("user") != user:
-            raise Denied(f"session {head.ref.id!r} belongs to another user; use an id of your own")
-        return Session(self, head)
 
     def create(
         self,
@@ -156,44 +138,13 @@ class Store:
             Exists: there is one with this id.
             Invalid, TooLarge: the id or a field can't be stored.
         """
-        rev = 0
-        while True:
-            commit = self._creation(
-                new_id() if id is None else id, rev, created_at, labels, metadata, config,
+        return Session(
+            self,
+            creation.create(
+                self, id, created_at, labels, metadata, config,
                 user=user, name=name, title=title, agent=agent, parent=parent, project=project, state=state,
-            )  # fmt: skip
-            result = self.batcher.commit(commit)
-            if isinstance(result, Head):
-                return Session(self, result)
-            if result.head is None:
-                raise refusal(result, commit)
-            if not result.head.dead:
-                raise Exists(
-                    f"session {commit.ref.id!r} is there already; use that one, or another id",
-                    session=commit.ref.id,
-                    rev=result.head.rev,
-                    last=result.head.last,
-                )
-            rev = result.head.rev
-
-    def _creation(
-        self,
-        id: str,
-        rev: int,
-        created: datetime | int | None,
-        labels: Iterable[str],
-        metadata: Mapping[str, Any] | None,
-        config: Mapping[str, Any] | None,
-        **texts: str | None,
-    ) -> Commit:
-        if texts["state"] not in STATES:
-            raise Invalid(f"state {texts['state']!r} is not one of {', '.join(STATES)}", state=texts["state"])
-        if isinstance(labels, str):
-            raise Invalid("labels is a list of labels, not one string", labels=labels)
-        at = now() if created is None else to_micros(created)
-        body = {name: dict(value) for name, value in (("metadata", metadata), ("config", config)) if value}
-        tags = tags_of(labels=labels, **texts)
-        return Commit(ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body))
+            ),
+        )  # fmt: skip
 
     def get(self, id: str, *, damaged: OnDamage = "raise") -> Session | None:
         """The session with this id, or None.

@@ -21,12 +21,13 @@ from holdfast import forks, recovery
 from holdfast.errors import HoldfastError, Invalid, LeaseHeld
 from holdfast.info import new_id
 from holdfast.leases import NO_LEASE, Beat, Lease, Sightings, beat_tag, held, lease_tags, mark_of
+from holdfast.log import POLL
 from holdfast.places import Place
 from holdfast.plan import Commit, Entry, Head, Ref, check_text
 from holdfast.recovery import Recovery
 from holdfast.redact import told
 from holdfast.refusals import refusal
-from holdfast.session import POLL, Session
+from holdfast.session import Session
 from holdfast.states import state_event
 from holdfast.steps import OpenStep
 

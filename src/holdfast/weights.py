@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from holdfast.codec import LARGE, is_large
+from holdfast.log import Appendable
 from holdfast.model import AnyPayload, Event, Large, Message
 from holdfast.parts import AnyPart, Text
-from holdfast.session import Appendable
 
 
 def may_write_blobs(events: Sequence[Appendable]) -> bool:

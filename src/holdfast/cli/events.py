@@ -17,8 +17,9 @@ from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
     from holdfast.hits import SearchHit
+    from holdfast.log import Appendable
     from holdfast.model import AnyPayload, Event
-    from holdfast.session import Appendable, Session
+    from holdfast.session import Session
     from holdfast.store import Store
 
 

@@ -11,7 +11,8 @@ from click.shell_completion import CompletionItem
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 
 if TYPE_CHECKING:
-    from holdfast.session import OnDamage, Session
+    from holdfast.log import OnDamage
+    from holdfast.session import Session
     from holdfast.store import Store
 
 _WITH_SEQ = re.compile(r"(.+)@(\d{1,18})", re.DOTALL)

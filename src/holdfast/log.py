@@ -1,0 +1,316 @@
+"""The log of a session: appended to at its end, and read in order of seq.
+
+Every append is one commit. It needs no read before it: the counters and the title travel in the same commit, and a
+retry is recognised by its key. What is prepared and what an answer means is worked out here in plain functions, so that
+the synchronous and the asynchronous session differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from holdfast import ancestry, codec
+from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
+from holdfast.info import SessionInfo, Tally, info_of, now
+from holdfast.keys import check_key, key_at
+from holdfast.model import AnyPayload, Damaged, Event, Message
+from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
+from holdfast.receipts import Receipt, ids_of, repeated
+from holdfast.refusals import refusal
+
+if TYPE_CHECKING:
+    from holdfast.store import Store
+
+PAGE = 500
+"""Events fetched at a time."""
+POLL = 1.0
+"""Seconds after which a follower looks again although nobody woke it."""
+
+Appendable: TypeAlias = AnyPayload | Event
+OnDamage: TypeAlias = Literal["raise", "keep"]
+
+
+class Log:
+    """The log of one session of an open store, and what is known of its head."""
+
+    def __init__(self, store: Store, head: Head, fence: Mapping[str, str | None] | None = None) -> None:
+        self._store = store
+        self._head = head
+        self._fence = fence  # the tags that every write expects: a turn's token
+        self.id = head.ref.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} at {self._head.last}>"
+
+    @property
+    def last(self) -> int:
+        """The seq of the newest event that this object knows of; `info()` asks the store."""
+        return self._head.last
+
+    def info(self) -> SessionInfo:
+        """The session's head as it is now.
+
+        Raises:
+            NotFound, Deleted: it is not there any more.
+        """
+        self._head = self._store.head(self.id)
+        return info_of(self._head)
+
+    def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
+        """Store events at the end of the log, all or none.
+
+        Args:
+            *events: Payloads such as `user("Hi")`, or `Event`s to give a time or an id of one's own.
+            key: Idempotency key of the whole batch: a second call with it stores nothing and answers the same.
+            expect: The seq that must be the newest; 0 for an empty log.
+
+        Raises:
+            Invalid, TooLarge: an event can't be stored.
+            Stale: `expect` is not the newest seq; `last` on the error is.
+            KeyReused: the key was used for other events.
+            NotFound, Deleted: the session is not there.
+        """
+        commit = self.prepare(events, key, expect)
+        if self.asks_first(events, key) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
+            return repeated(
+                self._store, self._head, commit, key
+            )  # its parents' part of the log never changes: no commit need tell
+        return self.receipt(commit, self._store.batcher.commit(commit), key)
+
+    def asks_first(self, events: Sequence[Appendable], key: str | None) -> bool:
+        """Whether an append must look whether the log that this one goes on from, which never changes, has its ids."""
+        keyed = key is not None or any(isinstance(event, Event) and event.id for event in events)
+        return keyed and ancestry.FORKED in self._head.tags
+
+    def prepare(self, events: Sequence[Appendable], key: str | None, expect: int | None) -> Commit:
+        """The commit that an append makes."""
+        if not events:
+            raise Invalid("append needs at least one event")
+        check_key(key)
+        if expect is not None and expect < 0:
+            raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
+        at = latest = now()
+        entries: list[Entry] = []
+        payloads: list[AnyPayload] = []
+        for index, event in enumerate(events):
+            entry = self._entry(event, at, key_at(key, index) if key else "")
+            entries.append(entry)
+            payloads.append(event.payload if isinstance(event, Event) else event)
+            latest = entry.at if index == 0 else max(latest, entry.at)
+        tally = Tally(payloads, titled="title" in self._head.tags)
+        return Commit(
+            ref=self._head.ref,
+            at=max(0, latest),  # an event may be older than 1970, a last activity not
+            if_last=expect,
+            if_tags=self._fence,
+            append=entries,
+            add=tally.add,
+            tags=tally.tags,
+            defaults=tally.defaults,
+        )
+
+    def _entry(self, event: Appendable, at: int, key: str) -> Entry:
+        if not isinstance(event, Event):
+            return Entry(key, at, codec.encode(event, self._store.large))
+        id = key or event.id or ""
+        if not event.raw:
+            check_key(event.id)
+            return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
+        if isinstance(event.payload, Damaged):
+            raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
+        if len(event.raw) > codec.MAX_BODY:
+            raise TooLarge(f"the event takes {len(event.raw):,} bytes, the limit is {codec.MAX_BODY:,}")
+        # Read from a store: its bytes say more than the decoded view, so they go on as they are.
+        for value in codec.larges(event.payload):
+            with value.open() as stream:
+                self._store.large.put(stream, value.form)
+        return Entry(id, event.at or at, event.raw)
+
+    def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
+        """What the answer to an append's commit means."""
+        if isinstance(result, Refused):
+            if result.why == "known":
+                return repeated(self._store, self._head, commit, key)
+            raise refusal(result, commit)
+        self._head = result
+        count = len(commit.append)
+        # Others may have appended behind us in the same transaction, but a result is the head as of this commit.
+        return Receipt(self.id, result.last - count + 1, result.last, self._store.durability)
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        last: int | None = None,
+        types: Collection[str] | str | None = None,
+        reverse: bool = False,
+        hidden: bool = False,
+        damaged: OnDamage = "raise",
+    ) -> Iterator[Event]:
+        """The events in order of seq, fetched page by page as they are asked for.
+
+        Args:
+            after, before: Only those with `after < seq < before`.
+            last: Only the newest so many (of the types asked for).
+            types: Only events of this type or these types.
+            reverse: Newest first.
+            hidden: With those that were taken back.
+            damaged: `raise` stops at an event that can't be trusted; `keep` yields it with a `Damaged` payload.
+
+        Raises:
+            Corrupt: an event is damaged; the error names it.
+            NotFound, Deleted: the session is not there.
+        """
+        _check_last(last)
+        wanted = {types} if isinstance(types, str) else None if types is None else set(types)
+        after = min(max(after, 0), MAX_COUNT)
+        upto = None if before is None else min(max(before - 1, 0), MAX_COUNT)
+        if last is not None:
+            newest = self._newest(last, after, upto, wanted, hidden, damaged)
+            return newest if reverse else iter(list(newest)[::-1])
+        return self._all(after, upto, wanted, reverse, hidden, damaged)
+
+    def _all(
+        self,
+        after: int,
+        upto: int | None,
+        wanted: set[str] | None,
+        reverse: bool,
+        hidden: bool,
+        damaged: OnDamage,
+    ) -> Iterator[Event]:
+        for entries in self._pages(after, upto, PAGE, reverse, hidden, damaged):
+            for entry in entries:
+                event = self.decode(entry, damaged)
+                if wanted is None or event.type in wanted:
+                    yield event
+
+    def _newest(
+        self, count: int, after: int, upto: int | None, wanted: set[str] | None, hidden: bool, damaged: OnDamage
+    ) -> Iterator[Event]:
+        """The newest so many of the types that are wanted, newest first."""
+        if count == 0:
+            return
+        # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
+        for entries in self._pages(after, upto, min(count, PAGE), True, hidden, damaged):
+            for entry in entries:
+                event = self.decode(entry, damaged)
+                if wanted is None or event.type in wanted:
+                    yield event
+                    count -= 1
+                    if count == 0:
+                        return
+
+    def _pages(
+        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool, damaged: OnDamage
+    ) -> Iterator[Sequence[Entry]]:
+        """The log, some entries at a time; `limit` is the size of the first page."""
+        first_page = True
+        while True:
+            entries = ancestry.read(
+                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
+            )
+            if len(entries) < limit and not (first_page and entries):
+                self._check_there(damaged)
+            first_page = False
+            yield entries
+            if len(entries) < limit:
+                return
+            after, upto = (after, entries[-1].seq - 1) if reverse else (entries[-1].seq, upto)
+            limit = PAGE
+
+    def _check_there(self, damaged: OnDamage) -> None:
+        """The end of a log and the end of its session are not the same."""
+        try:
+            self._store.head(self.id)
+        except Corrupt:
+            if damaged == "raise":
+                raise
+
+    def decode(self, entry: Entry, damaged: OnDamage) -> Event:
+        """An entry as an event."""
+        payload: AnyPayload
+        try:
+            payload = self._payload(entry)
+        except Corrupt as error:
+            if damaged == "raise":
+                raise
+            payload = Damaged(str(error.reason), entry.body)
+        return Event(
+            payload=payload, seq=entry.seq, at=entry.at, id=entry.id or None, hidden=entry.void, raw=entry.body
+        )
+
+    def _payload(self, entry: Entry) -> AnyPayload:
+        reason = entry.fault
+        if not reason:
+            try:
+                return codec.decode(entry.body, self._store.large)
+            except Corrupt as error:
+                reason = error.message
+        raise Corrupt(
+            f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
+            "its bytes are kept, and what follows can be read by keeping what is damaged",
+            session=self.id,
+            seq=entry.seq,
+            reason=reason,
+        )
+
+    def messages(self, *, last: int | None = None) -> list[Message]:
+        """The conversation: every message that was not taken back, or the newest so many.
+
+        Raises:
+            Corrupt: an event is damaged; the error names it.
+            NotFound, Deleted: the session is not there.
+        """
+        _check_last(last)
+        # Without an event around each payload: this is what a program does first when it resumes.
+        found: list[Message] = []
+        size = PAGE if last is None else min(last, PAGE)
+        for entries in self._pages(0, None, size, last is not None, False, "raise") if last != 0 else ():
+            for entry in entries:
+                payload = self._payload(entry)
+                if isinstance(payload, Message):
+                    found.append(payload)
+                    if len(found) == last:
+                        return found[::-1]
+        return found if last is None else found[::-1]
+
+    def tail(
+        self, *, after: int | None = None, last: int = 10, follow: bool = True, stop: threading.Event | None = None
+    ) -> Iterator[Event]:
+        """The newest events, and with `follow` every later one as it comes, from any process.
+
+        Args:
+            after: Start behind this seq instead of at the newest `last`.
+            follow: Go on waiting; ends when the session is deleted or `stop` is set.
+        """
+        position = self.before_last(last) if after is None else after
+        woken = threading.Event()
+        quit_listening = self._store.backend.listen(woken.set) if follow else None
+        try:
+            while True:
+                woken.clear()
+                for event in self.events(after=position, damaged="keep"):
+                    position = event.seq
+                    yield event
+                if not follow or (stop is not None and stop.is_set()):
+                    return
+                woken.wait(POLL)
+        except Deleted:
+            return
+        finally:
+            if quit_listening is not None:
+                quit_listening()
+
+    def before_last(self, last: int) -> int:
+        """The seq behind which the newest `last` events stand that were not taken back."""
+        newest = list(self.events(last=last, damaged="keep"))
+        return newest[0].seq - 1 if newest else self.info().last
+
+
+def _check_last(last: int | None) -> None:
+    if last is not None and last < 0:
+        raise Invalid(f"last is a number of events, 0 or more, not {last}", last=last)
