@@ -14,7 +14,9 @@ import pytest
 
 import holdfast
 from holdfast import Store, user
+from holdfast.bundle import read_bundle, write_bundle
 from holdfast.errors import Corrupt, Unavailable
+from holdfast.plan import Commit, Head
 
 ODD = {
     "a run to no row": "UPDATE run SET n = NULL WHERE head = 2 AND seq = 3",
@@ -132,3 +134,58 @@ def test_appends_of_tasks_are_told_when_no_thread_can_be_had(tmp_path: Path, mon
             assert (await asyncio.wait_for(session.append(user("b")), 30)).last == 1
 
     asyncio.run(main())
+
+
+# --- Heads that are whole, and say what none can say: written by another hand, or brought by a bundle ---
+
+
+SAYS = {
+    "a time of creation that is a word": ({"created": "yesterday"}, b"{}"),
+    "an edit that is a word": ({"edit": "x"}, b"{}"),
+    "a body that is a list": ({}, b"[1, 2, 3, 4, 5]"),
+    "a body that is no JSON": ({}, b"{{{{{{{{{{{"),
+}
+
+
+def say(store: Store, tags: dict[str, str], body: bytes) -> None:
+    """Sessions a, odd and z, of which the middle one says this."""
+    for id in ("a", "odd", "z"):
+        store.session(id).append(user(f"word of {id}"))
+    head = store.head("odd")
+    assert isinstance(store.batcher.commit(Commit(ref=head.ref, if_rev=head.rev, tags=tags, body=body)), Head)
+
+
+@pytest.mark.parametrize(("tags", "body"), SAYS.values(), ids=SAYS)
+def test_a_head_that_says_what_none_can_say_is_named_and_hides_no_other(
+    store: Store, tags: dict[str, str], body: bytes
+) -> None:
+    say(store, tags, body)
+    if "edit" not in tags:
+        page = store.sessions()
+        assert ([info.id for info in page], list(page.damaged)) == (["z", "a"], ["odd"])
+    if "created" in tags:
+        page = store.sessions(until="2100-01-01T00:00:00Z")
+        assert ([info.id for info in page], list(page.damaged)) == (["z", "a"], ["odd"])
+    assert {finding.session for finding in store.check().findings} == {"odd"}
+    assert [m.text for m in store.session("odd").messages()] == ["word of odd"]
+    store.delete("odd")
+    assert store.check().findings == ()
+
+
+@pytest.mark.parametrize(("tags", "body"), SAYS.values(), ids=SAYS)
+def test_a_bundle_with_such_a_head_brings_its_other_sessions(tags: dict[str, str], body: bytes, tmp_path: Path) -> None:
+    with holdfast.open("memory://") as store, holdfast.open(f"sqlite:{tmp_path / 'x.db'}") as target:
+        say(store, tags, body)
+        told = {c.session: c.error for c in read_bundle(target, list(write_bundle(store, ["a", "odd", "z"])))}
+        assert (told["a"], told["z"]) == (None, None)
+        assert isinstance(told["odd"], Corrupt)
+        assert not target.exists("odd")
+
+
+def test_a_lease_that_says_what_none_can_say_is_a_run_without_one(store: Store) -> None:
+    odd = {"state": "running", "turn": "t", "lease_beat": "x y", "lease_ttl": "long", "lease_process": "1 2 here"}
+    say(store, odd, b"{}")
+    with store.session("a").turn():
+        assert {lease.session: lease.standing for lease in store.running()} == {"a": "held", "odd": "unleased"}
+        (recovered,) = store.recover(older_than=0)
+    assert (recovered.session, recovered.applied) == ("odd", True)

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt, NotFound, Stale
-from holdfast.info import EDIT, session_ref
+from holdfast.info import EDIT, number_in, session_ref
 from holdfast.model import Edit
 from holdfast.plan import MAX_COUNT, Entry, Head, Range
 
@@ -67,7 +67,7 @@ def first_of(lineage: Sequence[Segment]) -> int:
 
 def newest_edit(head: Head) -> int:
     """The seq of the newest edit of a log; 0 for none."""
-    return int(head.tags.get(EDIT, "0"))
+    return number_in(head, EDIT)
 
 
 def edit_at(store: Store, lineage: Sequence[Segment], seq: int) -> Edit:

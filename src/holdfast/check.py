@@ -16,7 +16,7 @@ from holdfast import codec
 from holdfast.ancestry import FORKED, first_of, segments, stored
 from holdfast.branching import pins
 from holdfast.errors import Corrupt, NotFound
-from holdfast.info import Tally, body_of, session_ref
+from holdfast.info import Tally, check_head, session_ref
 from holdfast.listing import all_heads
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
@@ -135,7 +135,7 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
     id = head.ref.id
     findings: list[Finding] = []
     try:
-        body_of(head)
+        check_head(head)
     except Corrupt as error:
         findings.append(Finding(session=id, what=f"the head can't be decoded: {error.message}"))
     # A session goes on while it is being read: look only at what the head speaks of.

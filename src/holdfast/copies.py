@@ -17,7 +17,7 @@ from holdfast import codec
 from holdfast.ancestry import FORKED, stored, whole
 from holdfast.branching import MARK, pins
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.info import created_at, said_by_appends
+from holdfast.info import check_head, created_at, said_by_appends
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
 from holdfast.refusals import refusal
 
@@ -87,8 +87,9 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     Raises:
         Conflict: there is one with other entries, or one that was changed later.
         Deleted: there was one.
-        Corrupt: an entry is missing.
+        Corrupt: an entry is missing, or the head says what none can say.
     """
+    check_head(head)
     start = max(head.base, head.trim)
     there = _target(store, head, start)
     here = stored(store, there, after=start)

@@ -17,7 +17,7 @@ import msgspec
 
 from holdfast.clock import now as now
 from holdfast.codec import decode_json, encode_json
-from holdfast.errors import Invalid
+from holdfast.errors import Corrupt, Invalid
 from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
 from holdfast.plan import MAX_ID, Head, Ref, check_id, check_text
 
@@ -99,7 +99,7 @@ def info_of(head: Head) -> SessionInfo:
         msgspec.convert(head.counts, Counts) if head.counts else _NO_COUNTS,
         body.get("metadata", {}),
         body.get("config", {}),
-        int(say("created", "0")),
+        number_in(head, "created"),
         head.at,
         head.last,
         head.rev,
@@ -110,13 +110,47 @@ _NO_COUNTS = Counts()
 
 
 def created_at(head: Head) -> int:
-    """When the session was created, in microseconds UTC."""
-    return int(head.tags.get("created", "0"))
+    """When the session was created, in microseconds UTC.
+
+    Raises:
+        Corrupt: its tag says no time.
+    """
+    return number_in(head, "created")
+
+
+def number_in(head: Head, tag: str) -> int:
+    """The number that a tag holds, 0 without it.
+
+    Raises:
+        Corrupt: it holds none.
+    """
+    text = head.tags.get(tag, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise Corrupt(f"the tag {tag!r} of session {head.ref.id!r} is no number but {text[:40]!r}", tag=tag) from None
+
+
+def check_head(head: Head) -> None:
+    """Refuse a head that its own bytes vouch for, and that says what none can say: it came from elsewhere.
+
+    Raises:
+        Corrupt: what is wrong with it.
+    """
+    info_of(head)
+    number_in(head, EDIT)
 
 
 def body_of(head: Head) -> dict[str, Any]:
-    """The decoded body of a head; {} if it has none."""
-    return decode_json(head.body) if len(head.body) > len(_EMPTY_BODY) else {}
+    """The decoded body of a head; {} if it has none.
+
+    Raises:
+        Corrupt: it is no JSON object.
+    """
+    body = decode_json(head.body) if len(head.body) > len(_EMPTY_BODY) else {}
+    if not isinstance(body, dict):
+        raise Corrupt(f"the head of session {head.ref.id!r} is no JSON object", data=head.body)
+    return cast("dict[str, Any]", body)
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:

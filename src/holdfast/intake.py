@@ -18,7 +18,7 @@ from holdfast import codec
 from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import DIGEST, digest_of
 from holdfast.formats.transcript import FOREIGN, Draft, Facts, event_id, id_of, kept, mapping, name_of
-from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
+from holdfast.info import Tally, body_of, clean, created_at, encode_body, session_ref, tags_of
 from holdfast.lineage import counted_before, relatives
 from holdfast.model import AnyPayload, Damaged, Other, Source
 from holdfast.plan import Commit, Entry, Head, Ref
@@ -212,7 +212,7 @@ class Intake:
         times = [entry.at for entry in entries]
         at = max(times, default=0 if head else cursor.mtime // 1000)
         tags, metadata = self._told(facts, cursor)
-        created = min([*times, *([int(head.tags.get("created", at))] if head else [])], default=at)
+        created = min([*times, *([created_at(head)] if head else [])], default=at)
         body = body_of(head) if head else {}
         body.pop("v", None)
         body["metadata"] = {**mapping(body.get("metadata")), **metadata}

@@ -96,15 +96,20 @@ def mark_of(head: Head) -> Mark | None:
     born, _, rest = (say("lease_process") or "").partition(" ")
     pid, _, place = rest.partition(" ")
     wall, _, monotonic = (beat or "").partition(" ")
-    return Mark(
-        turn,
-        say("lease_owner"),
-        int(say("state_at") or head.at),
-        int(ttl) if ttl else None,
-        Process(place, int(pid), int(born)) if place else None,
-        Beat(int(wall), int(monotonic)) if beat else None,
-        {"turn": turn, "lease_beat": beat, "state": say("state")},
-    )
+    owner, fence = say("lease_owner"), {"turn": turn, "lease_beat": beat, "state": say("state")}
+    try:
+        return Mark(
+            turn,
+            owner,
+            int(say("state_at") or head.at),
+            int(ttl) if ttl else None,
+            Process(place, int(pid), int(born)) if place else None,
+            Beat(int(wall), int(monotonic)) if beat else None,
+            fence,
+        )
+    except ValueError:
+        # A program of another hand wrote these tags. It is a run of which no more is known: nobody overtakes it.
+        return Mark(turn, owner, head.at, None, None, None, fence)
 
 
 class Sightings:

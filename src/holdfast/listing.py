@@ -33,7 +33,7 @@ def list_sessions(
             after = (head.at, head.ref.id)
             if start is not None and head.at < start:
                 return _page(found, None, damaged)
-            if _overlaps(head, end) and _mentions(head, needle):
+            if _is_wanted(head, end, needle, damaged):
                 found.append(head)
                 if len(found) > limit:
                     last = found[limit - 1]
@@ -65,8 +65,12 @@ def _page(heads: Iterable[Head], cursor: str | None, damaged: list[str]) -> Page
     return Page(infos, cursor, damaged)
 
 
-def _overlaps(head: Head, end: int | None) -> bool:
-    return end is None or created_at(head) <= end
+def _is_wanted(head: Head, end: int | None, needle: str | None, damaged: list[str]) -> bool:
+    try:
+        return (end is None or created_at(head) <= end) and _mentions(head, needle)
+    except Corrupt:
+        damaged.append(head.ref.id)
+        return False
 
 
 def _mentions(head: Head, needle: str | None) -> bool:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast.errors import HoldfastError, ReadOnly, Unavailable, Uncertain
+from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.formats import claude_code
 from holdfast.formats.transcript import FOREIGN, mapping
-from holdfast.info import SESSION, body_of, encode_body, session_ref
+from holdfast.info import SESSION, body_of, check_head, created_at, encode_body, session_ref
 from holdfast.plan import Commit, Head, Ref
 from holdfast.store import Store
 
@@ -54,10 +54,18 @@ def told(store: Store, user: str | None) -> Mapping[str, str]:
 def _titles(heads: list[Head]) -> _Titles:
     """Of two titles for one message, that of the newer session is taken."""
     titles: _Titles = {}
-    for head in sorted(heads, key=lambda head: (int(head.tags.get("created", "0")), head.ref.id)):
+    for head in sorted(filter(_is_sound, heads), key=lambda head: (created_at(head), head.ref.id)):
         named = titles.setdefault(head.tags.get("user"), {})
         named |= {id: t for id, t in mapping(imported(head).get("titles")).items() if isinstance(t, str)}
     return titles
+
+
+def _is_sound(head: Head) -> bool:
+    try:
+        check_head(head)
+    except Corrupt:
+        return False  # which a check tells; the others' titles are given all the same
+    return True
 
 
 def _found(store: Store, tags: Mapping[str, str]) -> Iterator[Head]:
