@@ -16,6 +16,7 @@ import pytest
 import holdfast
 from faults import BACKENDS, url_of
 from holdfast import Event, Store, user
+from holdfast.backends.listening import Listening
 from holdfast.watch import Change
 
 
@@ -185,3 +186,25 @@ def test_a_watcher_is_told_of_all_that_another_process_does(backend: str, tmp_pa
             eventually(lambda: {"renamed", "deleted", "imported"} <= set(told))
             assert [told[id].deleted for id in ("renamed", "deleted", "imported")] == [False, True, False]
             assert "quiet" not in told
+
+
+def test_a_look_that_fails_wakes_whoever_listens_and_is_not_the_last() -> None:
+    fails = threading.Event()
+    version = [0]
+
+    def look() -> int:
+        if fails.is_set():
+            raise OSError("the disk is away")
+        return version[0]
+
+    listening = Listening(look)
+    woken = threading.Semaphore(0)
+    stop = listening.add(woken.release)
+    fails.set()
+    assert woken.acquire(timeout=20)
+    fails.clear()
+    while woken.acquire(timeout=0.2):  # what the failing looks brought about comes to an end
+        pass
+    version[0] = 1
+    assert woken.acquire(timeout=20)
+    stop()

@@ -147,7 +147,7 @@ def body_of(head: Head) -> dict[str, Any]:
     Raises:
         Corrupt: it is no JSON object.
     """
-    body = decode_json(head.body) if len(head.body) > len(_EMPTY_BODY) else {}
+    body: object = decode_json(head.body) if len(head.body) > len(_EMPTY_BODY) else {}
     if not isinstance(body, dict):
         raise Corrupt(f"the head of session {head.ref.id!r} is no JSON object", data=head.body)
     return cast("dict[str, Any]", body)

@@ -67,12 +67,22 @@ class Listening:
                 wake()
 
     def _look(self, stop: threading.Event) -> None:
-        seen = self._version()
+        seen = self._now()
         while not stop.wait(INTERVAL):
-            now = self._version()
+            now = self._now()
             if now != seen:
                 seen = now
                 self.wake()
+
+    def _now(self) -> object:
+        """What the version is; something new each time it can't be told: whoever is woken meets the reason and says it.
+
+        A look that fails is not the last: a full disk, or a file that is away for a moment, comes back.
+        """
+        try:
+            return self._version()
+        except Exception:  # noqa: BLE001  # of whatever kind the engine's library raises, none may end the looking
+            return object()
 
     def close(self) -> None:
         """End the looking thread."""

@@ -188,17 +188,20 @@ class RowBackend:
         want = limit
         while True:
             rows = db.execute(f"{sql} LIMIT ?", (*values, want)).fetchall()
-            heads = self._sound(rows)
+            heads = self._sound(rows, limit)
             if len(heads) >= limit or len(rows) < want:
                 return heads
-            want += limit - len(heads)
+            want *= 2
 
-    def _sound(self, rows: Sequence[Any]) -> Heads:
+    def _sound(self, rows: Sequence[Any], limit: int) -> Heads:
         """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
-        with contextlib.suppress(Corrupt):
-            return Heads(map(head_of, rows))
+        if len(rows) <= limit:
+            with contextlib.suppress(Corrupt):
+                return Heads(map(head_of, rows))
         sound, damaged = list[Head](), list[Ref]()
         for row in rows:
+            if len(sound) == limit:
+                break
             try:
                 head = self._head(row)
             except Corrupt:
