@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast import note, user
+from holdfast import Note, Store, note, user
 from holdfast.backends import migrate
 from holdfast.backends.engine import Engine
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
@@ -196,6 +197,43 @@ if sys.platform == "linux":  # the guard is made of Linux's locks
                     )
         with holdfast.open(f"sqlite://{path}") as new:
             assert [event.payload for event in new.session("s").events()] == [note("new")]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_store_whose_file_was_moved_away_is_not_mixed_with_what_takes_its_place(
+    replaced: bool, tmp_path: Path
+) -> None:
+    path, away = tmp_path / "store.db", tmp_path / "away.db"
+    with holdfast.open(f"sqlite://{path}") as old:
+        session = old.session("s")
+        session.append(note("old"))
+        for suffix in ("", "-wal", "-shm"):
+            os.rename(f"{path}{suffix}", f"{away}{suffix}")
+        if replaced:
+            with holdfast.open(f"sqlite://{path}") as new:
+                new.session("s").append(note("new"))
+        with pytest.raises(Unavailable, match="moved away"):
+            session.append(note("late"))
+        with ThreadPoolExecutor(4) as threads:  # more readers than are open: the others would open the wrong file
+            told = list(threads.map(lambda _: _read(old), range(16)))
+        assert {words for words in told if words is not None} <= {("old",)}
+        if replaced:
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            os.replace(f"{away}{suffix}", f"{path}{suffix}")
+        session.append(note("back"))
+    with holdfast.open(f"sqlite://{path}") as again:
+        assert _read(again) == ("old", "back")
+        assert again.check().findings == ()
+
+
+def _read(store: Store) -> tuple[object, ...] | None:
+    """The words of the session, None where the store says that it can't tell."""
+    try:
+        return tuple(event.payload.text for event in store.session("s").events() if isinstance(event.payload, Note))
+    except Unavailable:
+        return None
 
 
 def test_a_store_that_could_not_be_opened_claims_no_library(tmp_path: Path) -> None:

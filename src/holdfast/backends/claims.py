@@ -38,6 +38,7 @@ class Claim:
         self._lock = threading.Lock()
         self._fds: list[int] = []
         self._guarded = False
+        self._file: tuple[int, int] | None = None
 
     def take(self, engine: Engine) -> None:
         """Claim the file for one more store, before it connects. Waits for the last store before it to have left.
@@ -57,15 +58,9 @@ class Claim:
             self._stores += 1
 
     def is_at_its_place(self) -> bool:
-        """Whether the file that is guarded, if any is, is still what the path leads to."""
-        with self._lock:
-            if not self._fds:
-                return True
-            try:
-                there = os.stat(self.path)
-            except FileNotFoundError:
-                return False
-            return os.path.samestat(there, os.fstat(self._fds[0]))
+        """Whether the file that is open, if any is, is still what the path leads to."""
+        file = self._file
+        return file is None or file == _identity(self.path)
 
     def guard(self) -> None:
         """Hold SQLite's shared locks once more, if that is not done yet; the caller has a connection that holds them.
@@ -73,16 +68,22 @@ class Claim:
         Raises:
             OSError: the system refuses.
         """
-        if sys.platform != "linux" or self._guarded:
+        if self._guarded:
             return
-        import fcntl
-
         with self._lock:
+            if self._file is None:
+                self._file = _identity(self.path)
+            self._lock_all()
+            self._guarded = True
+
+    def _lock_all(self) -> None:
+        if sys.platform == "linux":
+            import fcntl
+
             for suffix, _, _ in _SHARED[len(self._fds) :]:  # what a call before opened must not be closed for a retry
                 self._fds.append(os.open(self.path + suffix, os.O_RDONLY | os.O_CLOEXEC))
             for fd, (_, start, length) in zip(self._fds, _SHARED, strict=True):
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, start, length, 0))
-            self._guarded = True
 
     @contextlib.contextmanager
     def leaving(self, *, alone: bool) -> Generator[None]:
@@ -115,11 +116,21 @@ class Claim:
             os.close(fd)
         self._fds.clear()
         self._guarded = False
+        self._file = None
 
     def forked(self) -> None:
         """In a child: its parent's stores and claim are its own, the guard is not. SQLite holds no locks here yet."""
         self._close()
         self._start()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from any other, whatever its name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class Claims:

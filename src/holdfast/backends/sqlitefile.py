@@ -151,8 +151,18 @@ class SQLiteFile:
             raise
         return db
 
+    def _check_place(self) -> None:
+        """Refuse to go on with a file that has no name any more, or to mix it with the one that took its place."""
+        if not self._claim.is_at_its_place():
+            raise Unavailable(
+                f"{self.path} was moved away, removed or replaced while the store has it open, and nothing is written "
+                "to it any more; put it back, or close the store and open it again",
+                path=self.path,
+            )
+
     def _open(self) -> Connection:
         """A connection that has the file, its log and its locks; and the guard."""
+        self._check_place()
         db = self.connect()
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -177,6 +187,7 @@ class SQLiteFile:
             Unavailable: the lock could not be had.
         """
         db = self.writer()
+        self._check_place()
         if not try_lock(self._lock_fd):
             lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
         sign(self._lock_fd)
