@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,28 @@ def test_a_store_that_another_holds_is_unavailable(tmp_path: Path) -> None:
         assert "locked for 0.2 s by process" in done.err
         assert "Hi" in shell.ok("session", "show", "s").out
     assert shell.ok("append", "s", "more").out == "s@2\n"
+
+
+def as_others() -> None:
+    """Let the modes of files hold for root, too, from the next program on that this process becomes."""
+    if os.geteuid() == 0:
+        drop_from_bounding_set, override_modes = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        if ctypes.CDLL(None, use_errno=True).prctl(drop_from_bounding_set, override_modes, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "root can't be kept from writing to everything")
+
+
+if sys.platform == "linux":
+
+    def test_a_store_that_may_not_be_written_is_denied(tmp_path: Path) -> None:
+        shell = Shell(tmp_path)
+        shell.ok("append", "s", "Hi", "--create")
+        (tmp_path / "store.db").chmod(0o400)
+        refused = shell.start("append", "s", "more", preexec_fn=as_others)  # noqa: PLW1509  # no threads run here
+        out, err = refused.communicate(timeout=60)
+        assert (refused.returncode, out) == (7, b"")
+        assert b"can't be written; check its mode" in err
+        listed = shell.start("session", "show", "s", preexec_fn=as_others)  # noqa: PLW1509
+        assert b"Hi" in listed.communicate(timeout=60)[0]
+        assert listed.returncode == 0
+        (tmp_path / "store.db").chmod(0o600)
+        assert shell.ok("append", "s", "more").out == "s@2\n"

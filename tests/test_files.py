@@ -29,6 +29,7 @@ from holdfast.backends import disk, logfile
 from holdfast.backends.engine import Connection
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.jsonl import Line, LoggedEntry, file_name, log_name, logged, opened, seal
+from holdfast.backends.logfile import Log
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, Invalid, Unavailable, Uncertain
 from holdfast.plan import Commit, Entry, Head, Range, Ref
@@ -266,6 +267,39 @@ def test_torn_lines_of_a_session_whose_deletion_was_killed_go_at_the_next_open(t
     with holdfast.open(url_at(tmp_path)) as store:
         assert store.get("a") is None
     assert holding(tmp_path, b"secret") == ["b.jsonl.torn.1"]
+
+
+def test_a_folder_with_the_name_of_torn_lines_keeps_no_store_shut(tmp_path: Path) -> None:
+    recorded(tmp_path, "one", id="b")
+    log = recorded(tmp_path, "one")
+    log.with_name("a.jsonl.torn.1").mkdir()
+    log.with_name("c.jsonl").mkdir()
+    code = (
+        "import os, signal, sys, holdfast\n"
+        "from holdfast.backends.logfile import Log\n"
+        "Log.done = lambda log: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "holdfast.open(sys.argv[1]).delete('a')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, url_at(tmp_path)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert [info.id for info in store.sessions()] == ["b"]
+        assert store.check().findings == ()
+    assert log.with_name("a.jsonl.torn.1").is_dir()
+
+
+def test_a_log_that_can_not_be_moved_back_is_closed(tmp_path: Path) -> None:
+    path = recorded(tmp_path, "one")
+    before = len(os.listdir("/dev/fd"))
+    origin = Log(str(path), durable=True)
+    fresh = Log(str(path), durable=True, origin=origin)
+    fresh.add(path.read_bytes())
+    fresh.sync()
+    fresh.move()
+    path.with_name("a.jsonl.old").unlink()
+    with pytest.raises(FileNotFoundError):
+        fresh.undo()
+    assert len(os.listdir("/dev/fd")) == before
 
 
 # --- Damaged lines ---

@@ -379,3 +379,19 @@ def test_an_unknown_part_is_handed_on_in_a_new_message(store: Store) -> None:
     part = OtherPart(data={"type": "smell", "of": "roses", "n": 2**70})
     session.append(user("smell this", part))
     assert [m.parts for m in session.messages()] == [(holdfast.text("smell this"), part)]
+
+
+def test_fields_of_the_head_that_this_version_does_not_know_survive_updates(store: Store) -> None:
+    session = store.session("s", metadata={"a": 1})
+    head = store.head("s")
+    body = b'{"v":1,"metadata":{"a":1},"config":{"k":{"deep":1}},"later":{"x":[1,2]},"more":18446744073709551616}'
+    store.batcher.commit(Commit(ref=head.ref, if_rev=head.rev, body=body, tags={"later": "tag"}, add={"later": 3}))
+    session.update(metadata={"b": 2}, config={"c": 3}, title="T", labels=["x"])
+    session.append(user("Hi"))
+    store.session("s").update(title="U")
+    head = store.head("s")
+    told = json.loads(head.body)
+    assert (told["later"], told["more"]) == ({"x": [1, 2]}, 18446744073709551616)
+    assert told["metadata"] == {"a": 1, "b": 2}
+    assert told["config"] == {"k": {"deep": 1}, "c": 3}
+    assert (head.tags["later"], head.counts["later"]) == ("tag", 3)

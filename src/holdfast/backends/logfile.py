@@ -174,7 +174,11 @@ class Log:
         """Make the file what it was, durably, and close it."""
         try:
             if self.origin is not None:
-                self._move_back()
+                try:
+                    self._move_back()
+                except BaseException:
+                    self.origin.close()
+                    raise
                 self.origin.undo()
             elif self.created:
                 os.unlink(self.path)

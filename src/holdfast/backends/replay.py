@@ -377,12 +377,12 @@ def set_aside(path: str, end: int) -> None:
 
 
 def all_files(root: str, ending: str) -> Iterator[str]:
-    """The names, below the root, of all files among the logs with an ending."""
+    """The names, below the root, of all files among the logs with an ending; a folder is none of ours."""
     base = os.path.join(root, "logs")
     for kind in sorted(os.listdir(base)) if os.path.isdir(base) else ():
         with os.scandir(os.path.join(base, kind)) as found:
             for entry in found:
-                if entry.name.endswith(ending):
+                if entry.name.endswith(ending) and not entry.is_dir(follow_symlinks=False):
                     yield os.path.join("logs", kind, entry.name)
 
 
