@@ -66,11 +66,11 @@ if sys.platform == "linux":
         shell = Shell(tmp_path)
         shell.ok("append", "s", "Hi", "--create")
         (tmp_path / "store.db").chmod(0o400)
-        refused = shell.start("append", "s", "more", preexec_fn=as_others)  # noqa: PLW1509  # no threads run here
+        refused = shell.start("append", "s", "more", preexec_fn=as_others)  # no threads run here
         out, err = refused.communicate(timeout=60)
         assert (refused.returncode, out) == (7, b"")
         assert b"can't be written; check its mode" in err
-        listed = shell.start("session", "show", "s", preexec_fn=as_others)  # noqa: PLW1509
+        listed = shell.start("session", "show", "s", preexec_fn=as_others)
         assert b"Hi" in listed.communicate(timeout=60)[0]
         assert listed.returncode == 0
         (tmp_path / "store.db").chmod(0o600)
