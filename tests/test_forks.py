@@ -30,7 +30,7 @@ from holdfast import (
     user,
 )
 from holdfast.ancestry import FORKED, newest_edit
-from holdfast.branching import MARK, pins
+from holdfast.branching import MARK, PIN, pins
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.copies import copy_session
 from holdfast.info import session_ref
@@ -621,3 +621,15 @@ def test_any_forks_and_changes_agree_with_a_model_of_them(actions: list[tuple[in
             assert [e.seq for e in session.events(hidden=True)] == list(range(1, model.last + 1))
             assert session.info().counts.messages == len(model.shown)
         sound(store)
+
+
+def test_a_delete_takes_the_id_from_a_fork_that_was_interrupted_and_leaves_no_session(store: Store) -> None:
+    store.session("p").append(user("one"))
+    head = store.head("p")
+    pinned = store.batcher.commit(Commit(ref=head.ref, tags={f"{PIN}x": "child", MARK: "m"}))
+    assert isinstance(pinned, Head)
+    store.delete("p")
+    dead = store.backend.get([session_ref("child")])[0]
+    assert dead is not None
+    assert (dead.dead, dead.rev) == (True, 1)  # it never lived, not even for a moment
+    assert list(store.sessions()) == []

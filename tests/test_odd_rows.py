@@ -32,6 +32,12 @@ ODD = {
     "a body that is not there": "UPDATE entry SET body = NULL WHERE n = 2",
     "a seq that is not there": "UPDATE entry SET seq = NULL WHERE n = 2",
     "a time that is a word": "UPDATE entry SET at = 'q' WHERE n = 2",
+    "a mark of hidden that is nothing": "UPDATE entry SET void = NULL WHERE n = 2",
+    "a mark of hidden that is empty": "UPDATE entry SET void = x'' WHERE n = 2",
+    "a mark of hidden that was none": "UPDATE entry SET void = 1 WHERE n = 2",
+    "a mark of hidden that is another number": "UPDATE entry SET void = 2 WHERE n = 2",
+    "a mark of deleted that is nothing": "UPDATE head SET dead = NULL WHERE n = 2",
+    "a mark of deleted that is empty": "UPDATE head SET dead = '' WHERE n = 2",
     "another head": "UPDATE entry SET head = 'q' WHERE n = 2",
     "tags that are a number": "UPDATE head SET tags = 5 WHERE n = 2",
     "open runs that are a number": "UPDATE head SET runs = 5 WHERE n = 2",
@@ -84,6 +90,10 @@ def test_an_odd_row_hides_nothing_else(odd: str, tmp_path: Path) -> None:
         session = store.get("b", damaged="keep")
         read = [event.seq for event in session.events(damaged="keep")] if session else []
         assert read in ([], list(range(1, EACH + 1)))
+        if odd.startswith("a mark of hidden"):
+            assert read
+            with pytest.raises(Corrupt):
+                store.session("b").messages()
         if odd.startswith("an id"):  # its index was changed with it: there is none of this name
             assert store.get("b") is None
             return

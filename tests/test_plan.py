@@ -64,7 +64,7 @@ def refused(head: Head | None, known: set[str] = frozenset(), **changes: Any) ->
         (None, {"if_rev": 0, "if_tags": {"turn": "t1"}}, "tags"),
         (None, {"if_rev": 0, "void": [Range(1, 1)]}, "range"),
         (None, {"if_rev": 0, "trim": 0}, "range"),
-        (None, {"if_rev": 0, "delete": True}, "range"),
+        (None, {"if_rev": 0, "delete": True, "trim": 0}, "range"),
         (DEAD, {}, "deleted"),
         (DEAD, {"if_rev": 0}, "deleted"),
         (DEAD, {"if_rev": 4}, "deleted"),
@@ -113,6 +113,7 @@ def test_a_tombstone_gives_way_to_whoever_saw_it_and_its_numbers_go_on() -> None
 def test_a_deletion_keeps_the_number_and_nothing_else() -> None:
     assert made(ALIVE, delete=True, at=60) == (Head(S, rev=5, last=9, base=9, at=60, dead=True), ())
     assert made(ALIVE, delete=True, at=1).head.at == 50
+    assert made(None, if_rev=0, delete=True, at=7) == (Head(S, rev=1, at=7, dead=True), ())
 
 
 def test_tags_and_defaults() -> None:

@@ -229,10 +229,7 @@ def _check_unforked(store: Store, id: str) -> None:
 
 def _take_id(store: Store, child: str, parent: Head) -> None:
     """See to it that a fork which is under way, or was interrupted, can't create its child any more."""
-    tags: dict[str, str | None] = {"user": parent.tags.get("user"), "created": str(now())}
-    made = store.batcher.commit(Commit(ref=session_ref(child), if_rev=0, tags=tags))
-    if isinstance(made, Head):
-        store.batcher.commit(Commit(ref=made.ref, at=now(), if_rev=made.rev, delete=True))
+    store.batcher.commit(Commit(ref=session_ref(child), at=now(), if_rev=0, delete=True))
     _check_unforked(store, parent.ref.id)
 
 

@@ -90,7 +90,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
     Preconditions: `if_rev` (0: must not be there), `if_last`, `if_tags` (None: the tag must be absent).
     Changes: `tags` (None removes one), `defaults` (set only where absent), `add` (to counters), `body`, `append`,
-    `void`, `trim` (forget entries up to), `base` (only when creating: where the log starts), `delete`.
+    `void`, `trim` (forget entries up to), `base` (only when creating: where the log starts), `delete` (with if_rev=0 it
+    leaves a tombstone where there never was a head, so that nobody creates one).
     `at` moves the last activity forward, never back; 0 leaves it.
     """
 
@@ -160,7 +161,7 @@ def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned |
         return Refused("last", None)
     if commit.if_tags and any(value is not None for value in commit.if_tags.values()):
         return Refused("tags", None)
-    if commit.void or commit.trim is not None or commit.delete:
+    if commit.void or commit.trim is not None or (commit.delete and commit.base):
         return Refused("range", None)
     planned = _applied(head, commit)
     return planned if isinstance(planned, Planned) else Refused(planned.why, None)

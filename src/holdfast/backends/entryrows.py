@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.backends.engine import Connection
-from holdfast.backends.rows import Numbers, entry_crc, entry_values
+from holdfast.backends.rows import Numbers, entry_crc, entry_values, is_sound
 from holdfast.backends.runs import OpenRuns, pages
 from holdfast.plan import Entry
 
@@ -29,12 +29,6 @@ def hide(db: Connection, n: int, runs: bytes, first: int, last: int, void: bool)
     for rows in pages(db, n, runs, first, last):
         changed = [(void, resealed(row, int(void), row[7]), row[0]) for row in rows if row[5] != void]
         db.executemany("UPDATE entry SET void = ?, crc = ? WHERE n = ?", changed)
-
-
-def is_sound(row: Any) -> bool:
-    """Whether a row of `ENTRY` matches its checksum."""
-    _, n, seq, id, at, void, crc, packed = row
-    return crc == entry_crc(n, seq, id, at, void, packed)
 
 
 def resealed(row: Any, void: int, packed: bytes) -> int:

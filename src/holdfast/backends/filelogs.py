@@ -17,10 +17,10 @@ from typing import Any
 
 from holdfast.backends.disk import sync_dir, unavailable
 from holdfast.backends.engine import Connection
-from holdfast.backends.entryrows import is_sound, resealed
+from holdfast.backends.entryrows import resealed
 from holdfast.backends.jsonl import VERSION, Line, line_of, log_name, logged, seal, whole_head
 from holdfast.backends.logfile import Log, Place, Reading, body_in, places, unpacked
-from holdfast.backends.rows import entry_crc
+from holdfast.backends.rows import entry_crc, is_sound
 from holdfast.backends.runs import pages
 from holdfast.errors import Corrupt, Uncertain
 from holdfast.plan import Commit, Entry, Head, Ref

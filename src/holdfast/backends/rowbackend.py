@@ -29,6 +29,7 @@ from holdfast.backends.rows import (
     find_sql,
     head_of,
     head_row,
+    is_sound,
 )
 from holdfast.backends.rowwriter import RowWriter, chunks
 from holdfast.backends.runs import ALL, GONE, log_rows
@@ -148,7 +149,7 @@ class RowBackend:
                 return []
             if ids is not None:
                 rows = _with_ids(db, row[0], ids, after, upto)
-                rows = [r for r in (rows[::-1] if reverse else rows) if voided or not r[5]][:limit]
+                rows = [r for r in (rows[::-1] if reverse else rows) if voided or not (r[5] and is_sound(r))][:limit]
             else:
                 rows = log_rows(db, row, after, upto, limit, reverse, voided)
         return [self._entry(row) for row in rows]

@@ -20,8 +20,8 @@ ENTRY = "n, head, seq, id, at, void, crc, body"
 FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 
-_numbers = Struct("<qqq?").pack
-_head_numbers = Struct("<qqqqq?").pack
+_numbers = Struct("<qqqB").pack  # `?` would take NULL, "" and 2 for a yes or a no
+_head_numbers = Struct("<qqqqqB").pack
 encode = msgspec.json.Encoder().encode
 _tags = msgspec.json.Decoder(dict[str, str]).decode
 _counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -95,6 +95,12 @@ def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: b
         return crc32(packed, crc32(id.encode(), start) if id else start)
     except (TypeError, AttributeError, UnicodeError, error):
         return -1  # a flipped bit may change a column's type; no checksum is negative
+
+
+def is_sound(row: Any) -> bool:
+    """Whether a row of `ENTRY` matches its checksum. One that says it is hidden, and is not sound, is not left out."""
+    _, head, seq, id, at, void, crc, packed = row
+    return crc == entry_crc(head, seq, id, at, void, packed)
 
 
 def insert_head(db: Connection, head: Head, runs: bytes = b"") -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.engine import Connection
-from holdfast.backends.entryrows import hide, is_sound, new_rows, numbered
+from holdfast.backends.entryrows import hide, new_rows, numbered
 from holdfast.backends.fts import WordIndex
 from holdfast.backends.remains import forget_tags, remains
 from holdfast.backends.rows import (
@@ -27,6 +27,7 @@ from holdfast.backends.rows import (
     head_values,
     insert_entries,
     insert_head,
+    is_sound,
     newest_row,
     only_grew,
     write_tags,

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from holdfast.backends.engine import Connection
-from holdfast.backends.rows import ENTRY, entry_crc, head_of
+from holdfast.backends.rows import ENTRY, entry_crc, head_of, is_sound
 from holdfast.errors import Corrupt
 
 OPEN = 16
@@ -155,7 +155,7 @@ def log_rows(
     while first <= last and (limit is None or len(found) < limit):
         start, end = (max(first, last - size + 1), last) if reverse else (first, min(last, first + size - 1))
         rows = fetch(db, n, data, start, end)
-        rows = [r for r in (rows[::-1] if reverse else rows) if voided or not r[5]]
+        rows = [r for r in (rows[::-1] if reverse else rows) if voided or not (r[5] and is_sound(r))]
         found += rows
         first, last = (first, start - 1) if reverse else (end + 1, last)
         size = min(size * 2, WINDOW)  # where all are hidden, many are looked through to find one that is not

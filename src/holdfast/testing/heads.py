@@ -188,6 +188,19 @@ class HeadContract(Subject):
         assert refused(backend, delete=True, if_tags={"turn": None}) == "tags"
         assert done(backend, delete=True, if_rev=1, if_last=1, if_tags={"turn": "t1"}).dead
 
+    def test_an_id_is_taken_away_before_it_was_used(self, backend: Backend) -> None:
+        dead = done(backend, at=5, if_rev=0, delete=True)
+        assert dead == Head(ref(), 1, at=5, dead=True)
+        assert refused(backend, if_rev=0) == "deleted"
+        assert refused(backend, if_rev=0, delete=True) == "deleted"
+        assert refused(backend, append=entries("late")) == "deleted"
+        assert backend.get([ref()]) == [dead]
+        assert backend.find("session", {}) == []
+        assert backend.find("session", {}, dead=True) == [dead]
+        assert backend.read(ref()) == []
+        assert backend.verify() == []
+        assert done(backend, if_rev=1, append=entries("anew")).last == 1
+
     def test_a_late_writer_does_not_bring_a_deleted_head_back(self, backend: Backend) -> None:
         created(backend, append=entries("one"))
         done(backend, delete=True)
