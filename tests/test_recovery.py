@@ -136,6 +136,50 @@ def test_a_run_without_a_lease_is_stuck_when_it_was_silent_for_longer_than_it_ma
         store.session("s").set_state("idle", turn="A")
 
 
+def test_a_call_that_is_open_for_longer_than_its_timeout_makes_a_living_turn_stuck(store: Store) -> None:
+    turn = left(store, user("Pay."), assistant(tool_call("p", "pay", timeout=30), tool_call("w", "write", timeout=90)))
+    clock = FakePlace("elsewhere", wall=store.head("s").at)
+    with placed(store, clock) as other:
+        clock.pass_seconds(29)
+        assert other.stuck() == []
+        turn.append(step("pay", call_id="p", output="paid"))  # whatever is heard breaks the silence
+        clock.wall_at = store.head("s").at + 89_000_000
+        assert other.stuck() == []  # the call that is still open may take longer
+        store.turns.beat()
+        clock.pass_seconds(1)
+        (lease,) = other.stuck()
+        assert (lease.session, lease.turn, lease.standing) == ("s", turn.token, "overdue")
+        store.turns._kept[turn.token].due = 0  # pyright: ignore[reportPrivateUsage]  # the holder lives, and says so
+        store.turns.beat()
+        (done,) = other.recover()
+        assert (done.applied, [c.id for c in done.open]) == (True, ["w"])
+        assert "timeout" in done.why
+        assert other.stuck() == []
+    with pytest.raises(LeaseLost):
+        turn.append(tool_result("w", "too late"))
+    with pytest.raises(LeaseLost):
+        turn.end()
+
+
+def test_calls_that_were_answered_or_have_no_timeout_are_never_overdue(store: Store) -> None:
+    left(store, user("a"), assistant(tool_call("c", "x", timeout=1)), tool_result("c"), assistant(tool_call("d", "y")))
+    clock = FakePlace("elsewhere", wall=store.head("s").at)
+    with placed(store, clock) as other:
+        clock.wall_at += DAY
+        assert other.stuck() == []
+
+
+def test_who_stays_sees_a_call_pass_its_timeout(store: Store) -> None:
+    left(store, user("a"), assistant(tool_call("c", "x", timeout=0.5)))
+    assert [lease.standing for lease in store.stuck(wait=60)] == ["overdue"]
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf"), 1e12])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(wrong: float) -> None:
+    with pytest.raises(Invalid, match="timeout"):
+        tool_call("c", "x", timeout=wrong)
+
+
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
 def test_a_threshold_that_is_no_number_of_seconds_is_refused(store: Store, wrong: float) -> None:
     with pytest.raises(Invalid, match="older_than"):

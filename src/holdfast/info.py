@@ -31,6 +31,9 @@ STATES = ("unknown", "idle", "running", "paused", "completed", "error")
 EDIT = "edit"
 """Tag of a head: the seq of the newest `Edit` in its log."""
 
+CALL_TIMEOUT = "call_timeout"
+"""Tag of a head: the shortest timeout of the tool calls that came with one last, in microseconds."""
+
 _LABEL = "label:"
 _MODEL = "model:"
 _TEXT_TAGS = ("user", "name", "title", "state", "parent", "agent", "project")
@@ -51,7 +54,7 @@ class Counts(msgspec.Struct, frozen=True):
 class SessionInfo(msgspec.Struct, frozen=True):
     """What is known of a session without opening its log. Times are microseconds since 1970 UTC.
 
-    `last` is the seq of its newest event, `rev` counts its changes.
+    `last` is the seq of its newest event, `rev` counts its changes, `turn` is the one that runs it.
     """
 
     id: str
@@ -71,6 +74,7 @@ class SessionInfo(msgspec.Struct, frozen=True):
     updated_at: int = 0
     last: int = 0
     rev: int = 0
+    turn: str | None = None
 
 
 def info_of(head: Head) -> SessionInfo:
@@ -103,6 +107,7 @@ def info_of(head: Head) -> SessionInfo:
         head.at,
         head.last,
         head.rev,
+        say("turn"),
     )
 
 
@@ -163,7 +168,7 @@ _EMPTY_BODY = encode_body({})
 
 def said_by_appends(tag: str) -> bool:
     """Whether a tag comes from events alone: nobody sets or removes it by itself."""
-    return tag.startswith(_MODEL) or tag == EDIT
+    return tag.startswith(_MODEL) or tag in (EDIT, CALL_TIMEOUT)
 
 
 def session_ref(id: str) -> Ref:
@@ -223,6 +228,8 @@ class Tally:
             for part in payload.parts:
                 if isinstance(part, ToolCall):
                     self._count("tool_calls", 1)
+                    if part.timeout is not None:
+                        self._shorten(part.timeout)
                 elif isinstance(part, ToolResult) and part.is_error:
                     self._count("errors", 1)
         elif isinstance(payload, Step):
@@ -235,6 +242,10 @@ class Tally:
             self._count("cost", payload.cost or 0)
             if payload.model:
                 self.tags = {**(self.tags or {}), _MODEL + payload.model: "1"}
+
+    def _shorten(self, timeout: int) -> None:
+        shortest = min(timeout, int((self.tags or {}).get(CALL_TIMEOUT) or timeout))
+        self.tags = {**(self.tags or {}), CALL_TIMEOUT: str(shortest)}
 
     def _count(self, name: str, more: object) -> None:
         if not isinstance(more, int):

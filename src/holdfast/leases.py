@@ -18,7 +18,7 @@ from holdfast.errors import LeaseHeld
 from holdfast.places import Place, Process
 from holdfast.plan import Head
 
-Standing = Literal["held", "expired", "gone", "unleased"]
+Standing = Literal["held", "expired", "gone", "unleased", "overdue"]
 
 
 class Beat(NamedTuple):
@@ -33,7 +33,8 @@ class Lease(msgspec.Struct, frozen=True):
 
     `since` and `beat_at`, the last heartbeat, are as the holder's clock told them. A run that was only marked as such,
     without a turn, has no `ttl`. `standing`: held; expired, as its heartbeat stood still for the ttl; gone, as its
-    process has ended; unleased, as nobody sends heartbeats for it.
+    process has ended; unleased, as nobody sends heartbeats for it; overdue, as a tool call is open for longer than its
+    timeout, and nothing was heard meanwhile.
     """
 
     session: str

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, ClassVar, TypeAlias
 
 import msgspec
 
+from holdfast.errors import Invalid
+
 
 class LargeRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the whole of a value that moved to the blob store is: kept beside its preview, under `large`.
@@ -71,6 +73,10 @@ class Large(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         return json.dumps(value, ensure_ascii=False)
 
 
+MAX_TIMEOUT = 366 * 86_400
+"""Seconds that a tool call may be given."""
+
+
 class Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
     """One piece of a message."""
 
@@ -92,11 +98,15 @@ class Reasoning(Part, frozen=True, tag="reasoning"):
 
 
 class ToolCall(Part, frozen=True, tag="tool_call"):
-    """The model asks for a tool; `id` pairs it with its response."""
+    """The model asks for a tool; `id` pairs it with its response.
+
+    `timeout` is how long the session may be silent before the call counts as stuck, in microseconds.
+    """
 
     id: str | None = None
     name: str = ""
     arguments: Any = None
+    timeout: int | None = None
     LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("arguments",)
 
 
@@ -164,6 +174,17 @@ def reasoning(content: str | Large) -> Reasoning:
     return Reasoning(content=content)
 
 
-def tool_call(id: str, name: str, arguments: Any = None) -> ToolCall:
-    """A part that asks for a tool: `assistant("Let me look", tool_call("c1", "lookup", {"order": 7}))`."""
-    return ToolCall(id=id, name=name, arguments=arguments)
+def tool_call(id: str, name: str, arguments: Any = None, *, timeout: float | None = None) -> ToolCall:
+    """A part that asks for a tool: `assistant("Let me look", tool_call("c1", "lookup", {"order": 7}))`.
+
+    Args:
+        timeout: Seconds of silence after which `Store.stuck` names the session if the call is still open.
+
+    Raises:
+        Invalid: `timeout` is negative or no number of seconds that can be counted.
+    """
+    if timeout is not None and not 0 <= timeout <= MAX_TIMEOUT:  # neither is NaN
+        raise Invalid(f"timeout is 0 to {MAX_TIMEOUT:,} seconds, not {timeout}", timeout=timeout)
+    return ToolCall(
+        id=id, name=name, arguments=arguments, timeout=None if timeout is None else int(timeout * 1_000_000)
+    )

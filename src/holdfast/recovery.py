@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast.errors import Invalid
-from holdfast.info import SESSION
+from holdfast.info import CALL_TIMEOUT, SESSION
 from holdfast.leases import NO_LEASE, Lease, held, mark_of
 from holdfast.model import Message, State, Step, ToolCall, ToolResult
 from holdfast.plan import Head
@@ -32,6 +32,7 @@ _WHY = {
     "gone": "its process has ended",
     "expired": "its heartbeat stood still",
     "unleased": "it was silent and has no lease",
+    "overdue": "a tool call was open for longer than its timeout",
 }
 
 
@@ -85,8 +86,12 @@ def look_over(store: Store, older_than: float | None) -> tuple[list[Lease], floa
         seen.add(lease.session)
         if lease.free or _silent(store, head, lease, older_than):
             found.append(lease)
-        elif left is not None:
-            soonest = left if soonest is None else min(soonest, left)
+            continue
+        rest = _until_overdue(store, head, lease)
+        if rest is not None and rest <= 0:
+            found.append(msgspec.structs.replace(lease, standing="overdue"))
+            continue
+        soonest = min((time for time in (soonest, left, rest) if time is not None), default=None)
     store.turns.sightings.keep(seen)
     return sorted(found, key=lambda lease: lease.since), None if soonest is None else soonest / 1e6
 
@@ -106,6 +111,19 @@ def _silent(store: Store, head: Head, lease: Lease, older_than: float | None) ->
     if lease.standing != "unleased" or older_than is None:
         return False
     return store.turns.place.wall() - head.at >= older_than * 1e6
+
+
+def _until_overdue(store: Store, head: Head, lease: Lease) -> int | None:
+    """The microseconds of silence after which an open tool call is past its timeout; None if none has one."""
+    shortest = head.tags.get(CALL_TIMEOUT, "")
+    if not shortest.isdecimal():
+        return None
+    silence = store.turns.place.wall() - head.at
+    if silence < int(shortest):
+        return int(shortest) - silence
+    # The tag tells only that there was such a call: whether it is open is in the log.
+    calls = left_open(Session(store, head), lease.turn).open
+    return min((call.timeout - silence for call in calls if call.timeout is not None), default=None)
 
 
 def stuck(store: Store, older_than: float | None, wait: float) -> list[Lease]:
@@ -156,7 +174,9 @@ def _recover(store: Store, lease: Lease, *, dry_run: bool) -> Recovery:
     closing = State(state="error", turn=lease.turn, reason=f"interrupted: {why}")
     commit = session.prepare([*plan.answers, closing], None, head.last)
     tags = {**(commit.tags or {}), **NO_LEASE, "state": "error", "state_at": str(commit.at)}
-    commit = msgspec.structs.replace(commit, tags=tags, if_tags=mark.fence)
+    # The holder of an overdue call may be alive, and go on sending heartbeats.
+    fence = {k: v for k, v in mark.fence.items() if k != "lease_beat" or lease.standing != "overdue"}
+    commit = msgspec.structs.replace(commit, tags=tags, if_tags=fence)
     result = store.batcher.commit(commit)
     if isinstance(result, Head):
         store.turns.sightings.forget(lease.session)
