@@ -55,7 +55,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"before_last", "head", "peek", "prepare", "receipt", "decode", "asks_first"} | {
+INSIDE = {"text_of", "before_last", "head", "peek", "prepare", "receipt", "decode", "asks_first"} | {
     "take",
     "take_or_pause",
     "end",

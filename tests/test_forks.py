@@ -219,6 +219,13 @@ def test_a_search_in_a_fork_finds_what_it_shows_of_its_parents(store: Store) -> 
     assert [h.seq for h in store.search("apple", session="c")] == [1]
     assert len(store.search("apple", session="p")) == 3
     assert store.search("apple", session="c", agent="nobody").items == []
+    child.undo()
+    parent.clear()
+    assert [h.seq for h in store.search("apple", session="c", newest=True)] == [4, 3, 1]  # which the parent hides now
+    assert {h.seq for h in store.search("apple", session="c")} == {1, 3, 4}
+    assert store.search("apple", session="p").items == []
+    child.rewind(to=2)
+    assert [h.seq for h in store.search("apple", session="c")] == [1]
 
 
 def test_a_fork_is_told_to_a_tail_and_can_be_followed(store: Store) -> None:

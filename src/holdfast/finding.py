@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from holdfast.ancestry import FORKED, Segment, differing, segments
-from holdfast.backend import Hit
+from holdfast.ancestry import FORKED, Differing, Segment, differing, segments
+from holdfast.backend import Hit, readable
 from holdfast.info import SESSION
-from holdfast.plan import Head
-from holdfast.search import Node
+from holdfast.search import Node, matches, score
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -23,8 +22,8 @@ def find(
 ) -> list[Hit]:
     """Hits in all sessions or in one, best or newest first; in a fork, also in what it reads through its parents.
 
-    A hit in what a fork reads through a parent is told as the parent's, where it is. What the parent hid since is not
-    found, though the fork shows it.
+    A hit in what a fork reads through a parent is told as the parent's, where it is. No index knows what the parent hid
+    since, so those events are read.
     """
     backend = store.backend
     head = None if id is None else store.peek(id)
@@ -33,25 +32,35 @@ def find(
     if any(head.tags.get(name) != value for name, value in tags.items()):
         return []
     found: list[Hit] = []
-    for hits in _each(store, head, node, newest):
-        found += islice(hits, offset + limit)
+    lineage = segments(store, head)
+    for index, segment in enumerate(lineage):
+        differs = differing(store, lineage, index) if index else None
+        found += islice(_known(store, segment, differs, node, newest), offset + limit)
+        if differs is not None:
+            found += _shown(store, segment, differs, node)
     found.sort(key=lambda hit: (-hit.entry.at, -hit.entry.seq) if newest else (-hit.score, hit.entry.seq))
     return found[offset : offset + limit]
 
 
-def _each(store: Store, head: Head, node: Node, newest: bool) -> Iterator[Iterator[Hit]]:
-    lineage = segments(store, head)
-    for index in range(len(lineage)):
-        yield _seen(store, lineage, index, node, newest)
-
-
-def _seen(store: Store, lineage: list[Segment], index: int, node: Node, newest: bool) -> Iterator[Hit]:
-    """The hits in one session's own log that the first one of the lineage shows."""
-    ref, after, upto = lineage[index].head.ref, lineage[index].after, lineage[index].upto
-    differs = differing(store, lineage, index) if index else None
+def _known(store: Store, segment: Segment, differs: Differing | None, node: Node, newest: bool) -> Iterator[Hit]:
+    """The hits in one session's own log, as far as a fork shows them."""
+    ref, after, upto = segment.head.ref, segment.after, segment.upto
     offset = 0
     while hits := store.backend.search(SESSION, node, id=ref.id, newest=newest, offset=offset, limit=PAGE):
         for hit in hits:
             if after < hit.entry.seq <= upto and not (differs and differs.of(hit.entry).void):
                 yield hit
         offset += len(hits)
+
+
+def _shown(store: Store, segment: Segment, differs: Differing, node: Node) -> Iterator[Hit]:
+    """The hits among what a session hid, and a fork of it shows."""
+    ref, after, upto = segment.head.ref, segment.after, segment.upto
+    for first, last in differs.show:
+        at, end = max(first - 1, after), min(last, upto)
+        while at < end and (entries := store.backend.read(ref, after=at, upto=end, limit=PAGE, voided=True)):
+            at = entries[-1].seq
+            for entry in entries:
+                text = readable(store.text_of, entry.body)
+                if entry.void and not differs.of(entry).void and text and matches(node, text):
+                    yield Hit(ref, differs.of(entry), score(node, text))

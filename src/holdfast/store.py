@@ -53,13 +53,14 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self.large = LargeValues()
-        self.backend: Backend = open_backend(url, self._text_of)
+        self.backend: Backend = open_backend(url, self.text_of)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend)
         self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
 
-    def _text_of(self, body: bytes) -> str:
+    def text_of(self, body: bytes) -> str:
+        """What search looks at in a stored body; see `backend.TextOf`."""
         words = Words(body, self.large)
         text = search.normalise(words.text)
         if not words.whole:
