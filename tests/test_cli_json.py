@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import usage, user
+from holdfast import assistant, step, tool_call, usage, user
 from holdfast.cli.app import LAZY
 from shell import Shell
 
@@ -22,6 +22,7 @@ SHAPES_TABLE = DOCS[DOCS.index("| what | keys |") :]
 def shell(tmp_path: Path) -> Shell:
     made = Shell(tmp_path)
     with holdfast.open(made.url) as store:
+        store.session("t").append(user("Other"))
         store.session("s", user="ada").append(user("Hello"), usage("m", 1, 2, cost=3))
     return made
 
@@ -39,6 +40,11 @@ SHAPES: dict[str, tuple[list[str], Any]] = {
     "event (": (["session", "show", "s"], lambda out: out["items"][0]),
     "hit (": (["search", "hello"], lambda out: out["items"][0]),
     "receipt (": (["append", "s", "x"], lambda out: out),
+    "`session fork`": (["session", "fork", "s@1"], lambda out: out),
+    "`session tree`": (["session", "tree", "s"], lambda out: out),
+    "an item of `session diff`": (["session", "diff", "s", "t"], lambda out: out["items"][0]),
+    "`session rewind`": (["session", "rewind", "s@1"], lambda out: out),
+    "`session star`": (["session", "star", "s"], lambda out: out),
     "`session delete`": (["session", "delete", "s", "--yes"], lambda out: out),
     "`check`": (["check"], lambda out: out),
     "a file of `import`": (["import", "bundle.jsonl", "--store", "sqlite:o.db"], lambda out: out["items"][0]),
@@ -65,7 +71,7 @@ def test_the_keys_are_those_that_are_documented(shell: Shell, what: str) -> None
 
 def test_every_shape_of_the_table_is_pinned() -> None:
     rows = [row for row in re.findall(r"^\| (.*?) \|", SHAPES_TABLE, re.MULTILINE)[1:] if not row.startswith("-")]
-    pinned = [*SHAPES, "lease (", "`session state`", "recovery ("]
+    pinned = [*SHAPES, "lease (", "`session state`", "`session resume`", "recovery ("]
     unpinned = [row for row in rows if not any(row.startswith(what) for what in pinned)]
     assert unpinned == ["an error, on stderr"]
 
@@ -94,6 +100,25 @@ def test_runs_have_the_shapes_that_are_documented(shell: Shell) -> None:
     assert (done["applied"], done["lease"]["turn"]) == (True, "A")
     assert shell.ok("session", "state", "s", "--json").json == {"session": "s", "state": "error", "lease": None}
     assert shell.ok("stuck", "--json").json["items"] == []
+
+
+def test_where_to_go_on_has_the_shape_of_a_recovery(shell: Shell) -> None:
+    with holdfast.open(shell.url) as store:
+        store.session("s").append(assistant(tool_call("c", "look"), tool_call("d", "pay")), step("look", call_id="c"))
+    found = shell.ok("session", "resume", "s", "--json").json
+    assert set(found) == documented("recovery (") | {"at"}
+    assert (found["last_user"], [c["id"] for c in found["open"]], found["applied"]) == ("Hello", ["d"], False)
+    told = shell.ok("session", "resume", "s", "--answer").out
+    assert told == "user: Hello\nfinished: look c\ninterrupted: pay d\n"
+    assert shell.ok("session", "resume", "s", "--json").json["open"] == []
+
+
+def test_a_dry_run_changes_nothing(shell: Shell) -> None:
+    before = shell.ok("export", "--all").out
+    for args in (["fork", "s@1", "--id", "f"], ["rewind", "s@1"], ["undo", "s"], ["note", "s", "x"], ["star", "s"]):
+        assert shell("session", *args, "--dry-run").code == 0
+        assert shell("session", *args, "--dry-run", "--json").code == 0
+    assert shell.ok("export", "--all").out == before
 
 
 def test_streams_are_one_object_a_line(shell: Shell) -> None:

@@ -106,6 +106,13 @@ def undo(store: Store, session: Session, fence: Fence) -> Edit | None:
     raise _restless(session.id)
 
 
+def newest_removal(store: Store, head: Head) -> Edit | None:
+    """What an undo would undo; None if there is nothing."""
+    lineage = segments(store, head)
+    top = top_of(store, lineage, newest_edit(head))
+    return edit_at(store, lineage, top) if top else None
+
+
 def _removal(store: Store, head: Head, action: str, taken: Taken) -> Edit:
     newest = newest_edit(head)
     below = top_of(store, segments(store, head), newest) if newest else 0

@@ -121,6 +121,40 @@ def recover(app: App, refs: tuple[str, ...], older_than: float | None, wait: flo
         raise click.exceptions.Exit(PARTIAL)
 
 
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast session resume support-42
+    holdfast session resume support-42 --answer
+    """,
+)
+@click.argument("ref", type=REF, metavar="REF")
+@click.option("--answer", is_flag=True, help="Answer the open calls: with what was executed, or as interrupted.")
+@pass_app
+def resume(app: App, ref: str, answer: bool) -> None:
+    """Where to go on in a session that nobody runs: what the user said last, and the calls made since.
+
+    Nothing is changed without --answer, which a turn that goes on does by itself.
+    """
+    from holdfast.recovery import left_open
+
+    with app.store() as store:
+        found = whole(store, ref)
+        last = found.info().last
+        plan = left_open(found, None)
+        if answer and plan.answers:
+            with found.turn(reason="answers what was left open") as turn:
+                plan = turn.resume()
+    if app.json:
+        app.data({**_recovery_shape(plan), "at": last})
+        return
+    app.line(safe_line(f"user: {plan.last_user.text if plan.last_user else '-'}"))
+    for item in plan.finished:
+        app.line(safe_line(f"finished: {item.call.name} {item.call.id or ''}{' failed' * item.result.is_error}"))
+    for call in plan.open:
+        app.line(safe_line(f"{'interrupted' if plan.applied else 'open'}: {call.name} {call.id or ''}"))
+
+
 def _said(each: Recovery, *, dry_run: bool) -> str:
     if not each.applied and (not dry_run or each.lease is None or each.lease.standing == "held"):
         return f"spared: {each.why}"

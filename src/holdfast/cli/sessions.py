@@ -1,4 +1,4 @@
-"""`holdfast session`: list, show, new, rename, label, delete; state and recover are in `runs`."""
+"""`holdfast session`: list, show, new, rename, label, delete; others are in `runs`, `history` and `marks`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.group(
     cls=Group,
-    lazy={"state": "runs:state", "recover": "runs:recover"},
+    lazy={
+        **{name: f"runs:{name}" for name in ("state", "resume", "recover")},
+        **{name: f"history:{name}" for name in ("fork", "tree", "diff", "rewind", "undo")},
+        **{name: f"marks:{name}" for name in ("note", "star")},
+    },
     examples="""
     holdfast session list --user ada --limit 20
     holdfast session show @last --last 10
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     """,
 )
 def session() -> None:
-    """List, show, create, rename, label, recover and delete sessions."""
+    """List, show, create, rename, label, fork, rewind, recover and delete sessions."""
 
 
 @session.command(
