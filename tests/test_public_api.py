@@ -14,7 +14,7 @@ import holdfast
 
 NAMES = """
 AsyncSession AsyncStore AsyncTurn aopen
-Branch CheckReport Finding
+Branch CheckReport Context ContextUsage Finding Problem Repair
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound ReadOnly
 Stale TooLarge Unavailable Uncertain
 Counts SessionInfo

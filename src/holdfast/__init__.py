@@ -27,6 +27,10 @@ if TYPE_CHECKING:
         CheckReport as CheckReport,
         Finding as Finding,
     )
+    from holdfast.context import (
+        Context as Context,
+        ContextUsage as ContextUsage,
+    )
     from holdfast.errors import (
         Conflict as Conflict,
         Corrupt as Corrupt,
@@ -91,11 +95,13 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.pages import Page as Page
+    from holdfast.pairs import Problem as Problem
     from holdfast.receipts import Receipt as Receipt
     from holdfast.recovery import (
         Finished as Finished,
         Recovery as Recovery,
     )
+    from holdfast.repair import Repair as Repair
     from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
@@ -112,14 +118,17 @@ _HOME = {
     "aioturns": "AsyncTurn",
     "branching": "Branch",
     "check": "CheckReport Finding",
+    "context": "Context ContextUsage",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
     "ReadOnly Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
+    "pairs": "Problem",
     "receipts": "Receipt",
     "recovery": "Finished Recovery",
+    "repair": "Repair",
     "session": "Session",
     "leases": "Lease",
     "pages": "Page",

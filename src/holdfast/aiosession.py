@@ -8,14 +8,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from holdfast.context import Context
 from holdfast.errors import Deleted
 from holdfast.info import SessionInfo
 from holdfast.log import PAGE, POLL, Appendable, OnDamage
-from holdfast.model import Edit, Event, Message
+from holdfast.model import Edit, Event, Large, Message
+from holdfast.pairs import Problem
 from holdfast.plan import Refused
 from holdfast.receipts import Receipt
+from holdfast.repair import Repair
 from holdfast.session import Session
 from holdfast.store import Store
+from holdfast.tokens import Counter, estimate
 from holdfast.weights import may_write_blobs
 
 if TYPE_CHECKING:
@@ -123,6 +127,32 @@ class AsyncSession:
     async def undo(self) -> Edit | None:
         """See `Session.undo`."""
         return await self._store.run(self._session.undo)
+
+    async def context(
+        self,
+        max_tokens: int | None = None,
+        *,
+        keep: int = 1,
+        threshold: float | None = None,
+        count: Counter = estimate,
+        damaged: OnDamage = "raise",
+    ) -> Context:
+        """See `Session.context`. Counting is done in the thread."""
+        return await self._store.run(
+            self._session.context, max_tokens, keep=keep, threshold=threshold, count=count, damaged=damaged
+        )
+
+    async def compact(self, summary: str | Large, upto: int, *, seen: int | None = None) -> Event:
+        """See `Session.compact`."""
+        return await self._store.run(self._session.compact, summary, upto, seen=seen)
+
+    async def validate(self) -> list[Problem]:
+        """See `Session.validate`."""
+        return await self._store.run(self._session.validate)
+
+    async def repair(self) -> Repair:
+        """See `Session.repair`."""
+        return await self._store.run(self._session.repair)
 
     async def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> AsyncSession:
         """See `Session.fork`."""

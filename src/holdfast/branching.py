@@ -18,8 +18,10 @@ from holdfast import codec
 from holdfast.ancestry import FORKED, edit_at, first_of, newest_edit, segments, stored, top_of
 from holdfast.errors import Conflict, Corrupt, Exists, Invalid, Stale
 from holdfast.info import (
+    CALL_TIMEOUT,
     EDIT,
     SESSION,
+    SUMMARY,
     SessionInfo,
     Tally,
     body_of,
@@ -35,6 +37,7 @@ from holdfast.info import (
 from holdfast.model import Message, Step
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id
 from holdfast.refusals import refusal
+from holdfast.summaries import as_of
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -127,7 +130,9 @@ def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -
     tags: dict[str, str | None] = {name: head.tags[name] for name in KEPT if name in head.tags}
     tags |= tags_of(name=name, parent=head.ref.id, state="idle")
     tags |= {FORKED: head.ref.id, "created": str(time), EDIT: str(edit) if edit else None}
-    models = [tag for tag in head.tags if said_by_appends(tag) and tag != EDIT][:MAX_TAGS]
+    tags[SUMMARY] = as_of(store, head, at)
+    tags[CALL_TIMEOUT] = head.tags.get(CALL_TIMEOUT)
+    models = [tag for tag in head.tags if said_by_appends(tag) and tag not in tags][:MAX_TAGS]
     body = {key: value for key, value in body_of(head).items() if key in ("metadata", "config")}
     counts = {name: count for name, count in _counts_at(store, head, at).items() if count}
     return Commit(

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import Denied, Exists, Invalid
-from holdfast.info import STATES, encode_body, new_id, now, session_ref, tags_of
+from holdfast.info import STATES, SUMMARY, encode_body, new_id, now, session_ref, tags_of
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
 from holdfast.refusals import refusal
@@ -92,5 +92,5 @@ def _creation(
         raise Invalid("labels is a list of labels, not one string", labels=labels)
     at = now() if created is None else to_micros(created)
     body = {name: dict(value) for name, value in (("metadata", metadata), ("config", config)) if value}
-    tags = tags_of(labels=labels, **texts)
-    return Commit(ref=session_ref(id), at=at, if_rev=rev, tags={**tags, "created": str(at)}, body=encode_body(body))
+    tags = {**tags_of(labels=labels, **texts), "created": str(at), SUMMARY: "0"}
+    return Commit(ref=session_ref(id), at=at, if_rev=rev, tags=tags, body=encode_body(body))

@@ -18,7 +18,7 @@ import msgspec
 from holdfast.clock import now as now
 from holdfast.codec import decode_json, encode_json
 from holdfast.errors import Corrupt, Invalid
-from holdfast.model import FORMAT, AnyPayload, Message, Step, Text, ToolCall, ToolResult, Usage
+from holdfast.model import FORMAT, AnyPayload, Message, Step, Summary, Text, ToolCall, ToolResult, Usage
 from holdfast.plan import MAX_ID, Head, Ref, check_id, check_text
 
 SESSION = "session"
@@ -30,6 +30,9 @@ STATES = ("unknown", "idle", "running", "paused", "completed", "error")
 
 EDIT = "edit"
 """Tag of a head: the seq of the newest `Edit` in its log."""
+SUMMARY = "summary"
+"""Tag of a head: the seq of the newest `Summary` in its log, taken back or not; 0 if there is none, and not there if
+nobody noted it, so that one has to look."""
 
 CALL_TIMEOUT = "call_timeout"
 """Tag of a head: the shortest timeout of the tool calls that came with one last, in microseconds."""
@@ -144,6 +147,7 @@ def check_head(head: Head) -> None:
     """
     info_of(head)
     number_in(head, EDIT)
+    number_in(head, SUMMARY)
 
 
 def body_of(head: Head) -> dict[str, Any]:
@@ -168,7 +172,7 @@ _EMPTY_BODY = encode_body({})
 
 def said_by_appends(tag: str) -> bool:
     """Whether a tag comes from events alone: nobody sets or removes it by itself."""
-    return tag.startswith(_MODEL) or tag in (EDIT, CALL_TIMEOUT)
+    return tag.startswith(_MODEL) or tag in (EDIT, SUMMARY, CALL_TIMEOUT)
 
 
 def session_ref(id: str) -> Ref:
@@ -242,6 +246,8 @@ class Tally:
             self._count("cost", payload.cost or 0)
             if payload.model:
                 self.tags = {**(self.tags or {}), _MODEL + payload.model: "1"}
+        elif isinstance(payload, Summary):  # its seq is known to who appends it behind a known one
+            self.tags = {**(self.tags or {}), SUMMARY: None}
 
     def _shorten(self, timeout: int) -> None:
         shortest = min(timeout, int((self.tags or {}).get(CALL_TIMEOUT) or timeout))

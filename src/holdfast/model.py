@@ -153,11 +153,16 @@ class State(Payload, frozen=True, tag="state"):
 
 
 class Summary(Payload, frozen=True, tag="summary"):
-    """A summary that stands for the events from `start` up to `end`, which stay in the log."""
+    """A summary that stands for the events from `start` up to `end`, which stay in the log; 0 for all before it.
+
+    `previous` is the seq of the summary before it, taken back or not; 0 says that there is none, None that nobody noted
+    it.
+    """
 
     content: str | Large = ""
     start: int = 0
     end: int = 0
+    previous: int | None = None
     LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("content",)
 
 

@@ -18,6 +18,7 @@ from holdfast.errors import Invalid
 from holdfast.info import CALL_TIMEOUT, SESSION
 from holdfast.leases import NO_LEASE, Lease, held, mark_of
 from holdfast.model import Message, State, Step, ToolCall, ToolResult
+from holdfast.pairs import INTERRUPTED as INTERRUPTED, answering, pairing_of
 from holdfast.plan import Head
 from holdfast.refusals import refusal
 from holdfast.session import Session
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from holdfast.store import Store
 
 PAGE = 500
-INTERRUPTED = "interrupted: the run ended before this call was answered; whether it took effect is not known"
-"""What an open call is answered with."""
 _WHY = {
     "gone": "its process has ended",
     "expired": "its heartbeat stood still",
@@ -188,30 +187,18 @@ def _recover(store: Store, lease: Lease, *, dry_run: bool) -> Recovery:
 
 def left_open(session: Session, turn: str | None) -> Recovery:
     """What was begun since a turn and since the user's last message, and how it is answered."""
-    calls: dict[str | None, ToolCall] = {}
-    executed: dict[str | None, Step] = {}
-    finished: list[Finished] = []
     said, last_user = _since(session, turn)
-    for payload in said:
-        if isinstance(payload, Step):
-            if payload.call_id in calls:
-                executed[payload.call_id] = payload
-            continue
-        for call in payload.tool_calls:  # a model may use an id again
-            calls[call.id] = call
-            executed.pop(call.id, None)
-        finished += [Finished(call, r) for r in payload.tool_results if (call := calls.pop(r.id, None))]
-    done = [Finished(calls[id], _result(calls[id], step)) for id, step in executed.items() if id in calls]
-    answered = {item.call.id for item in done}
-    waiting = tuple(call for id, call in calls.items() if id not in answered)
-    results = [item.result for item in done] + [_interrupted(call) for call in waiting]
+    pairing = pairing_of(enumerate(said, 1))
+    told = sorted((asked for asked in pairing.asked if asked.result), key=lambda asked: asked.told)
+    done = [asked for asked in pairing.open if asked.step]
+    waiting = [asked for asked in pairing.open if not asked.step]
     return Recovery(
         session.id,
         "",
         last_user=last_user,
-        open=waiting,
-        finished=(*finished, *done),
-        answers=tuple(Message(role="tool", parts=(result,)) for result in results),
+        open=tuple(asked.call for asked in waiting),
+        finished=tuple(Finished(asked.call, asked.answer) for asked in told + done),
+        answers=tuple(Message(role="tool", parts=(asked.answer,)) for asked in answering(done + waiting)),
     )
 
 
@@ -231,12 +218,3 @@ def _since(session: Session, turn: str | None) -> tuple[list[Message | Step], Me
         if begun and last_user is not None:
             break
     return found[::-1], last_user
-
-
-def _result(call: ToolCall, step: Step) -> ToolResult:
-    response = step.error if step.output is None else step.output
-    return ToolResult(id=call.id, name=call.name, response=response, is_error=step.is_error, duration=step.duration)
-
-
-def _interrupted(call: ToolCall) -> ToolResult:
-    return ToolResult(id=call.id, name=call.name, response=INTERRUPTED, is_error=True)

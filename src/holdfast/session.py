@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from holdfast import branching, history
+from holdfast import branching, history, repair, summaries
+from holdfast.context import Context, build
 from holdfast.errors import Stale
 from holdfast.info import SessionInfo, info_of
-from holdfast.log import Log
-from holdfast.model import Edit, Event
+from holdfast.log import Log, OnDamage
+from holdfast.model import Edit, Event, Large
+from holdfast.pairs import Problem
 from holdfast.plan import Head
 from holdfast.refusals import refusal
+from holdfast.repair import Repair
 from holdfast.states import change
+from holdfast.tokens import Counter, estimate
 from holdfast.updates import prepare_update
 
 if TYPE_CHECKING:
@@ -93,6 +97,69 @@ class Session(Log):
             NotFound, Deleted: the session is not there.
         """
         return history.undo(self._store, self, self._fence)
+
+    def context(
+        self,
+        max_tokens: int | None = None,
+        *,
+        keep: int = 1,
+        threshold: float | None = None,
+        count: Counter = estimate,
+        damaged: OnDamage = "raise",
+    ) -> Context:
+        """What to send to the model: the system prompt, the summary that counts, and the newest messages.
+
+        It is always valid for a model: each tool call stands with its results, answered if need be, and what was moved,
+        answered or left out is said in its `problems`. The log is read from its end, as far as there is room.
+
+        Args:
+            max_tokens: Room for all of it; `max_context_length` of the session's config if not given, else 200,000.
+            keep: The newest so many messages are in it also if they take more than there is.
+            threshold: The share of the room from which on it is `full`; `auto_compact_threshold` of the config if not
+                given, else 0.80.
+            count: Says how many tokens a message takes.
+            damaged: `raise` stops at an event that can't be trusted; `keep` leaves it out.
+
+        Raises:
+            Invalid: an argument, or what the config says, is out of range.
+            Corrupt: an event is damaged; the error names it.
+            Stale: history was changed without a pause.
+            NotFound, Deleted: the session is not there.
+        """
+        return build(self._store, self, max_tokens, keep, threshold, count, damaged)
+
+    def compact(self, summary: str | Large, upto: int, *, seen: int | None = None) -> Event:
+        """Let a summary stand for all events up to the seq `upto`, in contexts: it is appended, and they stay.
+
+        Args:
+            summary: The words, which stand for an earlier summary, too.
+            upto: Such as the context's `last` that the words were made of, or what its `before(keep)` says.
+            seen: What was the newest event when the words were made; `upto` if not given.
+
+        Returns:
+            The event with the `Summary`.
+
+        Raises:
+            Stale: what it stands for was taken back or shown again since; nothing was stored.
+            Conflict: a newer summary stands for more than that.
+            Invalid: there is no event `upto`, or the summary is empty.
+            NotFound, Deleted: the session is not there.
+        """
+        return summaries.compact(self._store, self, summary, upto, seen)
+
+    def validate(self) -> list[Problem]:
+        """What is wrong with the tool calls in view and their results: [] if nothing. Reads the whole log."""
+        return repair.validate(self)
+
+    def repair(self) -> Repair:
+        """Append a result for each tool call that has none, in one commit; nothing is hidden or changed.
+
+        Raises:
+            LeaseHeld: a turn runs, whose calls may be under way; it repairs by itself.
+            Stale: others appended without a pause; nothing was stored.
+            NotFound, Deleted: the session is not there.
+        """
+        return repair.mend(self._store, self, self._fence)
 
     def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
         """A new session that goes on from this one as it was when `at` was its newest event; now if not given.
