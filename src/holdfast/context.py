@@ -181,9 +181,10 @@ class Reader:
         found: list[tuple[int, Message]] = []
         for event in walk(self._store, self._log, self._head, damaged=self._damaged):
             if isinstance(event.payload, Message):
-                if event.payload.role not in SYSTEM:
+                said = event.payload
+                if said.role not in SYSTEM or not said.parts or said.tool_calls or said.tool_results:
                     break
-                found.append((event.seq, event.payload))
+                found.append((event.seq, said))
         return found
 
     def _tail(self, after: int, used: int) -> Tail:
