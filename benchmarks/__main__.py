@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import appends, imports, lists, processes, reads, report, searches, sizes, starts, tasks
+from benchmarks import appends, contexts, imports, lists, processes, reads, report, searches, sizes, starts, tasks
 from benchmarks.bench import Bench
 from benchmarks.rows import Row
 
@@ -23,6 +23,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "one-session": processes.one,
     "load": reads.load,
     "last": reads.last,
+    "context": contexts.context,
+    "fork": contexts.fork,
     "list": lists.run,
     "search": searches.run,
     "search-appends": searches.appends,
