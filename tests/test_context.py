@@ -176,7 +176,11 @@ def test_only_what_is_needed_is_read(url: str, monkeypatch: pytest.MonkeyPatch) 
         assert 7900 < context.usage.used_tokens <= 8000
         sent = len(context.messages)
         assert sent < counting.read < 3 * sent + 200
-        session.compact("long ago", upto=90_000)
+        summary = session.compact("long ago", upto=90_000)
+        counting.read = 0
+        context = session.context(2000)
+        assert (context.summary, context.cut) == (summary.seq, True)
+        assert counting.read < 200
         session.rewind(to=99_000)
         session.append(user("on we go"))
         counting.read = 0

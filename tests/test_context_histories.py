@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import holdfast
 import strict
 from holdfast import (
     Message,
+    Problem,
     Session,
     Text,
     ToolCall,
@@ -94,6 +96,20 @@ def check(session: Session, room: int, keep: int) -> None:
     request = anthropic.to_messages(context.messages)
     strict.anthropic(strict.plain(request), strict.plain(request.system))
     strict.plain(otel.to_messages(context.messages))
+    upto = context.before(keep)
+    if upto and not context.cut:
+        fork = session.fork()
+        event = fork.compact("what was", upto=upto, seen=context.last)
+        rest = fork.context()
+        assert rest.summary == event.seq
+        assert len([seq for seq in rest.seqs if seq > upto]) >= min(
+            keep, len([seq for seq in context.seqs if seq > upto])
+        )
+        assert loose(rest.problems) <= loose(context.problems)  # no call was parted from its results
+
+
+def loose(problems: Sequence[Problem]) -> int:
+    return sum(problem.kind in ("orphan", "duplicate", "cut") for problem in problems)
 
 
 @settings(max_examples=500)

@@ -68,14 +68,25 @@ def rejoined(shape: str, messages: Sequence[Message], build: Build, lost: Losses
         unsaid = Losses()
         group = messages[place : place + rest["messages"]]
         items = build(group, unsaid, True)
-        if digest(items) == rest["of"]:
-            made += cast("list[Json]", patched(items, rest["rest"]))
+        whole = _whole(items, rest)
+        if whole is not None:
+            made += whole
             place += len(group)
             continue
         lost(f"metadata[{shape!r}]", "left out: the message was changed since it came from there")
         made += build(messages[place : place + 1], lost, False)
         place += 1
     return made
+
+
+def _whole(items: list[Json], rest: Json) -> list[Json] | None:
+    """Items with their rest; None if it is not theirs, or was never made here."""
+    if digest(items) != rest["of"]:
+        return None
+    try:
+        return objects(patched(items, rest["rest"]), "")
+    except (Invalid, LookupError, TypeError, ValueError, AttributeError):  # metadata is anybody's to write
+        return None
 
 
 def kept(
