@@ -67,7 +67,7 @@ DATA = st.sampled_from(["aGk=", "AAAA", ""])
 PART = st.one_of(
     st.builds(Text, content=TEXT),
     st.builds(Reasoning, content=TEXT, signature=st.none() | WORD),
-    st.builds(ToolCall, id=st.none() | WORD | TEXT, name=WORD, arguments=JSON),
+    st.builds(ToolCall, id=st.none() | WORD | TEXT, name=WORD, arguments=JSON, timeout=st.sampled_from([None, 0, 5])),
     st.builds(
         ToolResult,
         id=st.none() | WORD | TEXT,

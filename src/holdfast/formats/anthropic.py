@@ -141,6 +141,7 @@ def _blocks(part: AnyPart, role: str, lost: Losses) -> list[Json]:
             return [part.data]
     elif role == "assistant":
         if isinstance(part, ToolCall):
+            unsaid(part, ("timeout",), lost)
             return [{"type": "tool_use", "id": _id(part.id, lost), "name": part.name, "input": _input(part, lost)}]
         if isinstance(part, Reasoning) and part.signature:
             return [{"type": "thinking", "thinking": str(part.content), "signature": part.signature}]

@@ -103,6 +103,7 @@ def _role(message: Message, calls: bool, lost: Losses) -> str:
 
 
 def _chat_call(call: ToolCall, lost: Losses) -> Json:
+    unsaid(call, ("timeout",), lost)
     function = {"name": call.name, "arguments": arguments_out(call.arguments, lost)}
     return {"id": told_id(call, lost), "type": "function", "function": function}
 
@@ -242,6 +243,7 @@ def _items(message: Message, lost: Losses, own: bool) -> list[Json]:
             made.append({"type": "function_call_output", "call_id": told_id(part, lost), "output": output})
             continue
         if isinstance(part, ToolCall):
+            unsaid(part, ("timeout",), lost)
             arguments = arguments_out(part.arguments, lost)
             id = told_id(part, lost)
             made.append({"type": "function_call", "call_id": id, "name": part.name, "arguments": arguments})

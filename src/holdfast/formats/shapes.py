@@ -234,7 +234,7 @@ def _is_block(item: Any, blocks: frozenset[str]) -> bool:
 def unsaid(part: Part, fields: Iterable[str], lost: Losses) -> None:
     """Tell the fields of a part that say something and have no place."""
     for field in fields:
-        if getattr(part, field):
+        if getattr(part, field) not in (None, False):
             lost(f"{field} of a {part.__struct_config__.tag}")
 
 
