@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -549,3 +551,37 @@ def test_it_is_the_same_with_asyncio() -> None:
             assert (await session.context(count=one_each)).usage.used_tokens == 1
 
     asyncio.run(use())
+
+
+RIVAL = """
+import sys, holdfast
+from holdfast import user
+with holdfast.open(sys.argv[1]) as store:
+    session = store.get("s")
+    for number in range(20):
+        session.append(user(f"{sys.argv[2]} {number}"))
+        context = session.context()
+        try:
+            session.compact(f"up to {context.last}", upto=context.last)
+        except holdfast.Conflict:
+            pass
+"""
+
+
+@pytest.mark.parametrize("scheme", ["file://{}/store", "sqlite://{}/store.db"])
+def test_processes_compact_and_append_at_once(scheme: str, tmp_path: Any) -> None:
+    url = scheme.format(tmp_path)
+    with holdfast.open(url) as store:
+        session = store.create("s")
+        session.append(user("first"))
+        rivals = [subprocess.Popen([sys.executable, "-c", RIVAL, url, str(n)]) for n in range(2)]
+        assert [rival.wait(timeout=120) for rival in rivals] == [0, 0]
+        events = list(session.events(types="summary"))
+        ends = [event.payload.end for event in events]
+        assert ends == sorted(ends)
+        assert [event.payload.previous for event in events] == [0, *(event.seq for event in events[:-1])]
+        assert len(list(session.events(types="message"))) == 41
+        context = session.context()
+        assert context.summary == events[-1].seq
+        assert len(context.messages) == 1 + len(list(session.events(after=ends[-1], types="message")))
+        assert store.check().ok

@@ -26,6 +26,7 @@ from holdfast import (
     Store,
     assistant,
     step,
+    tool_call,
     usage,
     user,
 )
@@ -640,3 +641,11 @@ def test_a_delete_takes_the_id_from_a_fork_that_was_interrupted_and_leaves_no_se
     assert dead is not None
     assert (dead.dead, dead.rev) == (True, 1)  # it never lived, not even for a moment
     assert list(store.sessions()) == []
+
+
+def test_a_fork_keeps_the_timeout_of_open_calls(store: Store) -> None:
+    session = store.create("s")
+    session.append(assistant("", tool_call("c", "t", timeout=5)), usage("m", 1))
+    fork = session.fork()
+    assert store.head(fork.id).tags["call_timeout"] == "5000000"
+    assert fork.info().models == ("m",)
