@@ -535,6 +535,9 @@ def test_steps_alone_are_no_messages(store: Store) -> None:
     session = store.create("s")
     session.append(Step(name="t", call_id="x"), Step(name="t"))
     assert session.context().messages == ()
+    session.append(user("Hi"))
+    assert not session.context().cut
+    assert session.context(2, keep=0).cut
     assert session.validate() == []
 
 

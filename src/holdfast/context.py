@@ -197,6 +197,7 @@ class Reader:
             said = event.payload
             if not isinstance(said, Message):
                 if isinstance(said, Step) and said.call_id:
+                    fits += fits == len(tail.said)  # it takes no room
                     tail.said.append((event.seq, said))
                 continue
             used += counted(self._count, said) + self._answers(said, results)
