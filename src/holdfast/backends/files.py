@@ -124,7 +124,7 @@ class FilesBackend(RowBackend):
 
     def _connect(self) -> SQLiteFile:
         engine = Engine("stdlib")
-        file = SQLiteFile(self._index_path, engine, durable=False, timeout=TIMEOUT)
+        file = SQLiteFile(self._index_path, engine, durable=False, timeout=TIMEOUT, derived=True)
         with _closing_on_error(file), Guarded(engine, file.path):
             with file.reader() as db:  # a writer would have to wait for others
                 made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone()

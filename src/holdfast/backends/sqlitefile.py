@@ -32,11 +32,17 @@ MAX_READERS = 16
 class SQLiteFile:
     """The connections of one process to one file."""
 
-    def __init__(self, path: str, engine: Engine, *, durable: bool, timeout: float) -> None:
+    def __init__(self, path: str, engine: Engine, *, durable: bool, timeout: float, derived: bool = False) -> None:
+        """Open the file.
+
+        Args:
+            derived: All that is in it can be built anew: who has it open goes on writing when it is moved away.
+        """
         self.path = os.path.realpath(path)  # what SQLite opens: the files beside it must be the same by any name
         self.engine = engine
         self.durable = durable
         self.timeout = timeout
+        self._derived = derived
         self.created = False
         self.opened = 0
         self._watches = 0
@@ -187,7 +193,8 @@ class SQLiteFile:
             Unavailable: the lock could not be had.
         """
         db = self.writer()
-        self._check_place()
+        if not self._derived:
+            self._check_place()
         if not try_lock(self._lock_fd):
             lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
         sign(self._lock_fd)
