@@ -748,6 +748,26 @@ def test_a_finding_may_name_a_document() -> None:
     assert DOC == "doc"
 
 
+def test_a_head_that_says_what_none_can_say_is_named(store: Store) -> None:
+    store.documents.put("n/good.md", "x")
+    for name, tags in (("size", {"size": "much", "created": "1"}), ("created", {"size": "1", "created": "then"})):
+        tags = {**tags, "category": "n"}
+        ref = doc_ref(None, f"n/{name}.md")
+        commit = holdfast.plan.Commit(ref=ref, at=1, if_rev=0, tags=tags, body=b'{"v":1,"text":"x"}')
+        store.backend.commit([commit])
+        with pytest.raises(Corrupt):
+            store.documents.get(f"n/{name}.md")
+    page = store.documents.list()
+    assert ([i.id for i in page], set(page.damaged)) == (["n/good.md"], {"n/size.md", "n/created.md"})
+    assert {f.document for f in store.check().findings} == {"n/size.md", "n/created.md"}
+    with holdfast.open("memory://") as target:
+        assert [type(one.error) for one in read_bundle(target, write_documents(store))] == [
+            Corrupt,
+            type(None),
+            Corrupt,
+        ]
+
+
 def test_replacing_does_not_grow_a_folder_for_ever(tmp_path: Path) -> None:
     with holdfast.open(f"file://{tmp_path}/store") as store:
         for number in range(100):

@@ -29,6 +29,7 @@ from holdfast import (
     Session,
     Store,
     assistant,
+    branching,
     tool_call,
     user,
 )
@@ -121,7 +122,7 @@ ON_STORE: dict[str, Callable[[Store], Any]] = {
     "running": lambda view: view.running(),
     "stuck": lambda view: view.stuck(older_than=0),
     "recover": lambda view: [view.recover(older_than=0), view.recover("bob-running", older_than=0)],
-    "check": lambda view: [view.check(), view.check(session="bob-1")],
+    "check": lambda view: view.check(),
     "resolve": lambda view: [view.resolve("@last"), view.resolve("bob")],
 }
 """Each public method of a store, on what is bob's."""
@@ -191,7 +192,7 @@ def tried(store: Store, call: Callable[[Store], Any], given: str = "bob-1") -> s
     return failed
 
 
-DENIED = {"for_user", "session", "create", "get", "exists", "peek", "head", "delete", "tree", "recover", "check"}
+DENIED = {"for_user", "session", "create", "get", "exists", "peek", "head", "delete", "tree", "recover"}
 """Methods whose case names bob's by its exact id, at the end."""
 
 
@@ -307,6 +308,24 @@ def test_she_does_all_that_a_store_can(store: Store) -> None:
     assert [i.id for i in view.sessions()] == ["mine", "alice-1"]
 
 
+@pytest.mark.parametrize("call", ["fork", "delete"])
+def test_a_fork_that_was_to_take_anothers_id_holds_nothing_up(store: Store, call: str) -> None:
+    """Interrupted between pin and child: the pin names an id that is bob's."""
+    fill(store)
+    view = store.for_user("alice")
+    with pytest.raises(Denied):
+        view.session("alice-1").fork(id="bob-1")
+    pin = {branching._pin("bob-1"): "bob-1", branching.MARK: "m"}
+    store.batcher.commit(Commit(ref=session_ref("alice-1"), tags=pin))
+    before = everything(store)
+    if call == "fork":
+        assert view.session("alice-1").fork(id="mine").info().user == "alice"
+        assert branching.pins(view.head("alice-1")) == {}
+    else:
+        view.delete("alice-1")
+    assert everything(store) == before
+
+
 def test_the_start_of_an_id_finds_only_hers(store: Store) -> None:
     store.session("abc-1", user="bob")
     store.session("abd", user="alice")
@@ -330,6 +349,45 @@ def test_a_deleted_session_is_told_to_its_owner_only(store: Store) -> None:
     change = next(stream)
     assert (change.session, change.deleted) == ("alice-s", True)
     stream.close()
+
+
+def test_one_session_of_another_is_not_checked(store: Store) -> None:
+    fill(store)
+    assert tried(store, lambda view: view.check(session="bob-1")) == "Denied"
+
+
+def test_the_engine_tells_a_view_of_her_changes_only(store: Store) -> None:
+    fill(store)
+    backend = store.for_user("alice").backend
+    position, _ = backend.changed()
+    store.session("bob-1").append(user(SECRET))
+    store.session("alice-1").append(user("x"))
+    assert backend.changed(position)[1] == [session_ref("alice-1")]
+    assert set(backend.info()) <= {"engine", "library", "durability"}
+    assert backend.verify() == []
+
+
+@pytest.mark.parametrize("method", ["commit", "get", "read", "find", "scan", "search"])
+def test_a_view_that_forgets_the_rule_in_one_method_is_caught(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests above can fail: with one method of the wrapper passing through, some case ends in another way."""
+
+    def outcome(case: Callable[[Store], Any]) -> str | None:
+        with holdfast.open("memory://") as store:
+            fill(store)
+            try:
+                return tried(store, case)
+            except AssertionError:
+                return "leaked"
+
+    def forget(self: ForUser, *args: Any, **how: Any) -> Any:
+        return getattr(self._inner, method)(*args, **how)
+
+    cases = list(ON_STORE.values())
+    cases += [lambda view, do=do: do(Session(view, Head(session_ref("bob-1")))) for do in ON_SESSION.values()]
+    right = [outcome(case) for case in cases]
+    assert "leaked" not in right
+    monkeypatch.setattr(ForUser, method, forget)
+    assert [outcome(case) for case in cases] != right
 
 
 # --- Blobs ---

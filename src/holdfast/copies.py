@@ -112,7 +112,9 @@ def replay_document(store: Store, head: Head) -> Copied:
         Conflict: there is another one, or one that was changed later.
         Deleted: there was one.
         Denied: the store is open for another user.
+        Corrupt: the head says what none can say.
     """
+    docheads.document_info(head)
     _check_owner(store, head)
     ref, there = head.ref, store.backend.get([head.ref])[0]
     if there is not None and there.dead:

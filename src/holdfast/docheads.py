@@ -17,7 +17,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt, Invalid, TooLarge
-from holdfast.info import body_of, created_at
+from holdfast.info import body_of, created_at, number_in
 from holdfast.model import LargeRef
 from holdfast.plan import Head, Ref, check_id
 
@@ -224,13 +224,16 @@ def large_of(body: bytes) -> LargeRef | None:
 
 
 def document_info(head: Head) -> DocumentInfo:
-    """A document's head, read."""
-    size = head.tags.get("size", "0")
+    """A document's head, read.
+
+    Raises:
+        Corrupt: it says what none can say: it came from elsewhere.
+    """
     return DocumentInfo(
         id=id_of(head.ref),
         user=head.tags.get("user"),
         rev=head.rev,
-        size=int(size),
+        size=number_in(head, "size"),
         as_given="given" in head.tags,
         created_at=created_at(head),
         updated_at=head.at,
@@ -283,6 +286,6 @@ def problem_of(store: Store, head: Head) -> str | None:
             while data := stream.read(1 << 20):
                 size += len(data)
         told = document_info(head).size
-    except (Corrupt, ValueError) as error:
-        return str(error)
+    except Corrupt as error:
+        return error.message
     return None if size == told else f"it has {size:,} bytes and should have {told:,}"

@@ -28,12 +28,13 @@ from holdfast.docheads import (
     check_json,
     doc_ref,
     document_info,
+    id_of,
     kind_of,
     prefix_of,
     source_of,
     text_of,
 )
-from holdfast.errors import Conflict, Deleted, Exists, Invalid, NotFound, Stale, TooLarge
+from holdfast.errors import Conflict, Corrupt, Deleted, Exists, Invalid, NotFound, Stale, TooLarge
 from holdfast.info import encode_body
 from holdfast.pages import Page, check_limit, cursor_of, position_of
 from holdfast.plan import MAX_ID, Commit, Head, Ref
@@ -240,7 +241,13 @@ class Documents:
         more = cursor_of([shown[-1].at, shown[-1].ref.id]) if len(heads) > limit else None
         prefix = prefix_of(self._store.user)
         damaged = [ref.id.removeprefix(prefix) for ref in heads.damaged if ref.id.startswith(prefix)]
-        return Page([document_info(head) for head in shown], more, damaged)
+        infos: list[DocumentInfo] = []
+        for head in shown:
+            try:
+                infos.append(document_info(head))
+            except Corrupt:
+                damaged.append(id_of(head.ref))
+        return Page(infos, more, damaged)
 
     def categories(self, under: str | None = None) -> dict[str, int]:
         """The categories that hold documents, in order, and how many each. It looks at every document's head.

@@ -25,6 +25,8 @@ from holdfast.refusals import called, denied
 from holdfast.search import Node
 
 PAGE = 1000
+PAGES = 10
+"""Pages of tombstones, all users', that a view looks through for hers."""
 USER = "user"
 """Tag of a head: whose it is."""
 TOLD = ("engine", "library", "durability")
@@ -146,6 +148,8 @@ class ForUser:
                 digest=missing,
             )
         if commit.delete:
+            if commit.if_rev == 0:
+                return commit  # a tombstone where nothing ever was
             self._check_readable(commit.ref)  # only deleting takes a head that is damaged
         if commit.if_rev is not None and (commit.if_rev == 0 or self._is_tombstone(commit)):
             if not self._may_create(commit.ref, tags):
@@ -250,15 +254,14 @@ class ForUser:
         return Heads(heads)
 
     def _gone(self, kind: str, after: tuple[int, str] | None, limit: int) -> Heads:
-        """Tombstones of heads that this view has met."""
-        known = [ref for ref in self._seen if ref.kind == kind]
+        """Tombstones of heads that this view has met, as far as they stand among the newest of all."""
         found: list[Head] = []
-        for ref in known:
-            with contextlib.suppress(Corrupt):  # it is no tombstone, then
-                head = self._inner.get([ref])[0]
-                if head is not None and head.dead and (after is None or (head.at, head.ref.id) < after):
-                    found.append(head)
-        found.sort(key=lambda head: (head.at, head.ref.id), reverse=True)
+        for _ in range(PAGES):
+            heads = self._inner.find(kind, {}, after=after, limit=PAGE, dead=True)
+            found += [head for head in heads if head.ref in self._seen]
+            if len(found) >= limit or len(heads) < PAGE:
+                break
+            after = (heads[-1].at, heads[-1].ref.id)
         return Heads(found[:limit])
 
     def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
