@@ -377,6 +377,24 @@ def test_a_write_that_fails_gives_the_name_free(store: Store, monkeypatch: pytes
     assert claims(store) == set()
 
 
+def test_a_name_that_was_given_is_not_told_to_have_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, get = store.backend.commit, store.backend.get
+
+    def fail(*_: Any) -> Any:
+        raise Unavailable("the engine is busy")
+
+    def then_fail(batch: Any) -> Any:
+        done = commit(batch)
+        if any(each.ref.kind == "session" for each in batch):
+            monkeypatch.setattr(store.backend, "get", fail)
+        return done
+
+    monkeypatch.setattr(store.backend, "commit", then_fail)
+    assert store.create("s", name="n").id == "s"
+    monkeypatch.setattr(store.backend, "get", get)
+    assert store.resolve("n").id == "s"
+
+
 def test_an_uncertain_answer_keeps_the_claim_for_the_call_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = store.backend.commit
 

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from holdfast.clock import now
-from holdfast.errors import Corrupt, Denied, Exists, HoldfastError, Stale, Uncertain
+from holdfast.errors import Corrupt, Denied, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
 from holdfast.info import SESSION, session_ref
 from holdfast.places import Process
 from holdfast.plan import MAX_ID, Commit, Head, Ref, check_text
@@ -56,12 +56,9 @@ def held(store: Store, user: str | None, name: str | None, session: str) -> Gene
     except BaseException:
         release(store, user, name, session)
         raise
-    if not _carries(store, session, user, name):
-        release(store, user, name, session)
-        return
-    there = store.backend.get([claim_ref(user, name)])[0]
-    if there is None or there.dead or there.tags.get("session") != session:
-        _claim_late(store, user, name, session)
+    # What was written must not look as if it were not.
+    with contextlib.suppress(Unavailable, Uncertain, ReadOnly, Corrupt):
+        _confirm(store, user, name, session)
 
 
 def _claim(store: Store, user: str | None, name: str, session: str) -> None:
@@ -90,8 +87,18 @@ def _claim(store: Store, user: str | None, name: str, session: str) -> None:
             raise _taken(name, head.ref.id)
 
 
-def _claim_late(store: Store, user: str | None, name: str, session: str) -> None:
-    """Claim a name that the session got a minute after its claim, which was taken away meanwhile; or give it up."""
+def _confirm(store: Store, user: str | None, name: str, session: str) -> None:
+    """See to it that a session and its claim belong together, now that the block is done.
+
+    A claim that was taken away, as its session got the name more than a minute later, is made again, or the name is
+    given up.
+    """
+    if not _carries(store, session, user, name):
+        release(store, user, name, session)
+        return
+    there = store.backend.get([claim_ref(user, name)])[0]
+    if there is not None and not there.dead and there.tags.get("session") == session:
+        return
     try:
         _claim(store, user, name, session)
     except Exists:
