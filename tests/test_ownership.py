@@ -123,6 +123,7 @@ ON_STORE: dict[str, Callable[[Store], Any]] = {
     "stuck": lambda view: view.stuck(older_than=0),
     "recover": lambda view: [view.recover(older_than=0), view.recover("bob-running", older_than=0)],
     "check": lambda view: view.check(),
+    "text_of": lambda view: view.text_of(b'{"v":1,"type":"note","text":"x"}'),
     "resolve": lambda view: [view.resolve("@last"), view.resolve("bob")],
 }
 """Each public method of a store, on what is bob's."""
