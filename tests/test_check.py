@@ -115,7 +115,7 @@ def test_a_session_that_becomes_active_meanwhile_is_checked(
 WRONG = {
     "UPDATE tag SET value = 'other' WHERE name = 'name'": ("s", "do not agree with its tags"),
     "DELETE FROM tag WHERE name = 'name'": ("s", "do not agree with its tags"),
-    "INSERT INTO tag VALUES ('label:x', '', 1)": ("s", "do not agree with its tags"),
+    "INSERT INTO tag SELECT 'label:x', '', n FROM head WHERE kind = 'session'": ("s", "do not agree with its tags"),
     "INSERT INTO tag VALUES ('name', 'n', 99)": (None, "row 99, which is not there"),
     "UPDATE head SET slot = slot - 1": ("s", "list by time"),
     "UPDATE head SET body = x'00'": ("s", "checksum does not match"),

@@ -128,6 +128,15 @@ def test_completion_knows_commands_and_the_names_of_sessions(shell: Shell) -> No
     assert not (shell.place / "nothing.db").exists()
 
 
+def test_completion_for_one_user_names_her_sessions_only(shell: Shell) -> None:
+    with holdfast.open(shell.url) as store:
+        store.session("bobs", user="bob", name="bob-s")
+        store.session("both", user="ann")
+    shell.env["HOLDFAST_USER"] = "ann"
+    assert completions(shell, "session", "show", "bo") == ["both"]
+    assert sorted(completions(shell, "--user", "bob", "session", "show", "bo")) == ["bob-s", "bobs"]
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_the_completion_script_is_one_that_the_shell_takes(shell: Shell, name: str) -> None:
     script = shell.ok("completion", name).out

@@ -16,10 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from holdfast.agents import (
+        AgentPrune as AgentPrune,
+        AppliedAgents as AppliedAgents,
+        PlannedAgent as PlannedAgent,
+    )
     from holdfast.aio import (
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aiodocuments import AsyncDocuments as AsyncDocuments
     from holdfast.aiosession import AsyncSession as AsyncSession
     from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.branching import Branch as Branch
@@ -31,6 +37,11 @@ if TYPE_CHECKING:
         Context as Context,
         ContextUsage as ContextUsage,
     )
+    from holdfast.docheads import (
+        Document as Document,
+        DocumentInfo as DocumentInfo,
+    )
+    from holdfast.documents import Documents as Documents
     from holdfast.errors import (
         Conflict as Conflict,
         Corrupt as Corrupt,
@@ -113,12 +124,16 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "agents": "AgentPrune AppliedAgents PlannedAgent",
     "aio": "AsyncStore aopen",
+    "aiodocuments": "AsyncDocuments",
     "aiosession": "AsyncSession",
     "aioturns": "AsyncTurn",
     "branching": "Branch",
     "check": "CheckReport Finding",
     "context": "Context ContextUsage",
+    "docheads": "Document DocumentInfo",
+    "documents": "Documents",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
     "ReadOnly Stale TooLarge Unavailable Uncertain",
     "info": "Counts SessionInfo",

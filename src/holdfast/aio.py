@@ -20,6 +20,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from holdfast.aiodocuments import AsyncDocuments
 from holdfast.aiosession import AsyncSession, woken
 from holdfast.branching import Branch
 from holdfast.check import CheckReport
@@ -75,9 +76,12 @@ class Opening:
 class AsyncStore:
     """An open store for asyncio; see `Store` for what each method does and raises."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, threads: ThreadPoolExecutor | None = None) -> None:
         self._store = store
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="holdfast")
+        self._owns_threads = threads is None
+        self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="holdfast")
+        self.user = store.user
+        self.documents = AsyncDocuments(self, store.documents)
 
     @classmethod
     async def open(cls, url: str | None = None) -> AsyncStore:
@@ -105,7 +109,12 @@ class AsyncStore:
     async def close(self) -> None:
         """See `Store.close`."""
         await asyncio.to_thread(self._store.close)
-        self._threads.shutdown(wait=False)
+        if self._owns_threads:
+            self._threads.shutdown(wait=False)
+
+    def for_user(self, user: str) -> AsyncStore:
+        """See `Store.for_user`. It shares this store's threads."""
+        return AsyncStore(self._store.for_user(user), self._threads)
 
     async def session(
         self,

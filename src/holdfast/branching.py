@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast import codec
+from holdfast import codec, names
 from holdfast.ancestry import FORKED, edit_at, first_of, newest_edit, segments, stored, top_of
-from holdfast.errors import Conflict, Corrupt, Exists, Invalid, Stale
+from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale
 from holdfast.info import (
     CALL_TIMEOUT,
     EDIT,
@@ -72,6 +72,12 @@ def fork(store: Store, parent: str, at: int | None, name: str | None, id: str | 
     at = head.last if at is None else at
     # All of this follows from the events up to `at`, which nobody can change any more.
     commit = _creation(store, head, child, at, name)
+    with names.held(store, head.tags.get("user"), name, child):
+        return _fork(store, head, commit)
+
+
+def _fork(store: Store, head: Head, commit: Commit) -> Head:
+    parent, child, at = head.ref.id, commit.ref.id, commit.base
     pin = Commit(
         ref=head.ref,
         if_tags={"created": head.tags.get("created")},
@@ -107,7 +113,11 @@ def _done(store: Store, head: Head) -> list[str]:
     """Pins that were left behind though their children are there, which hold their parent from now on."""
     found: list[str] = []
     for tag, child in pins(head).items():
-        there = store.backend.get([session_ref(child)])[0]
+        try:
+            there = store.backend.get([session_ref(child)])[0]
+        except Denied:
+            found.append(tag)  # the id is another user's: nothing will come of that fork
+            continue
         if there is not None and there.tags.get(FORKED) == head.ref.id:
             found.append(tag)
     return found
@@ -213,6 +223,8 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None)
         commit = Commit(ref=session_ref(id), at=now(), delete=True, if_tags={**mark, **(fence or {})} or None)
         result = store.batcher.commit(commit)
         if isinstance(result, Head):
+            if head is not None:
+                names.release(store, head.tags.get("user"), head.tags.get("name"), id)
             return
         if result.why != "tags" or _lost(result.head, fence):
             raise refusal(result, commit)

@@ -1,10 +1,11 @@
 """Whole sessions as data: a stream of JSON lines, and what reads it back.
 
 A bundle holds for each session a line for its head, one for each entry with its bytes as they are stored, one for each
-chunk of a large value before the entry that needs it, and one that ends it. Each line starts with the checksum of the
-rest, so a line that was changed on the way is refused.
+chunk of a large value before the entry that needs it, and one that ends it; for each document one for its head, then
+the chunks that it needs, then one that ends it. Each line starts with the checksum of the rest, so a line that was
+changed on the way is refused.
 
-What becomes of a session that is there already is said in `copies`.
+What becomes of a session or document that is there already is said in `copies`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from holdfast import docheads
 from holdfast.ancestry import stored, whole
-from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay
+from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, replay_document
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 from holdfast.info import session_ref
 from holdfast.plan import Entry, Head
+from holdfast.refusals import called
 
 if TYPE_CHECKING:
     from holdfast.store import Store
 
 VERSION = 1
-"""Version of the bundle's lines, in each head's `holdfast`."""
+"""Version of the bundle's lines, in each session's head's `holdfast`."""
+VERSION_OF_DOCUMENTS = 2
+"""The same in a document's head, so that a program that knows none refuses it."""
 
 _MARK = b'{"crc":"'
 _NONE = msgspec.Raw()  # one and the same object, by which msgspec knows what to leave out
@@ -39,6 +44,7 @@ class Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     fault: str = ""
     holdfast: int = 0
     session: str = ""
+    document: str = ""
     base: int = 0
     trim: int = 0
     last: int = 0
@@ -97,6 +103,34 @@ def write_bundle(store: Store, sessions: Iterable[str], *, gone: list[str] | Non
         yield _sealed(Line(end=id, events=events), b"")
 
 
+def write_documents(store: Store, *, damaged: list[str] | None = None) -> Iterator[bytes]:
+    """The lines of a bundle of all documents that the store shows.
+
+    With a list `damaged`, those whose heads, or lists of chunks, can't be read are left out and named in it.
+
+    Raises:
+        Corrupt: there is such a document, and no list `damaged`.
+    """
+    for ref, head in docheads.all_documents(store):
+        try:
+            needed = None if head is None else docheads.digests(store, head)
+        except Corrupt:
+            needed = None
+        if head is None or needed is None:
+            if damaged is None:
+                raise Corrupt(f"{called(ref)} is damaged; `check` says how", document=docheads.id_of(ref))
+            damaged.append(docheads.id_of(ref))
+            continue
+        first = Line(
+            holdfast=VERSION_OF_DOCUMENTS, document=docheads.id_of(ref), at=head.at,
+            tags=dict(sorted(own_tags(head).items())),
+        )  # fmt: skip
+        yield _sealed(first, head.body)
+        for digest in needed:
+            yield _blob_line(store, digest)
+        yield _sealed(Line(end=ref.id), b"")
+
+
 def _blob_line(store: Store, digest: str) -> bytes:
     try:
         data = store.backend.blobs.get(digest)
@@ -153,13 +187,16 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
         except Corrupt as error:
             yield Copied(session="", error=error)  # which session it was can't be told
             continue
-        id = reader.head.ref.id
         try:
-            yield replay(store, reader.head, reader.entries())
+            yield reader.replay()
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
-            yield Copied(session=id, error=error)
+            ref = reader.head.ref
+            if ref.kind == docheads.DOC:
+                yield Copied(document=docheads.id_of(ref), user=docheads.owner_of(ref), error=error)
+            else:
+                yield Copied(session=ref.id, error=error)
 
 
 class _Reader:
@@ -216,13 +253,29 @@ class _Reader:
             self._inside = not line.end
             if not told:
                 raise Corrupt(f"the head of a session is missing before line {self._number} of the bundle")
-        if line.holdfast != VERSION:
-            raise Invalid(f"the bundle is of version {line.holdfast}; this program reads version {VERSION}")
+        if line.holdfast != (VERSION_OF_DOCUMENTS if line.document else VERSION):
+            raise Invalid(
+                f"the bundle is of version {line.holdfast}; "
+                f"this program reads version {VERSION}, and {VERSION_OF_DOCUMENTS} of documents"
+            )
+        ref = docheads.doc_ref(line.tags.get("user"), line.document) if line.document else session_ref(line.session)
         self.head = Head(
-            session_ref(line.session), last=line.last, base=line.base, trim=line.trim, at=line.at,
+            ref, last=line.last, base=line.base, trim=line.trim, at=line.at,
             tags=line.tags, counts=line.counts, body=_body(line),
         )  # fmt: skip
         return True
+
+    def replay(self) -> Copied:
+        """Replay the session or document whose head was found last."""
+        if self.head.ref.kind == docheads.DOC:
+            for _ in self.entries():
+                raise Corrupt(f"{called(self.head.ref)} has events in the bundle, and no document has any")
+            docheads.kind_of(docheads.id_of(self.head.ref))
+            for digest in docheads.digests(self._store, self.head):
+                if self._store.backend.blobs.get(digest) is None:
+                    raise Corrupt(f"blob {digest} of {called(self.head.ref)} is missing in the bundle", digest=digest)
+            return replay_document(self._store, self.head)
+        return replay(self._store, self.head, self.entries())
 
     def entries(self) -> Iterator[Entry]:
         """The session's entries, each after the blobs it needs were stored."""
@@ -234,17 +287,17 @@ class _Reader:
             if line.end:
                 self._inside = False
                 if line.events != count or line.end != self.head.ref.id:
-                    raise Corrupt(f"{count} of {line.events} events of session {line.end!r} are in the bundle")
+                    raise Corrupt(f"{count} of {line.events} events of {called(self.head.ref)} are in the bundle")
                 return
             if line.fault:
                 what = f"event {line.seq}" if line.seq else f"blob {line.blob}"
-                raise Corrupt(f"{what} of session {self.head.ref.id!r} was damaged when it was written: {line.fault}")
+                raise Corrupt(f"{what} of {called(self.head.ref)} was damaged when it was written: {line.fault}")
             if line.blob:
                 self._put(line)
             else:
                 count += 1
                 yield Entry(line.id, line.at, _body(line), line.seq, line.hidden)
-        raise Corrupt(f"the bundle ends in the middle of session {self.head.ref.id!r}, after {count} events")
+        raise Corrupt(f"the bundle ends in the middle of {called(self.head.ref)}, after {count} events")
 
     def _put(self, line: Line) -> None:
         data = _bytes(line.data)

@@ -14,9 +14,11 @@ import msgspec
 
 from holdfast import codec
 from holdfast.ancestry import FORKED, first_of, segments, stored
+from holdfast.backend import Problem
 from holdfast.branching import pins
+from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, NotFound
-from holdfast.info import Tally, check_head, session_ref
+from holdfast.info import SESSION, Tally, check_head, session_ref
 from holdfast.listing import all_heads
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
@@ -31,11 +33,16 @@ TRIES = 5
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong. `session` and `seq` are None where it can't be told, or it is not about one."""
+    """One thing that is wrong. `session` and `seq` are None where it can't be told, or it is not about one.
+
+    Of a document, `document` is the id, and `user` whose it is.
+    """
 
     what: str
     session: str | None = None
     seq: int | None = None
+    document: str | None = None
+    user: str | None = None
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +56,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     findings: tuple[Finding, ...]
     unfinished: tuple[Finding, ...] = ()
+    documents: int = 0
 
     @property
     def ok(self) -> bool:
@@ -60,9 +68,7 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
     """Check everything, or one session."""
     findings: list[Finding] = []
     if session is None:
-        findings += [
-            Finding(session=p.ref.id if p.ref else None, seq=p.seq, what=p.what) for p in store.backend.verify()
-        ]
+        findings += map(_problem, store.backend.verify())
     unfinished: list[Finding] = []
     sessions = events = 0
     for ref, head in _heads(store, session):
@@ -79,7 +85,52 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
         # The engine and the codec may both have met the same damage; one line for it is enough.
         told = {(f.session, f.seq or f.what) for f in findings}
         findings += [f for f in found if (f.session, f.seq or f.what) not in told]
-    return CheckReport(sessions=sessions, events=events, findings=tuple(findings), unfinished=tuple(unfinished))
+    documents = 0 if session is not None else _check_documents(store, findings)
+    return CheckReport(
+        sessions=sessions,
+        events=events,
+        findings=tuple(findings),
+        unfinished=tuple(unfinished),
+        documents=documents,
+    )
+
+
+def _problem(problem: Problem) -> Finding:
+    """What an engine found, as a finding."""
+    ref, seq, what = problem
+    if ref is None or ref.kind == SESSION:
+        return Finding(session=ref.id if ref else None, seq=seq, what=what)
+    if ref.kind == DOC:
+        return Finding(document=id_of(ref), user=owner_of(ref), what=what)
+    return Finding(what=f"{ref.kind} {ref.id!r}: {what}")
+
+
+def _check_documents(store: Store, findings: list[Finding]) -> int:
+    """Read every document; how many there are. What is wrong and was not found yet is added to the findings."""
+    damaged = {(finding.document, finding.user) for finding in findings}
+    count = 0
+    for ref, head in all_documents(store):
+        count += 1
+        what = "its head is damaged" if head is None else _document_problem(store, head)
+        id, user = id_of(ref), owner_of(ref)
+        if what is not None and (id, user) not in damaged:
+            findings.append(Finding(document=id, user=user, what=what))
+    return count
+
+
+def _document_problem(store: Store, head: Head) -> str | None:
+    """What is wrong with a document, unless it was changed while it was read."""
+    while (what := problem_of(store, head)) is not None:
+        try:
+            now = store.backend.get([head.ref])[0]
+        except Corrupt as error:
+            return error.message
+        if now is None or now.dead:
+            return None
+        if now.rev == head.rev:
+            return what
+        head = now
+    return None
 
 
 def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None]]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast import codec
+from holdfast import codec, docheads
 from holdfast.ancestry import FORKED, stored, whole
 from holdfast.branching import MARK, pins
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.info import check_head, created_at, said_by_appends
-from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Refused, plan
-from holdfast.refusals import refusal
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Ref, Refused, plan
+from holdfast.refusals import called, denied, refusal
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -35,9 +35,14 @@ STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one session: its events, how many of them were new here, or the error that stopped it."""
+    """What became of one session: its events, how many of them were new here, or the error that stopped it.
 
-    session: str
+    Or of one document, of `user` or of nobody: then `new` is 1 if it was stored, 0 if it was there like this.
+    """
+
+    session: str = ""
+    document: str = ""
+    user: str | None = None
     events: int = 0
     new: int = 0
     error: HoldfastError | None = None
@@ -81,15 +86,70 @@ def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
         yield entry
 
 
+def copy_document(source: Store, target: Store, ref: Ref) -> Copied:
+    """Make a copy of a document in another store, equal in content, times and owner, or bring one up to date.
+
+    Raises:
+        NotFound, Deleted: the source has no such document, or the target had one that was deleted.
+        Conflict: the target's document is not a copy of this one, or was changed after it was copied.
+        Corrupt: something of it is damaged; `check` names it.
+    """
+    head = source.backend.get([ref])[0]
+    if head is None or head.dead:
+        raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=ref))
+    for digest in docheads.digests(source, head):
+        data = source.backend.blobs.get(digest)
+        if data is None:
+            raise Corrupt(f"{called(ref)} lacks its blob {digest}", document=docheads.id_of(ref))
+        target.backend.blobs.put(digest, data)
+    return replay_document(target, head)
+
+
+def replay_document(store: Store, head: Head) -> Copied:
+    """Make a document with this head, or bring a copy of it up to date; its blobs are there.
+
+    Raises:
+        Conflict: there is another one, or one that was changed later.
+        Deleted: there was one.
+        Denied: the store is open for another user.
+        Corrupt: the head says what none can say.
+    """
+    docheads.document_info(head)
+    _check_owner(store, head)
+    ref, there = head.ref, store.backend.get([head.ref])[0]
+    if there is not None and there.dead:
+        raise refusal(Refused("deleted", there), Commit(ref=ref))
+    told = Copied(document=docheads.id_of(ref), user=docheads.owner_of(ref))
+    wanted, found = own_tags(head), {} if there is None else own_tags(there)
+    if there is not None:
+        if (wanted, head.body, head.at) == (found, there.body, there.at):
+            return told
+        if there.at > head.at or _digest(there) not in (there.tags.get(COPIED), head.tags.get(COPIED)):
+            raise Conflict(
+                f"{called(ref)} is in the target store and is another one there; nothing was overwritten",
+                document=told.document,
+            )
+    tags: dict[str, str | None] = {**dict.fromkeys(found), **wanted}
+    _changed(store, there, Commit(ref=ref, at=head.at, if_rev=there.rev if there else 0, tags=tags, body=head.body))
+    return msgspec.structs.replace(told, new=1)
+
+
+def _check_owner(store: Store, head: Head) -> None:
+    if store.user is not None and head.tags.get("user") != store.user:
+        raise denied(head.ref)
+
+
 def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     """Make a session with this head and these entries, or complete one that has a beginning of them.
 
     Raises:
         Conflict: there is one with other entries, or one that was changed later.
         Deleted: there was one.
+        Denied: the store is open for another user.
         Corrupt: an entry is missing, or the head says what none can say.
     """
     check_head(head)
+    _check_owner(store, head)
     start = max(head.base, head.trim)
     there = _target(store, head, start)
     here = stored(store, there, after=start)

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import Denied, Exists, Invalid
+import msgspec
+
+from holdfast import names
+from holdfast.errors import Exists, Invalid
 from holdfast.info import STATES, SUMMARY, encode_body, new_id, now, session_ref, tags_of
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.refusals import refusal
+from holdfast.refusals import denied, refusal
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -26,26 +29,27 @@ def get_or_create(
     **texts: str | None,
 ) -> Head:
     """The head of the session with this id, created if it is not there; see `Store.session`."""
-    user = texts["user"]
+    user = texts["user"] = texts["user"] or store.user
     if id is not None:
         check_id(id, "session id")
         head = store.backend.get([session_ref(id)])[0]
         if head is not None:
             return _own(head, user)
     commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
-    result = store.batcher.commit(commit)
-    if isinstance(result, Head):
-        return result
-    if result.head is None:
-        raise refusal(result, commit)
-    return _own(result.head, user)
+    with names.held(store, user, texts["name"], commit.ref.id):
+        result = store.batcher.commit(commit)
+        if isinstance(result, Head):
+            return result
+        if result.head is None:
+            raise refusal(result, commit)
+        return _own(result.head, user)
 
 
 def _own(head: Head, user: str | None) -> Head:
     if head.dead:
         raise refusal(Refused("deleted", head), Commit(ref=head.ref))
     if user is not None and head.tags.get("user") != user:
-        raise Denied(f"session {head.ref.id!r} belongs to another user; use an id of your own")
+        raise denied(head.ref)
     return head
 
 
@@ -59,9 +63,14 @@ def create(
     **texts: str | None,
 ) -> Head:
     """The head of a new session; see `Store.create`."""
-    rev = 0
+    texts["user"] = texts["user"] or store.user
+    commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
+    with names.held(store, texts["user"], texts["name"], commit.ref.id):
+        return _create(store, commit)
+
+
+def _create(store: Store, commit: Commit) -> Head:
     while True:
-        commit = _creation(new_id() if id is None else id, rev, created, labels, metadata, config, texts)
         result = store.batcher.commit(commit)
         if isinstance(result, Head):
             return result
@@ -74,7 +83,7 @@ def create(
                 rev=result.head.rev,
                 last=result.head.last,
             )
-        rev = result.head.rev
+        commit = msgspec.structs.replace(commit, if_rev=result.head.rev)
 
 
 def _creation(

@@ -61,6 +61,7 @@ class FileReport(msgspec.Struct, kw_only=True):
     path: str
     program: str | None = None
     session: str | None = None
+    document: str | None = None
     events: int = 0
     known: int = 0
     unknown: dict[str, int] = {}
@@ -119,6 +120,7 @@ def import_files(
             file is in its report instead, and stops no other.
     """
     found = find_sources() if files is None else files
+    user = user or store.user
     reports = [
         FileReport(path=f.path, size=f.size, error=f.error, skipped=None if f.error else "it is empty")
         for f in found

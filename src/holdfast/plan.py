@@ -111,7 +111,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     delete: bool = False
 
 
-Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range", "full"]
+Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range", "full", "denied"]
 
 
 class Refused(NamedTuple):
@@ -119,7 +119,7 @@ class Refused(NamedTuple):
 
     missing: no such head; deleted: a tombstone; rev, last, tags: that precondition failed; known: an appended id is
     in the log already; range: `void`, `trim` or `base` speak of entries that are not there; full: the head would have
-    more tags or counters than a head may.
+    more tags or counters than a head may. `plan` never says denied: one user's view of a store does, of another's head.
     """
 
     why: Why

@@ -41,9 +41,21 @@ def resolved(store: Store, reference: str) -> Head:
 
 
 def _starting_with(store: Store, prefix: str) -> Heads:
+    if store.user is not None:
+        return _own_starting_with(store, prefix)
     # There is none with just this id, and behind it follow those that start with it.
     heads = store.backend.scan(SESSION, prefix, 3)
     return Heads(
         [head for head in heads if head.ref.id.startswith(prefix)],
         [ref for ref in heads.damaged if ref.id.startswith(prefix)],
     )
+
+
+def _own_starting_with(store: Store, prefix: str) -> Heads:
+    """The same among one user's sessions, which are found by their owner: by id, all users' would be looked at."""
+    found = Heads()
+    after = None
+    while len(found) < 3 and (heads := store.backend.find(SESSION, {}, after=after, limit=1000)):
+        found.extend(head for head in heads if head.ref.id.startswith(prefix))
+        after = (heads[-1].at, heads[-1].ref.id)
+    return found

@@ -4,47 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.errors import Conflict, Deleted, Exists, HoldfastError, Invalid, LeaseLost, NotFound, Stale, TooLarge
-from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Refused
+from holdfast.errors import (
+    Conflict,
+    Deleted,
+    Denied,
+    Exists,
+    HoldfastError,
+    Invalid,
+    LeaseLost,
+    NotFound,
+    Stale,
+    TooLarge,
+)
+from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Ref, Refused
 
 
 def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     """The error that says why a commit was not made."""
-    head, id = refused.head, commit.ref.id
+    head, id, who = refused.head, commit.ref.id, called(commit.ref)
     facts: dict[str, object] = {"session": id, "rev": head.rev if head else None, "last": head.last if head else None}
     if refused.why == "missing":
-        return NotFound(f"there is no session {id!r}; create it first", **facts)
+        return NotFound(f"there is no {who}; create it first", **facts)
     if refused.why == "deleted":
-        return Deleted(f"session {id!r} was deleted; only creating it as a new session starts it over", **facts)
+        return Deleted(f"{who} was deleted; only creating it anew starts it over", **facts)
+    if refused.why == "denied":
+        return denied(commit.ref)
     turn = (commit.if_tags or {}).get("turn")
     if turn is not None and head is not None and head.tags.get("turn") != turn:
         # Told before any other reason: whoever was overtaken must stop, whatever else it was wrong about.
         return LeaseLost(
-            f"turn {turn!r} of session {id!r} is over or was taken over: {_not_as_expected(head, commit)}; "
+            f"turn {turn!r} of {who} is over or was taken over: {_not_as_expected(head, commit)}; "
             "nothing of this write was stored, so stop, or begin a new turn",
             **facts,
             turn=head.tags.get("turn"),
         )
     if refused.why == "last":
         return Stale(
-            f"session {id!r} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
+            f"{who} is at event {facts['last']}, not {commit.if_last}; read what is new and decide again",
             **facts,
         )
     if refused.why == "rev":
         if commit.if_rev == 0:
-            return Exists(f"session {id!r} is there already; use that one, or another id", **facts)
-        return Stale(f"session {id!r} was changed meanwhile (revision {facts['rev']}); look at it and repeat", **facts)
+            return Exists(f"{who} is there already; use that one, or another id", **facts)
+        return Stale(f"{who} was changed meanwhile (revision {facts['rev']}); look at it and repeat", **facts)
     if refused.why == "tags":
-        return Stale(f"session {id!r} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
+        return Stale(f"{who} is no longer as expected: {_not_as_expected(head, commit)}", **facts)
     if refused.why == "range":
-        return Invalid(f"session {id!r} has no such events to hide or forget; it is at {facts['last']}", **facts)
+        return Invalid(f"{who} has no such events to hide or forget; it is at {facts['last']}", **facts)
     if refused.why == "full":
         return TooLarge(
-            f"session {id!r} would have more than {MAX_HEAD_TAGS:,} fields, labels and models; take some away first",
+            f"{who} would have more than {MAX_HEAD_TAGS:,} fields, labels and models; take some away first",
             **facts,
             limit=MAX_HEAD_TAGS,
         )
-    return Conflict(f"session {id!r} holds an event with that id already", **facts)
+    return Conflict(f"{who} holds an event with that id already", **facts)
+
+
+def called(ref: Ref) -> str:
+    """A head by its noun and id, in a sentence."""
+    return f"document {ref.id.partition(':')[2]!r}" if ref.kind == "doc" else f"{ref.kind} {ref.id!r}"
+
+
+def denied(ref: Ref) -> Denied:
+    """The error for what belongs to another user."""
+    return Denied(f"{called(ref)} belongs to another user; use an id of your own", session=ref.id)
 
 
 def _not_as_expected(head: Head | None, commit: Commit) -> str:

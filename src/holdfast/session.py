@@ -11,23 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import branching, history, repair, summaries
 from holdfast.context import Context, build
-from holdfast.errors import Stale
 from holdfast.info import SessionInfo, info_of
 from holdfast.log import Log, OnDamage
 from holdfast.model import Edit, Event, Large
 from holdfast.pairs import Problem
-from holdfast.plan import Head
-from holdfast.refusals import refusal
 from holdfast.repair import Repair
 from holdfast.states import change
 from holdfast.tokens import Counter, estimate
-from holdfast.updates import prepare_update
+from holdfast.updates import update
 
 if TYPE_CHECKING:
     from holdfast.turns import Turn
-
-RETRIES = 200
-"""How often an update of metadata starts over when others change the session at the same time."""
 
 
 class Session(Log):
@@ -46,19 +40,20 @@ class Session(Log):
         Args:
             labels: Labels to add, or a mapping of label to whether it should be there.
             metadata, config: Keys to set; a value of None removes the key.
-            **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it.
+            **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it. Of a user's sessions no two have
+                the same name.
+
+        Raises:
+            Exists: another session of the user has the name.
+            Stale: others changed it without a pause; nothing was changed.
+            LeaseLost: this is a turn that was overtaken.
+            Invalid, TooLarge: a field can't be stored.
+            NotFound, Deleted: the session is not there.
         """
-        for _ in range(RETRIES):
-            commit = prepare_update(
-                self._store, self._head, self._fence, labels=labels, metadata=metadata, config=config, **fields
-            )
-            result = self._store.batcher.commit(commit)
-            if isinstance(result, Head):
-                self._head = result
-                return info_of(result)
-            if result.why != "rev":
-                raise refusal(result, commit)
-        raise Stale(f"session {self.id!r} changed {RETRIES} times during one update; try again", session=self.id)
+        self._head = update(
+            self._store, self._head, self._fence, labels=labels, metadata=metadata, config=config, **fields
+        )
+        return info_of(self._head)
 
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.
@@ -174,7 +169,7 @@ class Session(Log):
 
         Raises:
             Invalid: there is no event `at`, or the id can't be one.
-            Exists: another session has the id.
+            Exists: another session has the id, or the name.
             Deleted: a session with that id was deleted.
             NotFound, Deleted: this session is not there.
         """

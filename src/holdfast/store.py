@@ -18,7 +18,8 @@ from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
-from holdfast.errors import Corrupt, Exists, Invalid
+from holdfast.documents import Documents
+from holdfast.errors import Corrupt, Denied, Exists, Invalid
 from holdfast.hits import SearchHit
 from holdfast.info import (
     SessionInfo,
@@ -42,6 +43,7 @@ from holdfast.session import Session
 from holdfast.turns import Turns
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
+from holdfast.wrappers import ForUser
 
 
 class Store:
@@ -50,14 +52,17 @@ class Store:
     Open one with `holdfast.open(url)`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, view: ForUser | None = None) -> None:
         self.url = url
+        self.user = None if view is None else view.user
+        """Whose store it is, of one that `for_user` made; None for the whole store."""
         self.large = LargeValues()
-        self.backend: Backend = open_backend(url, self.text_of)
+        self.backend: Backend = view or open_backend(url, self.text_of)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend)
         self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
+        self.documents = Documents(self)
 
     def text_of(self, body: bytes) -> str:
         """What search looks at in a stored body; see `backend.TextOf`."""
@@ -76,7 +81,22 @@ class Store:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Store {self.url}>"
+        return f"<Store {self.url}>" if self.user is None else f"<Store {self.url} for {self.user}>"
+
+    def for_user(self, user: str) -> Store:
+        """This store as one user sees it: nothing in it but hers can be read, listed, searched, changed or watched.
+
+        What is created in it is hers. An exact id of another user's session is `Denied`; nothing else tells of it. It
+        shares this store's engine and lasts as long as that is open; closing it ends only the turns begun in it.
+
+        Raises:
+            Denied: this is another user's already.
+            Invalid, TooLarge: no user can be called so.
+        """
+        check_id(user, "user")
+        if self.user not in (None, user):
+            raise Denied(f"this store is open for the user {self.user!r} alone")
+        return Store(self.url, view=ForUser(self.backend, user, self.batcher.commit))
 
     def close(self) -> None:
         """Finish what is under way and give the engine back. A second call does nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from holdfast.cli.app import INTEGRITY, App, Command, pass_app
 from holdfast.cli.refs import REF, whole
 from holdfast.cli.terminal import Span
 from holdfast.formats.words import plural, safe_line
+
+if TYPE_CHECKING:
+    from holdfast.check import Finding
 
 
 @click.command(
@@ -66,15 +70,23 @@ def check(app: App, ref: str | None) -> None:
         app.data(check_shape(report))
     else:
         for finding in report.findings:
-            at = "" if finding.seq is None else f"@{finding.seq}"
-            where = "the store" if finding.session is None else f"{finding.session}{at}"
-            app.line(Span(safe_line(where), "bold"), "  ", Span(safe_line(finding.what), "red"))
+            app.line(Span(safe_line(_where(finding)), "bold"), "  ", Span(safe_line(finding.what), "red"))
         for finding in report.unfinished:
             app.line(Span(safe_line(str(finding.session)), "bold"), "  ", Span(safe_line(finding.what), "dim"))
         found = f"{len(report.findings)} found" if report.findings else "all sound"
-        app.line(f"{plural(report.sessions, 'session')}, {plural(report.events, 'event')}: {found}")
+        read = [plural(report.sessions, "session"), plural(report.events, "event")]
+        read += [plural(report.documents, "document")] if report.documents else []
+        app.line(f"{', '.join(read)}: {found}")
     if not report.ok:
         raise click.exceptions.Exit(INTEGRITY)
+
+
+def _where(finding: Finding) -> str:
+    """What a finding is about."""
+    if finding.document is not None:
+        return f"document {finding.document}" + (f" of {finding.user}" if finding.user else "")
+    at = "" if finding.seq is None else f"@{finding.seq}"
+    return "the store" if finding.session is None else f"{finding.session}{at}"
 
 
 @click.command(cls=Command, examples="holdfast version\nholdfast --version")

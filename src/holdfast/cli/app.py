@@ -41,8 +41,9 @@ _CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
 class App:
     """What the common options say, and where output goes."""
 
-    def __init__(self, url: str | None, json: bool, color: bool | None, quiet: bool) -> None:
+    def __init__(self, url: str | None, json: bool, color: bool | None, quiet: bool, user: str | None = None) -> None:
         self.url = url
+        self.user = user
         self.json = json
         self.quiet = quiet
         no_color = color is False or bool(os.environ.get("NO_COLOR"))
@@ -62,7 +63,11 @@ class App:
         if not create:
             check_there(url, f"--store {shlex.quote(self.url)} " if self.url else "")
         with open(url) as store:
-            yield store
+            yield self.view(store)
+
+    def view(self, store: Store) -> Store:
+        """The store as the user sees it for whom the command works; the whole store if it works for nobody."""
+        return store if self.user is None else store.for_user(self.user)
 
     def line(self, *spans: Span | str) -> None:
         """A line of data. What was stored must have gone through `safe` or `safe_line`."""
@@ -227,17 +232,22 @@ holdfast search '"order 7" -refund'       # find it again
 
 @click.group(cls=Group, lazy=LAZY, examples=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--store", "url", metavar="URL", help="The store; else HOLDFAST_URL, else a file in your data directory.")
+@click.option(
+    "--user", metavar="USER", envvar="HOLDFAST_USER", help="Work for one user, who sees only hers; else HOLDFAST_USER."
+)
 @click.option("--json", is_flag=True, help="Print JSON of a stable shape (docs/CLI.md).")
 @click.option("--color/--no-color", default=None, help="Colours; without, only on a terminal and not with NO_COLOR.")
 @click.option("-q", "--quiet", is_flag=True, help="No talk on stderr but errors.")
 @click.version_option(__version__, message="holdfast %(version)s")
 @click.pass_context
-def holdfast(ctx: click.Context, url: str | None, json: bool, color: bool | None, quiet: bool) -> None:
+def holdfast(
+    ctx: click.Context, url: str | None, user: str | None, json: bool, color: bool | None, quiet: bool
+) -> None:
     """Keep the sessions of AI agents: what was said, which tools ran, what it cost.
 
     A session is named by its id, the unique start of it, its name, or @last; name@seq is one of its events.
     """
-    ctx.obj = App(url, json, color, quiet)
+    ctx.obj = App(url, json, color, quiet, user)
 
 
 pass_app = click.make_pass_decorator(App)

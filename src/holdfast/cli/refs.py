@@ -101,12 +101,14 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
         from holdfast.cli.app import check_there
         from holdfast.store import default_url, open
 
-        url = str(ctx.find_root().params.get("url") or default_url())
+        common = ctx.find_root().params
+        url, user = str(common.get("url") or default_url()), common.get("user")
         found = [CompletionItem("@last", help="the newest session")] if "@last".startswith(incomplete) else []
         try:
             check_there(url)
             with open(url) as store:
-                for info in store.sessions(limit=1000):
+                view = store.for_user(user) if user else store
+                for info in view.sessions(limit=1000):
                     if info.id.startswith(incomplete):
                         found.append(CompletionItem(info.id, help=_one_line(info.title)))
                     if info.name and info.name.startswith(incomplete):

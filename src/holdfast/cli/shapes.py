@@ -83,13 +83,14 @@ def receipt_shape(receipt: Receipt) -> dict[str, Any]:
 def check_shape(report: CheckReport) -> dict[str, Any]:
     """What a check read and found."""
     findings, unfinished = (
-        [{"what": f.what, "session": f.session, "seq": f.seq} for f in found]
+        [{"what": f.what, "session": f.session, "seq": f.seq, "document": f.document, "user": f.user} for f in found]
         for found in (report.findings, report.unfinished)
     )
     return {
         "ok": report.ok,
         "sessions": report.sessions,
         "events": report.events,
+        "documents": report.documents,
         "findings": findings,
         "unfinished": unfinished,
     }

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 def export(
     app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
 ) -> None:
-    """Write sessions as a bundle that `import` reads back exactly (jsonl), or as documents to read (md, html)."""
+    """Write sessions as a bundle that `import` reads back exactly (jsonl), or as documents to read (md, html).
+
+    With --all, a bundle also has the documents beside the sessions.
+    """
     if bool(refs) == everything:
         raise click.UsageError("name the sessions to export, or say --all")
     form = form or _form_of(output or "")
@@ -55,6 +58,8 @@ def export(
         gone: list[str] | None = [] if everything else None
         with _written(output, force) as file:
             damaged = _write(store, ids, form, hidden, file, gone)
+            if everything and form == "jsonl":
+                damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
@@ -104,6 +109,17 @@ def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: Bina
             file.write(line)
         return damaged
     return _write_documents(store, ids, form, hidden, file, gone)
+
+
+def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> int:
+    """Write the documents beside the sessions into a bundle; how many damaged blobs there were."""
+    from holdfast.bundle import tells_damage, write_documents
+
+    damaged = 0
+    for line in write_documents(store, damaged=missing):
+        damaged += tells_damage(line)
+        file.write(line)
+    return damaged
 
 
 def _write_documents(
@@ -184,45 +200,77 @@ def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
 @click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
 @pass_app
 def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
-    """Copy sessions from one store to another, exactly; again copies what is new.
+    """Copy sessions and documents from one store to another, exactly; again copies what is new.
 
-    A session that went its own way in the target is a conflict and stays as it is. TO is created if it is not there.
+    A session or document that went its own way in the target is a conflict and stays as it is. TO is created if it is
+    not there.
     """
-    from holdfast.copies import STORE_ERRORS, Copied, copy_session
+    from holdfast.copies import STORE_ERRORS
     from holdfast.store import open
 
     check_there(source)
     done: list[Copied] = []
     with open(source) as here, open(target) as there:
-        ids = [whole(here, ref, damaged="keep").id for ref in refs] if refs else list(chain(*_all(here)))
-        for id in ids:
-            try:
-                done.append(copy_session(here, there, id))
-            except STORE_ERRORS:
-                _tell_copied(app, done)
-                raise
-            except HoldfastError as error:
-                done.append(Copied(session=id, error=error))
+        try:
+            done.extend(_copied(app.view(here), app.view(there), refs))  # those before an error are in it, too
+        except STORE_ERRORS:
+            _tell_copied(app, done)
+            raise
     _tell_copied(app, done)
     failed = [one.error for one in done if one.error is not None]
     if failed:
         raise click.exceptions.Exit(exit_code(failed[0]) if len(done) == 1 else PARTIAL)
 
 
+def _copied(here: Store, there: Store, refs: Sequence[str]) -> Iterator[Copied]:
+    """Copy the sessions named, or all sessions and documents; what became of each, as it is done."""
+    from holdfast.copies import STORE_ERRORS, Copied, copy_document, copy_session
+    from holdfast.docheads import all_documents, id_of, owner_of
+
+    for id in [whole(here, ref, damaged="keep").id for ref in refs] if refs else chain(*_all(here)):
+        try:
+            yield copy_session(here, there, id)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            yield Copied(session=id, error=error)
+    for ref, _ in () if refs else all_documents(here):
+        try:
+            yield copy_document(here, there, ref)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            yield Copied(document=id_of(ref), user=owner_of(ref), error=error)
+
+
 def _tell_copied(app: App, done: Sequence[Copied]) -> None:
     if app.json:
         app.items(
-            dumps({"session": c.session, "events": c.events, "new": c.new, "error": c.error and error_shape(c.error)})
+            dumps(
+                {
+                    "session": c.session or None,
+                    "document": c.document or None,
+                    "user": c.user,
+                    "events": c.events,
+                    "new": c.new,
+                    "error": c.error and error_shape(c.error),
+                }
+            )
             for c in done
         )
         return
     for one in done:
         if one.error is not None:
-            app.say(f"{one.session}: {one.error.message}")
+            app.say(f"{one.session or one.document}: {one.error.message}")
         elif one.new:
-            app.line(safe_line(f"{one.session}: {plural(one.new, 'new event')} of {one.events:,}"))
+            what = "new" if one.document else f"{plural(one.new, 'new event')} of {one.events:,}"
+            app.line(safe_line(f"{one.session or one.document}: {what}"))
     failed = sum(one.error is not None for one in done)
-    app.say(f"{plural(len(done) - failed, 'session')} equal in both stores, {failed} failed")
+    equal = [one for one in done if one.error is None]
+    told = plural(sum(not one.document for one in equal), "session")
+    if documents := sum(bool(one.document) for one in equal):
+        told += f" and {plural(documents, 'document')}"
+    app.say(f"{told} equal in both stores, {failed} failed")
 
 
 @click.command(
@@ -281,8 +329,9 @@ def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
                 error = None if one.error is None else one.error.message
                 known = one.events - one.new
                 yield FileReport(
-                    path=path, program="holdfast", session=one.session, events=one.new, known=known, error=error
-                )
+                    path=path, program="holdfast", session=one.session, document=one.document or None,
+                    events=one.new, known=max(known, 0), error=error,
+                )  # fmt: skip
     except STORE_ERRORS:
         raise
     except HoldfastError as error:
@@ -327,7 +376,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         return
     for report in reports:
         if report.events or report.unreadable_lines:
-            app.line(safe_line(f"{report.session}  {_taken(report)}  {report.path}"))
+            what = f"{report.document}  new" if report.document else f"{report.session}  {_taken(report)}"
+            app.line(safe_line(f"{what}  {report.path}"))
     for report in reports:
         if report.skipped:
             app.say(f"{report.path}: skipped, {report.skipped}")

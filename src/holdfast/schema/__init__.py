@@ -31,6 +31,14 @@ class SessionBody(msgspec.Struct):
     config: dict[str, Any] = {}
 
 
+class DocumentBody(msgspec.Struct):
+    """The body of a document's head: its source as text, or where the source is."""
+
+    v: Literal[1]
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    large: model.LargeRef | msgspec.UnsetType = msgspec.UNSET
+
+
 def load(name: str) -> Schema:
     """A shipped schema: one of `NAMES`."""
     return json.loads(files("holdfast.schema").joinpath(f"{name}.schema.json").read_bytes())
@@ -97,6 +105,12 @@ def _session() -> tuple[Schema, dict[str, Schema]]:
     return schema, components
 
 
+def _document() -> tuple[Schema, dict[str, Schema]]:
+    (schema,), components = msgspec.json.schema_components([DocumentBody], ref_template=_REF)
+    components["DocumentBody"]["oneOf"] = [{"required": ["text"]}, {"required": ["large"]}]
+    return schema, components
+
+
 def _log_line() -> tuple[Schema, dict[str, Schema]]:
     from holdfast.backends.jsonl import Line, LoggedEntry  # only to describe them; no store is opened
 
@@ -127,12 +141,15 @@ def _twin(kind: type[msgspec.Struct], **types: Any) -> Any:
     return msgspec.defstruct(kind.__name__, fields, namespace={"__doc__": kind.__doc__})
 
 
+_KINDS_OF_LINE = (["holdfast", "session"], ["holdfast", "document"], ["seq"], ["blob"], ["end"])
+
+
 def _bundle_line() -> tuple[Schema, dict[str, Schema]]:
     from holdfast.bundle import Line
 
     (schema,), components = msgspec.json.schema_components([_twin(Line)], ref_template=_REF)
     line = _with_checksum(components["Line"])
-    line["anyOf"] = [{"required": names} for names in (["holdfast", "session"], ["seq"], ["blob"], ["end"])]
+    line["anyOf"] = [{"required": names} for names in _KINDS_OF_LINE]
     return schema, components
 
 
@@ -146,6 +163,7 @@ def _with_checksum(line: Schema) -> Schema:
 _RECORDS: dict[str, tuple[str, Callable[[], tuple[Schema, dict[str, Schema]]]]] = {
     "event": ("The body of an event", _event),
     "session": ("The body of a session's head", _session),
+    "document": ("The body of a document's head", _document),
     "bundle-line": ("A line of a bundle, as `holdfast export` writes it", _bundle_line),
     "log-line": ("A line of a session's log in a folder store", _log_line),
 }
