@@ -250,7 +250,7 @@ class _Reader:
         data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
-        self._store.backend.blobs.put(line.blob, data)
+        self._store.large.put_blob(line.blob, data)
 
 
 def _body(line: Line) -> bytes:

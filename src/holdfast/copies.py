@@ -77,7 +77,7 @@ def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
             data = source.backend.blobs.get(digest)
             if data is None:
                 raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} lacks its blob {digest}", seq=entry.seq)
-            target.backend.blobs.put(digest, data)
+            target.large.put_blob(digest, data)
         yield entry
 
 
@@ -90,6 +90,11 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
         Corrupt: an entry is missing, or the head says what none can say.
     """
     check_head(head)
+    with store.large.hold:
+        return _replay(store, head, entries)
+
+
+def _replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     start = max(head.base, head.trim)
     there = _target(store, head, start)
     here = stored(store, there, after=start)
