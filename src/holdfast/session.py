@@ -7,21 +7,27 @@ Each method is a way in: what it does stands in the module of its noun (`updates
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from holdfast import branching, history, repair, summaries
+from holdfast.artifacts import Artifacts
 from holdfast.context import Context, build
 from holdfast.errors import Stale
 from holdfast.info import SessionInfo, info_of
-from holdfast.log import Log, OnDamage
-from holdfast.model import Edit, Event, Large
+from holdfast.log import Appendable, Log, OnDamage
+from holdfast.model import Edit, Event, Large, Report, Tasks
 from holdfast.pairs import Problem
 from holdfast.plan import Head
+from holdfast.receipts import Receipt
 from holdfast.refusals import refusal
 from holdfast.repair import Repair
+from holdfast.reporting import counted_events, newest_event
+from holdfast.settings import SessionConfig
 from holdfast.states import change
+from holdfast.tasklists import Task, tasks_of
 from holdfast.tokens import Counter, estimate
-from holdfast.updates import prepare_update
+from holdfast.updates import prepare_update, raced, together
 
 if TYPE_CHECKING:
     from holdfast.turns import Turn
@@ -38,14 +44,15 @@ class Session(Log):
         *,
         labels: Sequence[str] | Mapping[str, bool] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         **fields: str | None,
     ) -> SessionInfo:
         """Change what is said about the session; concurrent updates of different fields all hold.
 
         Args:
             labels: Labels to add, or a mapping of label to whether it should be there.
-            metadata, config: Keys to set; a value of None removes the key.
+            metadata, config: Keys to set; a value of None removes the key. A `SessionConfig` is laid over what is
+                there, so that what it does not know stays. Secrets of a config are not written; see `SessionConfig`.
             **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it.
         """
         for _ in range(RETRIES):
@@ -59,6 +66,55 @@ class Session(Log):
             if result.why != "rev":
                 raise refusal(result, commit)
         raise Stale(f"session {self.id!r} changed {RETRIES} times during one update; try again", session=self.id)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The named bytes that the session's tools made: put, get, list, stat and delete them there."""
+        return Artifacts(self._store, self, lambda: self._fence)
+
+    def save(
+        self,
+        *events: Appendable,
+        key: str | None = None,
+        expect: int | None = None,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
+        **fields: str | None,
+    ) -> Receipt:
+        """Append events and change what is said about the session, all in one step or nothing of it.
+
+        A second call with the same key does neither again. See `append` and `update` for arguments and errors.
+        """
+        with self._store.large.hold:
+            for _ in range(RETRIES):
+                # The update first: when it looks at the head, what the append says of it goes by the same look.
+                update = prepare_update(
+                    self._store, self._head, self._fence, labels=labels, metadata=metadata, config=config, **fields
+                )
+                commit = together(self.prepare(events, key, expect), update)
+                try:
+                    return self.stored(commit, key)
+                except Stale as error:
+                    if not raced(error, commit):
+                        raise
+        raise Stale(f"session {self.id!r} changed {RETRIES} times during one save; try again", session=self.id)
+
+    def tasks(self) -> list[Task]:
+        """The list of tasks as it stands now: that of the newest `tasks` event; empty if there is none.
+
+        The log is read back to that event; a session that never had one is not read.
+
+        Raises:
+            Invalid: it holds what is no task.
+        """
+        event = newest_event(self, "tasks", "task_lists")
+        return tasks_of(event.payload) if event is not None and isinstance(event.payload, Tasks) else []
+
+    def reports(self) -> list[Report]:
+        """The verification reports, oldest first. The log is read back to the first of them only."""
+        found = [event.payload for event in counted_events(self, "report", "reports")]
+        return [payload for payload in found if isinstance(payload, Report)]
 
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.

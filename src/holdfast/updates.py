@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import Invalid
+import msgspec
+
+from holdfast.errors import Invalid, Stale
 from holdfast.info import body_of, encode_body, now, tags_of
 from holdfast.plan import Commit, Head
+from holdfast.settings import SessionConfig, without, without_secrets
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -22,7 +25,7 @@ def prepare_update(
     *,
     labels: Sequence[str] | Mapping[str, bool] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | SessionConfig | None = None,
     **fields: str | None,
 ) -> Commit:
     """The commit that an update makes. Only metadata and config, which are merged, need the current head."""
@@ -36,9 +39,27 @@ def prepare_update(
         return Commit(ref=head.ref, at=now(), tags=tags, if_tags=fence)
     head = store.head(head.ref.id)
     body = body_of(head)
+    secrets = store.secrets
+    if isinstance(config, SessionConfig):
+        body["config"] = without_secrets(config.onto(body.get("config", {})), secrets)
     for name, patch in (("metadata", metadata), ("config", config)):
-        if patch is not None:
-            merged = {**body.get(name, {}), **patch}
+        if patch is not None and not isinstance(patch, SessionConfig):
+            safe = without_secrets(patch, secrets) if name == "config" else without(patch, secrets)
+            merged = {**body.get(name, {}), **safe}
             body[name] = {key: value for key, value in merged.items() if value is not None}
     body.pop("v", None)
     return Commit(ref=head.ref, at=now(), tags=tags, body=encode_body(body), if_rev=head.rev, if_tags=fence)
+
+
+def together(append: Commit, update: Commit) -> Commit:
+    """One commit that does what two would: an append, and an update of the same session."""
+    return msgspec.structs.replace(
+        append, tags={**(append.tags or {}), **(update.tags or {})}, body=update.body, if_rev=update.if_rev
+    )
+
+
+def raced(error: Stale, commit: Commit) -> bool:
+    """Whether a commit was refused only because somebody changed the session since it was looked at."""
+    rev, last = error.facts.get("rev"), error.facts.get("last")
+    expected = commit.if_last is None or commit.if_last == last
+    return commit.if_rev is not None and rev is not None and commit.if_rev != rev and expected

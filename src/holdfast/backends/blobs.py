@@ -15,7 +15,7 @@ import zstandard
 
 from holdfast import forks
 from holdfast.backend import BLOB_PATIENCE, CHUNK
-from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sync_dir, unavailable, unlock, write_all
+from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, sync_dir, unavailable, unlock, write_all
 from holdfast.errors import Corrupt, Invalid
 
 _RAW = b"\x00"
@@ -136,6 +136,7 @@ class DirectoryBlobs:
         with self._open("gate") as gate, self._open("lock") as alone:
             lock(gate, BLOB_PATIENCE, self._path)
             lock(alone, BLOB_PATIENCE, self._path)
+            sign(alone)
             self._tidy()
             yield
 
