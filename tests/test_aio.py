@@ -58,7 +58,18 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"text_of", "before_last", "head", "peek", "prepare", "receipt", "stored", "counted", "decode", "asks_first"} | {
+INSIDE = {
+    "text_of",
+    "before_last",
+    "head",
+    "peek",
+    "prepare",
+    "receipt",
+    "stored",
+    "counted",
+    "decode",
+    "asks_first",
+} | {
     "take",
     "take_or_pause",
     "end",
