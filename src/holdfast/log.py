@@ -16,7 +16,7 @@ from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
 from holdfast.info import UNSPLIT, SessionInfo, Tally, created_at, info_of, now
 from holdfast.keys import check_key
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.naming import Named
+from holdfast.naming import named
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
 from holdfast.receipts import Receipt, again, ids_of
 from holdfast.refusals import refusal
@@ -103,15 +103,14 @@ class Log:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = latest = now()
         entries: list[Entry] = []
-        named = Named(self._head, events, key)
-        oldest = at
+        payloads = [event.payload if isinstance(event, Event) else event for event in events]
+        ids = named(self._head, events, payloads, key)
         for index, event in enumerate(events):
-            entry = self._entry(event, named.payloads[index], at, named.ids[index])
+            entry = self._entry(event, payloads[index], at, ids[index] if ids else "")
             entries.append(entry)
             latest = entry.at if index == 0 else max(latest, entry.at)
-            oldest = min(oldest, entry.at)
-        tally = Tally(named.payloads, titled="title" in self._head.tags)
-        if oldest < at and "calls" in tally.add and oldest < created_at(self._head):
+        tally = Tally(payloads, titled="title" in self._head.tags)
+        if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(self._head)):
             tally.tags = {**(tally.tags or {}), UNSPLIT: "1"}
         return Commit(
             ref=self._head.ref,

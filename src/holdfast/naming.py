@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from holdfast.store import Store
 
 
-class Named:
-    """The payloads of one batch and the id of each: "" for none."""
+def named(
+    head: Head, events: Sequence[AnyPayload | Event], payloads: list[AnyPayload], key: str | None
+) -> list[str] | None:
+    """The ids of a batch's events, "" for none; None if that is so of all. Of two payloads of one response, the second
+    is marked as counted before.
+    """
+    if _KINDS.isdisjoint(map(type, payloads)):
+        return [key_at(key, index) for index in range(len(events))] if key else None
+    ids = [key_at(key, index) for index in range(len(events))]
+    number = head.counts.get("artifacts", 0)
+    free: list[int] = []
+    for index, (event, payload) in enumerate(zip(events, payloads, strict=True)):
+        if isinstance(event, Event) and event.id and not (event.raw and isinstance(payload, Artifact)):
+            free.append(index)  # its own id names it
+        elif isinstance(payload, Usage) and payload.response_id and not (payload.repeated or payload.grown):
+            id = usage_id(payload.response_id)
+            if id in ids:
+                payloads[index], id = msgspec.structs.replace(payload, repeated=True), ""
+            ids[index] = id
+        elif isinstance(payload, Artifact):
+            number += 1
+            ids[index] = artifact_id(number)
+        else:
+            free.append(index)
+    if key and 0 not in free:
+        first = free[0] if free else next((i for i, p in enumerate(payloads) if isinstance(p, Artifact)), None)
+        if first is None:
+            raise Invalid(
+                "a usage event with a response id is known by it, so that it is counted once; leave the key out, "
+                "or append it together with the events of its turn",
+                key=key,
+            )
+        ids[first] = key
+    return ids
 
-    __slots__ = ("ids", "payloads")
 
-    def __init__(self, head: Head, events: Sequence[AnyPayload | Event], key: str | None) -> None:
-        self.payloads = [event.payload if isinstance(event, Event) else event for event in events]
-        count = len(events)
-        self.ids = [key_at(key, index) for index in range(count)] if key else [""] * count
-        if any(type(payload) is Usage or type(payload) is Artifact for payload in self.payloads):
-            self._name(head, events, key)
-
-    def _name(self, head: Head, events: Sequence[AnyPayload | Event], key: str | None) -> None:
-        number = head.counts.get("artifacts", 0)
-        free: list[int] = []
-        for index, (event, payload) in enumerate(zip(events, self.payloads, strict=True)):
-            if isinstance(event, Event) and event.id and not (event.raw and isinstance(payload, Artifact)):
-                free.append(index)  # its own id names it
-            elif isinstance(payload, Usage) and payload.response_id and not (payload.repeated or payload.grown):
-                id = usage_id(payload.response_id)
-                if id in self.ids:
-                    self.payloads[index], id = msgspec.structs.replace(payload, repeated=True), ""
-                self.ids[index] = id
-            elif isinstance(payload, Artifact):
-                number += 1
-                self.ids[index] = artifact_id(number)
-            else:
-                free.append(index)
-        if key and 0 not in free:
-            first = free[0] if free else next((i for i, p in enumerate(self.payloads) if isinstance(p, Artifact)), None)
-            if first is None:
-                raise Invalid(
-                    "a usage event with a response id is known by it, so that it is counted once; leave the key out, "
-                    "or append it together with the events of its turn",
-                    key=key,
-                )
-            self.ids[first] = key
+_KINDS = frozenset[type]({Usage, Artifact})
 
 
 def by_nature(entry: Entry) -> bool:
