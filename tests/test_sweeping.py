@@ -220,3 +220,39 @@ def test_missing_bytes_are_told(store: Store) -> None:
     store.backend.blobs.delete(made.sha256)
     with pytest.raises(Corrupt, match="missing"):
         store.session("s").artifacts.get("a")
+
+
+def test_threads_that_write_and_sweep_at_once(store: Store) -> None:
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def guarded(work: Any, *arguments: int) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:  # told by the assertion below
+            failed.append(error)
+
+    def sweeps() -> None:
+        while not done.is_set():
+            sweep(store)
+
+    def writes(number: int) -> None:
+        for n in range(20):
+            session = store.session(f"w{number}-{n // 5}")
+            session.artifacts.put(f"a{n}", bytes([n % 3]) * 1000)
+            session.append(step("build", output=str(n % 3) * 70_000))
+            assert session.artifacts.get(f"a{n}") == bytes([n % 3]) * 1000
+            if n % 10 == 9:
+                store.delete(session.id)
+
+    sweeper = threading.Thread(target=guarded, args=(sweeps,))
+    writers = [threading.Thread(target=guarded, args=(writes, n)) for n in range(3)]
+    for thread in (sweeper, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    sweeper.join()
+    assert failed == []
+    assert store.check(sweep=True).ok
+    assert store.check().ok
