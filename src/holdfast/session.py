@@ -201,7 +201,8 @@ class Session(Log):
             Invalid: there is no event `upto`, or the summary is empty.
             NotFound, Deleted: the session is not there.
         """
-        return summaries.compact(self._store, self, summary, upto, seen)
+        with self._store.large.hold:
+            return summaries.compact(self._store, self, summary, upto, seen)
 
     def validate(self) -> list[Problem]:
         """What is wrong with the tool calls in view and their results: [] if nothing. Reads the whole log."""
@@ -215,7 +216,8 @@ class Session(Log):
             Stale: others appended without a pause; nothing was stored.
             NotFound, Deleted: the session is not there.
         """
-        return repair.mend(self._store, self, self._fence)
+        with self._store.large.hold:
+            return repair.mend(self._store, self, self._fence)
 
     def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
         """A new session that goes on from this one as it was when `at` was its newest event; now if not given.
