@@ -13,6 +13,8 @@ import pytest
 
 import holdfast
 from holdfast import (
+    Artifacts,
+    AsyncArtifacts,
     AsyncDocuments,
     AsyncSession,
     AsyncStore,
@@ -26,6 +28,7 @@ from holdfast import (
     NotFound,
     Session,
     Stale,
+    Step,
     Store,
     Turn,
     assistant,
@@ -57,10 +60,22 @@ async def until(condition: Callable[[], bool]) -> None:
 
 # --- Parity ---
 
-INSIDE = {"text_of", "before_last", "head", "peek", "prepare", "receipt", "decode", "asks_first"} | {
+INSIDE = {
+    "text_of",
+    "before_last",
+    "head",
+    "peek",
+    "prepare",
+    "receipt",
+    "stored",
+    "counted",
+    "decode",
+    "asks_first",
+} | {
     "take",
     "take_or_pause",
     "end",
+    "large",
 }
 """Public to the package, so that both sessions share one meaning; no part of what users call."""
 
@@ -79,12 +94,18 @@ def called_like(method: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in parameters]
 
 
-MIRRORS = [(Store, AsyncStore), (Session, AsyncSession), (Turn, AsyncTurn), (Documents, AsyncDocuments)]
+MIRRORS = [
+    (Store, AsyncStore),
+    (Session, AsyncSession),
+    (Turn, AsyncTurn),
+    (Documents, AsyncDocuments),
+    (Artifacts, AsyncArtifacts),
+]
 
 
 @pytest.mark.parametrize(("sync", "mirror"), MIRRORS)
 def test_both_have_the_same_methods(sync: type, mirror: type) -> None:
-    own = {"run", "sync", "url", "token", "took_over"} | ({"open"} if mirror is AsyncStore else set())
+    own = {"run", "sync", "url", "token", "took_over", "stored"} | ({"open"} if mirror is AsyncStore else set())
     assert public(sync) - INSIDE == public(mirror) - own
 
 
@@ -438,3 +459,45 @@ def test_two_loops_one_after_the_other_use_one_file(url: str, tmp_path: Path) ->
 def test_iterators_are_mirrored_by_asynchronous_iterators() -> None:
     assert inspect.signature(Session.events).return_annotation == f"{Iterator.__name__}[Event]"
     assert inspect.signature(AsyncSession.events).return_annotation == f"{AsyncIterator.__name__}[Event]"
+
+
+def test_what_hangs_on_a_session_is_kept_and_read(url: str) -> None:
+    async def use(store: AsyncStore) -> None:
+        session = await store.session("s")
+        made = await session.artifacts.put("a", b"x" * 3_000_000, tool="t")
+        assert made.size == 3_000_000
+        assert [a.name for a in await session.artifacts.list(tool="t")] == ["a"]
+        assert [len(piece) async for piece in session.artifacts.read("a")] == [1 << 20, 1 << 20, 3_000_000 - (2 << 20)]
+        found = await session.artifacts.stat("a")
+        assert found is not None
+        assert await session.artifacts.get(found.uri or "") == b"x" * 3_000_000
+        assert await session.artifacts.get("b") is None
+        assert await session.artifacts.delete("a")
+        with pytest.raises(NotFound):
+            _ = [piece async for piece in session.artifacts.read("a")]
+        await session.save(
+            holdfast.tasks(holdfast.Task(id="1", content="x")),
+            holdfast.report("r"),
+            holdfast.usage("m", 1, response_id="r"),
+            title="T",
+        )
+        assert [t.id for t in await session.tasks()] == ["1"]
+        assert [r.subject for r in await session.reports()] == ["r"]
+        await session.append(note("n"), holdfast.usage("m", 2, response_id="r"))
+        assert (await store.usage("model")).total.input_tokens == 1
+        fork = await session.fork()
+        assert (await fork.append(holdfast.usage("m", 1, response_id="r"))).repeated
+        async with session.turn() as turn:
+            async with turn.step("build") as step:
+                step.output = "y" * 100_000
+            async with turn.step("look") as step:
+                step.output = "short"
+        assert [a.tool for a in await session.artifacts.list()] == ["build"]
+        steps = [event.payload async for event in session.events(types="step")]
+        assert [s.output_bytes for s in steps if isinstance(s, Step)] == [100_000, 5]
+        report = await store.check(sweep=True)
+        assert report.ok
+        assert report.swept is not None
+        assert report.swept.deleted == 0
+
+    run(url, use)

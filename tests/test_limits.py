@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import backend, codec, pages, plan, search
+from holdfast import artifacts, backend, codec, pages, plan, search
 from holdfast.errors import TooLarge
 from holdfast.model import Text, custom, message, note, usage, user
 
@@ -29,6 +29,8 @@ CONSTANTS = {
     "nesting of arrays and objects in one event": [codec.MAX_DEPTH],
     "a value that stays in its event": [codec.LARGE],
     "a large value": [backend.CHUNK],
+    "an artifact's name": [artifacts.MAX_NAME],
+    "artifacts of a session, and their bytes": [],
     "items on one page of a list": [pages.MAX_LIMIT],
     "a search query": [search.MAX_QUERY_CHARS, search.MAX_TERMS],
     "a counter, a time in microseconds, a seq": [plan.MAX_COUNT],

@@ -104,6 +104,14 @@ def watched(view: Store) -> list[Any]:
     return found
 
 
+def _outcome(call: Callable[[], Any]) -> Any:
+    """What a call answers, or how it was refused."""
+    try:
+        return call()
+    except holdfast.HoldfastError as error:
+        return error
+
+
 ON_STORE: dict[str, Callable[[Store], Any]] = {
     "close": lambda view: view.close(),
     "for_user": lambda view: view.for_user("bob"),
@@ -122,7 +130,8 @@ ON_STORE: dict[str, Callable[[Store], Any]] = {
     "running": lambda view: view.running(),
     "stuck": lambda view: view.stuck(older_than=0),
     "recover": lambda view: [view.recover(older_than=0), view.recover("bob-running", older_than=0)],
-    "check": lambda view: view.check(),
+    "check": lambda view: [view.check(), _outcome(lambda: view.check(sweep=True))],
+    "usage": lambda view: [view.usage(by, user=u) for by in ("session", "model", "day") for u in (None, "bob")],
     "text_of": lambda view: view.text_of(b'{"v":1,"type":"note","text":"x"}'),
     "resolve": lambda view: [view.resolve("@last"), view.resolve("bob")],
 }
@@ -144,9 +153,18 @@ ON_SESSION: dict[str, Callable[[Session], Any]] = {
     "turn": lambda s: s.turn().take(),
     "set_state": lambda s: s.set_state("running"),
     "delete": lambda s: s.delete(),
+    "save": lambda s: s.save(user("x"), title="mine"),
+    "stored": lambda s: s.stored(s.prepare([user("x")], None, None), None),
+    "artifacts": lambda s: [s.artifacts.list(), _outcome(lambda: s.artifacts.put("x", b"x"))],
+    "reports": lambda s: s.reports(),
+    "tasks": lambda s: s.tasks(),
+    "context": lambda s: s.context(max_tokens=1000),
+    "compact": lambda s: s.compact("mine", upto=1),
+    "validate": lambda s: s.validate(),
+    "repair": lambda s: s.repair(),
 }
 """Each public method of a session, were one of bob's in alice's hands."""
-NO_CALLS = {"last", "prepare", "receipt", "decode", "asks_first"}
+NO_CALLS = {"counted", "last", "prepare", "receipt", "decode", "asks_first"}
 """What asks no store."""
 
 ON_DOCUMENTS: dict[str, Callable[[Documents], Any]] = {

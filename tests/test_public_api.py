@@ -23,6 +23,8 @@ Summary Tasks Text ToolCall ToolResult Uri Usage
 assistant custom message note reasoning step system text tool_call tool_result usage usd user
 Receipt Session
 AgentPrune AppliedAgents AsyncDocuments Document DocumentInfo Documents PlannedAgent
+Artifacts AsyncArtifacts Swept Check checks_of report Task tasks tasks_of Price UsageReport UsageTotal priced
+ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig
 Change Finished Lease Page Recovery SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better

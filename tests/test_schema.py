@@ -104,7 +104,7 @@ def test_every_line_of_a_log_is_as_the_schema_says(tmp_path: Path) -> None:
     for line in lines:
         validator("log-line").validate(line)
     entries = [entry for line in lines for entry in line.get("append", ())]
-    assert [entry["body"] for entry in entries if "id" not in entry] == bodies
+    assert [entry["body"] for entry in entries if entry.get("id") != "k"] == bodies
     assert not validator("log-line").is_valid({**lines[0], "crc": "none"})
     assert not validator("log-line").is_valid({**lines[0], "append": [{"at": 1}]})
 

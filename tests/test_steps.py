@@ -117,3 +117,48 @@ def test_a_long_message_is_cut_and_an_error_that_can_not_be_told_is_named() -> N
     assert len(redacted("x" * 10_000_000)) == LIMIT
     assert told(KeyError()) == "KeyError"
     assert "ZeroDivisionError" in told(Odd())
+
+
+def test_a_large_output_is_an_artifact_too(store: Store) -> None:
+    session = store.session("s")
+    output = "ü" * 50_000
+    with session.turn() as turn, turn.step("build", kind="program_execution") as step:
+        step.output, step.metadata = output, {"b": 1, "a": 2}
+        step.artifacts.append("file:///tmp/x")
+    found = recorded(store)
+    (kept,) = session.artifacts.list()
+    assert found.artifacts == (kept.uri, "file:///tmp/x")
+    assert kept.uri == f"a3s://tool-output/build/{kept.sha256[:16]}"
+    assert (found.kind, found.output_bytes, found.metadata_keys) == ("program_execution", 100_000, ("a", "b"))
+    assert (kept.tool, kept.size, kept.media_type) == ("build", 100_000, "text/plain; charset=utf-8")
+    assert found.summary is not None
+    assert kept.shown == len(found.summary.encode())
+    assert session.artifacts.get(kept.uri or "") == output.encode()
+    assert str(found.output) == output
+    assert len(store.backend.blobs.scan()) == 1
+    assert [event.type for event in session.events()] == ["state", "artifact", "step", "state"]
+    assert store.check().ok
+
+
+@pytest.mark.parametrize(
+    ("output", "size"), [(None, None), ("", 0), ("ü", 2), ({"a": 1}, 7), ("\ud800", 3), ("x" * 65_536, 65_536)]
+)
+def test_the_size_of_an_output_is_recorded(store: Store, output: object, size: int | None) -> None:
+    with store.session("s").turn() as turn, turn.step("x") as step:
+        step.output = output
+    assert (recorded(store).output_bytes, recorded(store).kind) == (size, "tool_execution")
+    assert store.session("s").artifacts.list() == []
+
+
+def test_a_streamed_output_is_read_once_and_kept_once(store: Store) -> None:
+    with store.session("s").turn() as turn, turn.step("x") as step:
+        step.output = Large.from_stream(io.BytesIO(b"y" * 3_000_000))
+    found = recorded(store)
+    assert (found.output_bytes, found.summary) == (3_000_000, "y" * SUMMARY)
+    assert b"".join(store.session("s").artifacts.read(found.artifacts[0])) == b"y" * 3_000_000
+    assert str(found.output) == "y" * 3_000_000
+
+
+def test_a_step_of_no_kind_is_refused(store: Store) -> None:
+    with store.session("s").turn() as turn, pytest.raises(Invalid, match="not one of tool_execution"):
+        turn.step("x", kind="dance")

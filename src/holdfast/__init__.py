@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aioartifacts import AsyncArtifacts as AsyncArtifacts
     from holdfast.aiodocuments import AsyncDocuments as AsyncDocuments
     from holdfast.aiosession import AsyncSession as AsyncSession
     from holdfast.aioturns import AsyncTurn as AsyncTurn
+    from holdfast.artifacts import Artifacts as Artifacts
     from holdfast.branching import Branch as Branch
     from holdfast.check import (
         CheckReport as CheckReport,
@@ -113,10 +115,35 @@ if TYPE_CHECKING:
         Recovery as Recovery,
     )
     from holdfast.repair import Repair as Repair
+    from holdfast.reporting import (
+        Check as Check,
+        checks_of as checks_of,
+        report as report,
+    )
     from holdfast.session import Session as Session
+    from holdfast.settings import (
+        ConfirmationPolicy as ConfirmationPolicy,
+        LlmConfig as LlmConfig,
+        PermissionPolicy as PermissionPolicy,
+        QueueConfig as QueueConfig,
+        SecurityConfig as SecurityConfig,
+        SessionConfig as SessionConfig,
+    )
     from holdfast.store import (
         Store as Store,
         open as open,
+    )
+    from holdfast.sweeping import Swept as Swept
+    from holdfast.tasklists import (
+        Task as Task,
+        tasks as tasks,
+        tasks_of as tasks_of,
+    )
+    from holdfast.totals import (
+        Price as Price,
+        UsageReport as UsageReport,
+        UsageTotal as UsageTotal,
+        priced as priced,
     )
     from holdfast.turns import Turn as Turn
     from holdfast.watch import Change as Change
@@ -127,8 +154,10 @@ _HOME = {
     "agents": "AgentPrune AppliedAgents PlannedAgent",
     "aio": "AsyncStore aopen",
     "aiodocuments": "AsyncDocuments",
+    "aioartifacts": "AsyncArtifacts",
     "aiosession": "AsyncSession",
     "aioturns": "AsyncTurn",
+    "artifacts": "Artifacts",
     "branching": "Branch",
     "check": "CheckReport Finding",
     "context": "Context ContextUsage",
@@ -144,11 +173,16 @@ _HOME = {
     "receipts": "Receipt",
     "recovery": "Finished Recovery",
     "repair": "Repair",
+    "reporting": "Check checks_of report",
     "session": "Session",
+    "settings": "ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig",
     "leases": "Lease",
     "pages": "Page",
     "hits": "SearchHit",
     "store": "Store open",
+    "sweeping": "Swept",
+    "tasklists": "Task tasks tasks_of",
+    "totals": "Price UsageReport UsageTotal priced",
     "turns": "Turn",
     "watch": "Change",
 }

@@ -11,6 +11,7 @@ import time
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Generator,
     Iterable,
     Mapping,
@@ -31,7 +32,10 @@ from holdfast.log import OnDamage
 from holdfast.model import to_micros
 from holdfast.pages import Page
 from holdfast.recovery import Recovery, look_over, pause_of
-from holdfast.store import Store, default_url
+from holdfast.settings import SessionConfig
+from holdfast.store import Store
+from holdfast.totals import UsageReport
+from holdfast.urls import default_url
 from holdfast.watch import Change, Watcher
 
 if TYPE_CHECKING:
@@ -43,27 +47,28 @@ THREADS = 8
 """Reads that run at the same time."""
 
 
-def aopen(url: str | None = None) -> Opening:
+def aopen(url: str | None = None, *, secrets: Collection[str] = ()) -> Opening:
     """Open a store for asyncio: `async with aopen(url) as store:`, or `store = await aopen(url)`.
 
     Args:
-        url: See `holdfast.open`, also for what it raises.
+        url, secrets: See `holdfast.open`, also for what it raises.
     """
-    return Opening(url)
+    return Opening(url, secrets)
 
 
 class Opening:
     """A store that is about to be opened: awaited it is the store, as a context manager it closes it, too."""
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str | None, secrets: Collection[str]) -> None:
         self._url = url
+        self._secrets = secrets
         self._store: AsyncStore | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
-        return AsyncStore.open(self._url).__await__()
+        return AsyncStore.open(self._url, self._secrets).__await__()
 
     async def __aenter__(self) -> AsyncStore:
-        self._store = await AsyncStore.open(self._url)
+        self._store = await AsyncStore.open(self._url, self._secrets)
         return self._store
 
     async def __aexit__(
@@ -84,9 +89,9 @@ class AsyncStore:
         self.documents = AsyncDocuments(self, store.documents)
 
     @classmethod
-    async def open(cls, url: str | None = None) -> AsyncStore:
+    async def open(cls, url: str | None = None, secrets: Collection[str] = ()) -> AsyncStore:
         """Open a store."""
-        return cls(await asyncio.to_thread(Store, url or default_url()))
+        return cls(await asyncio.to_thread(Store, url or default_url(), secrets))
 
     @property
     def url(self) -> str:
@@ -129,7 +134,7 @@ class AsyncStore:
         state: str = "idle",
         labels: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         created_at: datetime | int | None = None,
     ) -> AsyncSession:
         """See `Store.session`."""
@@ -152,7 +157,7 @@ class AsyncStore:
         state: str = "idle",
         labels: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         created_at: datetime | int | None = None,
     ) -> AsyncSession:
         """See `Store.create`."""
@@ -220,6 +225,22 @@ class AsyncStore:
             project=project, newest=newest, limit=limit, cursor=cursor, width=width,
         )  # fmt: skip
 
+    async def usage(
+        self,
+        by: str = "session",
+        *,
+        since: datetime | int | str | None = None,
+        until: datetime | int | str | None = None,
+        user: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+    ) -> UsageReport:
+        """See `Store.usage`."""
+        return await self.run(
+            self._store.usage, by, since=since, until=until, user=user, agent=agent, model=model, project=project
+        )
+
     async def index(self) -> int:
         """See `Store.index`."""
         return await self.run(self._store.index)
@@ -264,9 +285,9 @@ class AsyncStore:
             await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
         return await self.run(self._store.recover, *sessions, older_than=older_than, dry_run=dry_run)
 
-    async def check(self, *, session: str | None = None) -> CheckReport:
+    async def check(self, *, session: str | None = None, sweep: bool = False) -> CheckReport:
         """See `Store.check`."""
-        return await self.run(self._store.check, session=session)
+        return await self.run(self._store.check, session=session, sweep=sweep)
 
     @property
     def sync(self) -> Store:

@@ -8,17 +8,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from holdfast.aioartifacts import AsyncArtifacts
 from holdfast.context import Context
 from holdfast.errors import Deleted
 from holdfast.info import SessionInfo
 from holdfast.log import PAGE, POLL, Appendable, OnDamage
-from holdfast.model import Edit, Event, Large, Message
+from holdfast.model import Edit, Event, Large, Message, Report
 from holdfast.pairs import Problem
 from holdfast.plan import Refused
 from holdfast.receipts import Receipt
 from holdfast.repair import Repair
 from holdfast.session import Session
+from holdfast.settings import SessionConfig
 from holdfast.store import Store
+from holdfast.tasklists import Task
 from holdfast.tokens import Counter, estimate
 from holdfast.weights import may_write_blobs
 
@@ -50,9 +53,11 @@ class AsyncSession:
     async def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
         """See `Session.append`. What is appended in one turn of the event loop shares one transaction."""
         session = self._session
-        if may_write_blobs(events) or session.asks_first(events, key):
+        if may_write_blobs(events):
             return await self._store.run(session.append, *events, key=key, expect=expect)
         commit = session.prepare(events, key, expect)
+        if session.asks_first(commit):
+            return await self._store.run(session.stored, commit, key)
         result = await self._store.sync.batcher.enqueue(commit, asyncio.get_running_loop())
         if isinstance(result, Refused):
             return await self._store.run(session.receipt, commit, result, key)
@@ -106,11 +111,40 @@ class AsyncSession:
         *,
         labels: Sequence[str] | Mapping[str, bool] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         **fields: str | None,
     ) -> SessionInfo:
         """See `Session.update`."""
         return await self._store.run(self._session.update, labels=labels, metadata=metadata, config=config, **fields)
+
+    async def save(
+        self,
+        *events: Appendable,
+        key: str | None = None,
+        expect: int | None = None,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
+        **fields: str | None,
+    ) -> Receipt:
+        """See `Session.save`."""
+        return await self._store.run(
+            self._session.save, *events, key=key, expect=expect, labels=labels, metadata=metadata, config=config,
+            **fields,
+        )  # fmt: skip
+
+    async def tasks(self) -> list[Task]:
+        """See `Session.tasks`."""
+        return await self._store.run(self._session.tasks)
+
+    async def reports(self) -> list[Report]:
+        """See `Session.reports`."""
+        return await self._store.run(self._session.reports)
+
+    @property
+    def artifacts(self) -> AsyncArtifacts:
+        """See `Session.artifacts`."""
+        return AsyncArtifacts(self._store, self._session.artifacts)
 
     async def remove_last(self) -> Event | None:
         """See `Session.remove_last`."""

@@ -12,6 +12,7 @@ from holdfast.aio import AsyncStore
 from holdfast.aiosession import AsyncSession, woken
 from holdfast.errors import HoldfastError, LeaseHeld
 from holdfast.leases import Lease
+from holdfast.receipts import Receipt
 from holdfast.recovery import Recovery
 from holdfast.steps import OpenStep
 from holdfast.turns import Turn
@@ -82,9 +83,17 @@ class AsyncTurn(AsyncSession):
         """See `Turn.resume`."""
         return await self._store.run(self._turn.resume)
 
-    def step(self, name: str, arguments: Any = None, *, call_id: str | None = None) -> AsyncStep:
+    def step(
+        self, name: str, arguments: Any = None, *, call_id: str | None = None, kind: str = "tool_execution"
+    ) -> AsyncStep:
         """See `Turn.step`: `async with turn.step(…) as step:`."""
-        return AsyncStep(self, self._turn.step(name, arguments, call_id=call_id))
+        return AsyncStep(self, self._turn.step(name, arguments, call_id=call_id, kind=kind))
+
+    async def stored(self, step: OpenStep, error: BaseException | None) -> Receipt:
+        """Append a step; a large output in a thread."""
+        if step.is_large():
+            return await self._store.run(step.store, error)
+        return await self.append(step.done(error))
 
 
 class AsyncStep:
@@ -100,8 +109,9 @@ class AsyncStep:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._step.stop()
         try:
-            await asyncio.shield(self._turn.append(self._step.done(error)))
+            await asyncio.shield(self._turn.stored(self._step, error))
         except HoldfastError as failed:
             if error is None:
                 raise

@@ -217,6 +217,19 @@ def stored(store: Store, head: Head, after: int = 0) -> Iterator[Entry]:
         after = entries[-1].seq
 
 
+def seen_with_ids(store: Store, head: Head, ids: Sequence[str]) -> list[Entry]:
+    """As `with_ids`, each entry hidden or not as the session sees it."""
+    if FORKED not in head.tags:
+        return store.backend.read(head.ref, ids=ids, voided=True)
+    lineage = segments(store, head)
+    found: list[Entry] = []
+    for index, part in reversed(list(enumerate(lineage))):
+        entries = store.backend.read(part.head.ref, after=part.after, upto=part.upto, ids=ids, voided=True)
+        view = _seen(store, lineage, index) if entries else None
+        found += entries if view is None else map(view.of, entries)
+    return found
+
+
 def with_ids(store: Store, head: Head, ids: Sequence[str]) -> list[Entry]:
     """The entries that carry one of the ids, in a session's log and its parents', in order."""
     if FORKED not in head.tags:

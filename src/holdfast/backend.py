@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -19,6 +20,9 @@ from holdfast.search import Node
 
 CHUNK = 1024 * 1024
 """Bytes of a blob at the most; a larger value is cut into several."""
+
+BLOB_PATIENCE = 60
+"""Seconds that a writer of blobs waits for who deletes some, and the other way round."""
 
 TextOf = Callable[[bytes], str]
 """What search looks at in a body, normalised. A backend that keeps an index is given one when it is opened, and calls
@@ -60,7 +64,11 @@ class Problem(NamedTuple):
 
 
 class Blobs(Protocol):
-    """Bytes under their SHA-256 (lower-case hex), at most `CHUNK` each, stored once."""
+    """Bytes under their SHA-256 (lower-case hex), at most `CHUNK` each, stored once.
+
+    Who puts bytes that a commit will refer to holds `shared` from before the put until after the commit, and who
+    deletes holds `exclusive` while it looks for references; so no bytes go that somebody is about to refer to.
+    """
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes, durably; a digest that is there already is left alone."""
@@ -76,6 +84,24 @@ class Blobs(Protocol):
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:
         """The digests that are there, in order, from the first above `after`."""
+        ...
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep deleters out, of all threads and processes; others may put meanwhile. It ends with the process.
+
+        A thread that holds it must not ask for it again.
+
+        Raises:
+            Unavailable: somebody deleted all the time.
+        """
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else who holds either out, and new ones waiting.
+
+        Raises:
+            Unavailable: somebody held it all the time.
+        """
         ...
 
 
@@ -146,6 +172,10 @@ class Backend(Protocol):
 
         One that can't be trusted is left out, and named in `damaged`, as by `find`.
         """
+        ...
+
+    def kinds(self) -> list[str]:
+        """The kinds of which there are, or were, heads; in order."""
         ...
 
     def search(

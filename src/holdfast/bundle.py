@@ -268,14 +268,18 @@ class _Reader:
     def replay(self) -> Copied:
         """Replay the session or document whose head was found last."""
         if self.head.ref.kind == docheads.DOC:
-            for _ in self.entries():
-                raise Corrupt(f"{called(self.head.ref)} has events in the bundle, and no document has any")
-            docheads.kind_of(docheads.id_of(self.head.ref))
-            for digest in docheads.digests(self._store, self.head):
-                if self._store.backend.blobs.get(digest) is None:
-                    raise Corrupt(f"blob {digest} of {called(self.head.ref)} is missing in the bundle", digest=digest)
-            return replay_document(self._store, self.head)
+            with self._store.large.hold:
+                return self._replay_document()
         return replay(self._store, self.head, self.entries())
+
+    def _replay_document(self) -> Copied:
+        for _ in self.entries():
+            raise Corrupt(f"{called(self.head.ref)} has events in the bundle, and no document has any")
+        docheads.kind_of(docheads.id_of(self.head.ref))
+        for digest in docheads.digests(self._store, self.head):
+            if self._store.backend.blobs.get(digest) is None:
+                raise Corrupt(f"blob {digest} of {called(self.head.ref)} is missing in the bundle", digest=digest)
+        return replay_document(self._store, self.head)
 
     def entries(self) -> Iterator[Entry]:
         """The session's entries, each after the blobs it needs were stored."""
@@ -303,7 +307,7 @@ class _Reader:
         data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
-        self._store.backend.blobs.put(line.blob, data)
+        self._store.large.put_blob(line.blob, data)
 
 
 def _body(line: Line) -> bytes:

@@ -17,12 +17,13 @@ from holdfast.ancestry import FORKED, first_of, segments, stored
 from holdfast.backend import Problem
 from holdfast.branching import pins
 from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
-from holdfast.errors import Corrupt, NotFound
-from holdfast.info import SESSION, Tally, check_head, session_ref
+from holdfast.errors import Corrupt, Invalid, NotFound
+from holdfast.info import SESSION, Tally, check_head, is_counted, session_ref
 from holdfast.listing import all_heads
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
+from holdfast.sweeping import Swept, sweep
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -49,7 +50,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check read, and what it found.
 
     `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended. The
-    same fork again, any other fork of the session, or its deletion clears them up.
+    same fork again, any other fork of the session, or its deletion clears them up. `swept` is what a sweep came to.
     """
 
     sessions: int
@@ -57,6 +58,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     unfinished: tuple[Finding, ...] = ()
     documents: int = 0
+    swept: Swept | None = None
 
     @property
     def ok(self) -> bool:
@@ -64,8 +66,10 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.findings
 
 
-def check_store(store: Store, session: str | None = None) -> CheckReport:
-    """Check everything, or one session."""
+def check_store(store: Store, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
+    """Check everything, or one session; then, if it is to sweep, delete the blobs that nothing refers to."""
+    if sweeps and session is not None:
+        raise Invalid("a sweep is of a whole store; leave the session out")
     findings: list[Finding] = []
     if session is None:
         findings += map(_problem, store.backend.verify())
@@ -92,6 +96,7 @@ def check_store(store: Store, session: str | None = None) -> CheckReport:
         findings=tuple(findings),
         unfinished=tuple(unfinished),
         documents=documents,
+        swept=sweep(store) if sweeps else None,
     )
 
 
@@ -200,7 +205,8 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
     if expected <= head.last:
         findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {head.last} are missing"))
     sound = not findings and _add_inherited(store, head, sums, findings)
-    if sound and (wrong := {n: c for n, c in head.counts.items() if n in COUNTED and sums.get(n, 0) != c}):
+    counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
+    if sound and (wrong := {n: c for n, c in head.counts.items() if n in counted and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))
     return expected - 1 - max(head.base, head.trim), findings
@@ -226,7 +232,8 @@ def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: lis
     return first_of(lineage) == 0
 
 
-COUNTED = ("messages", "steps", "tool_calls", "errors", "input_tokens", "output_tokens", "cost")
+COUNTED_IN_0_1 = ("messages", "steps", "tool_calls", "errors", "input_tokens", "output_tokens", "cost")
+COUNTED = (*COUNTED_IN_0_1, "calls", "cost_computed", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 def _entries(store: Store, head: Head) -> Iterator[Entry]:

@@ -260,7 +260,7 @@ def _moved(value: Any, large: LargeStore) -> tuple[str, LargeRef] | None:
     if isinstance(value, Large):
         with value.open() as stream:
             ref = large.put(stream, value.form)
-        return value.preview or _preview(ref, large), ref
+        return value.preview or preview_of(ref, large), ref
     if isinstance(value, str):
         if not is_large(value):
             return None
@@ -280,7 +280,8 @@ def is_large(text: str) -> bool:
     return len(text) * 4 > LARGE and len(text.encode("utf-8", "surrogatepass")) > LARGE
 
 
-def _preview(ref: LargeRef, large: LargeStore) -> str:
+def preview_of(ref: LargeRef, large: LargeStore) -> str:
+    """How a large text begins; "" for what is no text."""
     if ref.form != "text":
         return ""
     with large.opener(ref)() as stream:

@@ -82,7 +82,7 @@ def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
             data = source.backend.blobs.get(digest)
             if data is None:
                 raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} lacks its blob {digest}", seq=entry.seq)
-            target.backend.blobs.put(digest, data)
+            target.large.put_blob(digest, data)
         yield entry
 
 
@@ -97,12 +97,13 @@ def copy_document(source: Store, target: Store, ref: Ref) -> Copied:
     head = source.backend.get([ref])[0]
     if head is None or head.dead:
         raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=ref))
-    for digest in docheads.digests(source, head):
-        data = source.backend.blobs.get(digest)
-        if data is None:
-            raise Corrupt(f"{called(ref)} lacks its blob {digest}", document=docheads.id_of(ref))
-        target.backend.blobs.put(digest, data)
-    return replay_document(target, head)
+    with target.large.hold:
+        for digest in docheads.digests(source, head):
+            data = source.backend.blobs.get(digest)
+            if data is None:
+                raise Corrupt(f"{called(ref)} lacks its blob {digest}", document=docheads.id_of(ref))
+            target.large.put_blob(digest, data)
+        return replay_document(target, head)
 
 
 def replay_document(store: Store, head: Head) -> Copied:
@@ -150,6 +151,11 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     """
     check_head(head)
     _check_owner(store, head)
+    with store.large.hold:
+        return _replay(store, head, entries)
+
+
+def _replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     start = max(head.base, head.trim)
     there = _target(store, head, start)
     here = stored(store, there, after=start)

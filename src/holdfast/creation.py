@@ -14,6 +14,7 @@ from holdfast.info import STATES, SUMMARY, encode_body, new_id, now, session_ref
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
 from holdfast.refusals import denied, refusal
+from holdfast.settings import SessionConfig, without, without_secrets
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -25,7 +26,7 @@ def get_or_create(
     created: datetime | int | None,
     labels: Iterable[str],
     metadata: Mapping[str, Any] | None,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | SessionConfig | None,
     **texts: str | None,
 ) -> Head:
     """The head of the session with this id, created if it is not there; see `Store.session`."""
@@ -35,6 +36,7 @@ def get_or_create(
         head = store.backend.get([session_ref(id)])[0]
         if head is not None:
             return _own(head, user)
+    metadata, config = _safe(store, metadata, config)
     commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
     with names.held(store, user, texts["name"], commit.ref.id):
         result = store.batcher.commit(commit)
@@ -43,6 +45,18 @@ def get_or_create(
         if result.head is None:
             raise refusal(result, commit)
         return _own(result.head, user)
+
+
+def _safe(
+    store: Store, metadata: Mapping[str, Any] | None, config: Mapping[str, Any] | SessionConfig | None
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Metadata and config without what is secret."""
+    if isinstance(config, SessionConfig):
+        config = config.onto({})
+    return (
+        None if metadata is None else without(metadata, store.secrets),
+        None if config is None else without_secrets(config, store.secrets),
+    )
 
 
 def _own(head: Head, user: str | None) -> Head:
@@ -59,11 +73,12 @@ def create(
     created: datetime | int | None,
     labels: Iterable[str],
     metadata: Mapping[str, Any] | None,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | SessionConfig | None,
     **texts: str | None,
 ) -> Head:
     """The head of a new session; see `Store.create`."""
     texts["user"] = texts["user"] or store.user
+    metadata, config = _safe(store, metadata, config)
     commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
     with names.held(store, texts["user"], texts["name"], commit.ref.id):
         return _create(store, commit)

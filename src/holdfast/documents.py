@@ -101,8 +101,12 @@ class Documents:
     def _put(self, id: str, source: bytes | BinaryIO, *, as_given: bool, rev: int | None) -> DocumentInfo:
         if rev is not None and rev < 0:
             raise Invalid(f"rev is a revision, 0 or more, not {rev}", rev=rev)
+        with self._store.large.hold:
+            body, size = self._body(id, source)
+            return self._committed(id, body, size, as_given=as_given, rev=rev)
+
+    def _committed(self, id: str, body: bytes, size: int, *, as_given: bool, rev: int | None) -> DocumentInfo:
         ref = self._ref(id)
-        body, size = self._body(id, source)
         for _ in range(TRIES):
             head = self._store.backend.get([ref])[0]
             found = None if head is None or head.dead else head

@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING
 
 from holdfast.ancestry import FORKED, Differing, Segment, differing, segments
 from holdfast.backend import Hit, readable
+from holdfast.errors import Invalid
 from holdfast.info import SESSION
-from holdfast.search import Node, matches, score
+from holdfast.search import Node, QueryError, matches, parse, score
 
 if TYPE_CHECKING:
     from holdfast.store import Store
 
 PAGE = 200
+
+
+def parsed(query: str) -> Node | None:
+    """The query's tree.
+
+    Raises:
+        Invalid: it is too long or has too many terms.
+    """
+    try:
+        return parse(query)
+    except QueryError as error:
+        raise Invalid(str(error), query=query[:100]) from None
 
 
 def find(

@@ -36,14 +36,24 @@ nobody noted it, so that one has to look."""
 
 CALL_TIMEOUT = "call_timeout"
 """Tag of a head: the shortest timeout of the tool calls that came with one last, in microseconds."""
+UNSPLIT = "unsplit"
+"""Tag of a head whose usage can't be told by model or day from the head alone: some has no model, or is older than the
+session."""
+NUMBERED = {"artifact": "artifacts", "report": "reports", "tasks": "task_lists"}
+"""Types of events that are counted, hidden ones too, so that a reader knows when it has met them all."""
 
 _LABEL = "label:"
-_MODEL = "model:"
+MODEL = "model:"
+"""Begins the tags of a head that name the models it used."""
 _TEXT_TAGS = ("user", "name", "title", "state", "parent", "agent", "project")
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Totals over a session's events. `cost` is in micro-dollars, as recorded."""
+    """Totals over a session's events. Costs are in micro-dollars: `cost` as recorded, the other from a price list.
+
+    `calls` are the model calls, one for each response. These, `cost_computed` and the cache's and the reasoning's
+    tokens are not known of what version 0.1 counted.
+    """
 
     messages: int = 0
     steps: int = 0
@@ -52,6 +62,11 @@ class Counts(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost: int = 0
+    cost_computed: int = 0
+    calls: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class SessionInfo(msgspec.Struct, frozen=True):
@@ -90,8 +105,8 @@ def info_of(head: Head) -> SessionInfo:
         if ":" in tag:
             if tag.startswith(_LABEL):
                 labels.append(tag[len(_LABEL) :])
-            elif tag.startswith(_MODEL):
-                models.append(tag[len(_MODEL) :])
+            elif tag.startswith(MODEL):
+                models.append(tag[len(MODEL) :])
     return SessionInfo(  # by position, in the order of its fields: a list makes many
         head.ref.id,
         say("user"),
@@ -115,6 +130,12 @@ def info_of(head: Head) -> SessionInfo:
 
 
 _NO_COUNTS = Counts()
+
+
+def is_counted(head: Head) -> bool:
+    """Whether all usage was counted in full: version 0.1 knew no more than its tokens and recorded cost."""
+    counts = head.counts
+    return counts.get("tokens", 0) == counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
 
 
 def created_at(head: Head) -> int:
@@ -172,7 +193,7 @@ _EMPTY_BODY = encode_body({})
 
 def said_by_appends(tag: str) -> bool:
     """Whether a tag comes from events alone: nobody sets or removes it by itself."""
-    return tag.startswith(_MODEL) or tag in (EDIT, SUMMARY, CALL_TIMEOUT)
+    return tag.startswith(MODEL) or tag in (EDIT, SUMMARY, CALL_TIMEOUT, UNSPLIT)
 
 
 def session_ref(id: str) -> Ref:
@@ -205,7 +226,7 @@ def filter_tags(*, label: str | None = None, model: str | None = None, **texts: 
     if label is not None:
         tags[_LABEL + label] = "1"
     if model is not None:
-        tags[_MODEL + model] = "1"
+        tags[MODEL + model] = "1"
     return tags
 
 
@@ -241,13 +262,27 @@ class Tally:
             if payload.is_error:
                 self._count("errors", 1)
         elif isinstance(payload, Usage):
-            self._count("input_tokens", payload.input_tokens)
-            self._count("output_tokens", payload.output_tokens)
-            self._count("cost", payload.cost or 0)
-            if payload.model:
-                self.tags = {**(self.tags or {}), _MODEL + payload.model: "1"}
+            self._take_usage(payload)
         elif isinstance(payload, Summary):  # its seq is known to who appends it behind a known one
             self.tags = {**(self.tags or {}), SUMMARY: None}
+        elif (counter := NUMBERED.get(payload.type)) is not None:
+            self._count(counter, 1)
+
+    def _take_usage(self, usage: Usage) -> None:
+        if usage.model:
+            self.tags = {**(self.tags or {}), MODEL + usage.model: "1"}
+        if usage.repeated:
+            return
+        self._count("input_tokens", usage.input_tokens)
+        self._count("output_tokens", usage.output_tokens)
+        self._count("cost", usage.cost or 0)
+        self._count("calls", 0 if usage.grown else 1)
+        self._count("tokens", usage.input_tokens + usage.output_tokens)
+        for name in ("cost_computed", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"):
+            if count := getattr(usage, name):
+                self._count(name, count)
+        if not usage.model:
+            self.tags = {**(self.tags or {}), UNSPLIT: "1"}
 
     def _shorten(self, timeout: int) -> None:
         shortest = min(timeout, int((self.tags or {}).get(CALL_TIMEOUT) or timeout))

@@ -19,6 +19,7 @@ from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import DIGEST, digest_of
 from holdfast.formats.transcript import FOREIGN, Draft, Facts, event_id, id_of, kept, mapping, name_of
 from holdfast.info import Tally, body_of, clean, created_at, encode_body, session_ref, tags_of
+from holdfast.keys import usage_id
 from holdfast.lineage import counted_before, relatives
 from holdfast.model import AnyPayload, Damaged, Other, Source
 from holdfast.plan import Commit, Entry, Head, Ref
@@ -115,6 +116,10 @@ class Intake:
 
     def put(self, rows: Sequence[Row], facts: Facts, cursor: Cursor) -> tuple[int, int]:
         """Store the events of some lines and the cursor behind them; how many were stored, how many there already."""
+        with self._store.large.hold:
+            return self._put(rows, facts, cursor)
+
+    def _put(self, rows: Sequence[Row], facts: Facts, cursor: Cursor) -> tuple[int, int]:
         entries, payloads = self._encoded(self._resolved(rows, facts))
         self._name(rows, facts)
         for _ in range(RETRIES):
@@ -170,7 +175,7 @@ class Intake:
 
     def _resolved(self, rows: Sequence[Row], facts: Facts) -> list[tuple[str, int, AnyPayload]]:
         """The rows as what is to be stored, without the usage that a relative counted before."""
-        named = {row.draft.response: "u:" + id_of(row.draft.response) for row in rows if row.draft.response}
+        named = {row.draft.response: usage_id(row.draft.response) for row in rows if row.draft.response}
         counted = counted_before(self._store, self._related(facts), named.values()) if named else set[str]()
         found: list[tuple[str, int, AnyPayload]] = []
         for row in rows:

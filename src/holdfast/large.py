@@ -7,9 +7,12 @@ refers to it is committed: a crash in between leaves a blob that nobody needs, n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
@@ -21,14 +24,56 @@ from holdfast.model import LargeRef
 _Manifest = list[str]
 
 
+class Hold(threading.local):
+    """From the first value that is put in a block until its end, no sweep takes values away; by thread.
+
+    It costs next to nothing as long as nothing is put: then no lock is taken. A block may stand inside of another one.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._shared: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._shared is not None:
+            shared, self._shared = self._shared, None
+            shared.close()
+
+    def share(self, blobs: Blobs) -> None:
+        """Something is about to be put."""
+        if self._shared is None:
+            shared = contextlib.ExitStack()
+            shared.enter_context(blobs.shared())
+            self._shared = shared
+
+
 class LargeValues:
     """The large values of one store, over its blobs."""
 
     def __init__(self) -> None:
         self.blobs: Blobs | None = None
+        self.hold = Hold()
+        """Stands around what puts values and then commits what refers to them."""
 
     def put(self, stream: BinaryIO | bytes, form: str) -> LargeRef:
         """Store all bytes of `stream`, chunk by chunk."""
+        with self.hold:
+            self.hold.share(self._blobs())
+            return self._put(stream, form)
+
+    def put_blob(self, digest: str, data: bytes) -> None:
+        """Store one blob as it is, in a block of `hold` that ends with the commit that needs it."""
+        with self.hold:
+            self.hold.share(self._blobs())
+            self._blobs().put(digest, data)
+
+    def _put(self, stream: BinaryIO | bytes, form: str) -> LargeRef:
         source = io.BytesIO(stream) if isinstance(stream, bytes) else stream
         blobs = self._blobs()
         whole = hashlib.sha256()
@@ -46,7 +91,7 @@ class LargeValues:
             return LargeRef(sha256=digests[0], size=size, form=form)
         listed = io.BytesIO(msgspec.json.encode(digests))
         # A manifest may itself be longer than a chunk (beyond 16 GB): then it is a large value like any other.
-        manifest = self.put(listed.getvalue(), "json")
+        manifest = self._put(listed.getvalue(), "json")
         return LargeRef(sha256=whole.hexdigest(), size=size, form=form, manifest=_encode_ref(manifest))
 
     def opener(self, ref: LargeRef) -> Callable[[], BinaryIO]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from holdfast import ancestry, codec
 from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
-from holdfast.info import SessionInfo, Tally, info_of, now
-from holdfast.keys import check_key, key_at
+from holdfast.info import UNSPLIT, SessionInfo, Tally, created_at, info_of, now
+from holdfast.keys import check_key
 from holdfast.model import AnyPayload, Damaged, Event, Message
+from holdfast.naming import named
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
-from holdfast.receipts import Receipt, ids_of, repeated
+from holdfast.receipts import Receipt, again, ids_of
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PAGE = 500
 """Events fetched at a time."""
+TRIES = 200
+"""How often an append starts over when others store artifacts at the same time."""
 POLL = 1.0
 """Seconds after which a follower looks again although nobody woke it."""
 
@@ -58,6 +61,11 @@ class Log:
         self._head = self._store.head(self.id)
         return info_of(self._head)
 
+    def counted(self, counter: str) -> int:
+        """One of the head's counters as it is now."""
+        self._head = self._store.head(self.id)
+        return self._head.counts.get(counter, 0)
+
     def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:
         """Store events at the end of the log, all or none.
 
@@ -72,17 +80,19 @@ class Log:
             KeyReused: the key was used for other events.
             NotFound, Deleted: the session is not there.
         """
-        commit = self.prepare(events, key, expect)
-        if self.asks_first(events, key) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
-            return repeated(
-                self._store, self._head, commit, key
-            )  # its parents' part of the log never changes: no commit need tell
+        with self._store.large.hold:
+            return self.stored(self.prepare(events, key, expect), key)
+
+    def stored(self, commit: Commit, key: str | None) -> Receipt:
+        """What became of an append's commit, which is made now."""
+        if self.asks_first(commit) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
+            # Its parents' part of the log never changes: no commit need tell.
+            return self.receipt(commit, Refused("known", self._head), key)
         return self.receipt(commit, self._store.batcher.commit(commit), key)
 
-    def asks_first(self, events: Sequence[Appendable], key: str | None) -> bool:
+    def asks_first(self, commit: Commit) -> bool:
         """Whether an append must look whether the log that this one goes on from, which never changes, has its ids."""
-        keyed = key is not None or any(isinstance(event, Event) and event.id for event in events)
-        return keyed and ancestry.FORKED in self._head.tags
+        return ancestry.FORKED in self._head.tags and any(entry.id for entry in commit.append)
 
     def prepare(self, events: Sequence[Appendable], key: str | None, expect: int | None) -> Commit:
         """The commit that an append makes."""
@@ -93,13 +103,15 @@ class Log:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
         at = latest = now()
         entries: list[Entry] = []
-        payloads: list[AnyPayload] = []
+        payloads = [event.payload if isinstance(event, Event) else event for event in events]
+        ids = named(self._head, events, payloads, key)
         for index, event in enumerate(events):
-            entry = self._entry(event, at, key_at(key, index) if key else "")
+            entry = self._entry(event, payloads[index], at, ids[index] if ids else "")
             entries.append(entry)
-            payloads.append(event.payload if isinstance(event, Event) else event)
             latest = entry.at if index == 0 else max(latest, entry.at)
         tally = Tally(payloads, titled="title" in self._head.tags)
+        if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(self._head)):
+            tally.tags = {**(tally.tags or {}), UNSPLIT: "1"}
         return Commit(
             ref=self._head.ref,
             at=max(0, latest),  # an event may be older than 1970, a last activity not
@@ -111,13 +123,13 @@ class Log:
             defaults=tally.defaults,
         )
 
-    def _entry(self, event: Appendable, at: int, key: str) -> Entry:
+    def _entry(self, event: Appendable, payload: AnyPayload, at: int, id: str) -> Entry:
         if not isinstance(event, Event):
-            return Entry(key, at, codec.encode(event, self._store.large))
-        id = key or event.id or ""
+            return Entry(id, at, codec.encode(payload, self._store.large))
+        id = id or event.id or ""
         if not event.raw:
             check_key(event.id)
-            return Entry(id, event.at or at, codec.encode(event.payload, self._store.large))
+            return Entry(id, event.at or at, codec.encode(payload, self._store.large))
         if isinstance(event.payload, Damaged):
             raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
         if len(event.raw) > codec.MAX_BODY:
@@ -130,9 +142,14 @@ class Log:
 
     def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
         """What the answer to an append's commit means."""
+        for _ in range(TRIES):
+            if not isinstance(result, Refused) or result.why != "known":
+                break
+            told = again(self._store, self._head, commit, key)
+            if isinstance(told, Receipt):
+                return told
+            commit, result = told, self._store.batcher.commit(told)
         if isinstance(result, Refused):
-            if result.why == "known":
-                return repeated(self._store, self._head, commit, key)
             raise refusal(result, commit)
         self._head = result
         count = len(commit.append)

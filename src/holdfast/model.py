@@ -95,7 +95,8 @@ class Message(Payload, frozen=True, tag="message", gc=False):
 class Step(Payload, frozen=True, tag="step"):
     """One execution of a tool or program, as it happened. `duration` is in microseconds.
 
-    `summary` is how an output of more than 500 characters begins and ends, where its writer gave one.
+    `summary` is how an output of more than 500 characters begins and ends, where its writer gave one. `kind` is
+    tool_execution or program_execution, `output_bytes` the size of the whole output, `artifacts` are URIs.
     """
 
     name: str
@@ -108,13 +109,23 @@ class Step(Payload, frozen=True, tag="step"):
     error: str | None = None
     exit_code: int | None = None
     artifacts: tuple[str, ...] = ()
+    kind: str | None = None
+    output_bytes: int | None = None
     LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("arguments", "output")
+
+    @property
+    def metadata_keys(self) -> tuple[str, ...]:
+        """The keys of its metadata, sorted."""
+        return tuple(sorted(self.metadata or ()))
 
 
 class Usage(Payload, frozen=True, tag="usage"):
     """What one model call took. Money is in micro-dollars: `cost` as recorded, `cost_computed` from a price list.
 
-    `input_tokens` counts all input, cached or not; the cache fields say how much of it was read or written there.
+    `input_tokens` counts all input, cached or not; the cache fields say how much of it was read or written there, and
+    None that it is not known. `total_tokens` is what the provider called the total. The session counts each
+    `response_id` once: `repeated` says that it had counted this one before, `grown` that this is only by how much the
+    response took more than was told of it before.
     """
 
     model: str = ""
@@ -122,11 +133,14 @@ class Usage(Payload, frozen=True, tag="usage"):
     response_id: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
+    cache_read_tokens: int | None = 0
+    cache_write_tokens: int | None = 0
     reasoning_tokens: int = 0
+    total_tokens: int | None = None
     cost: int | None = None
     cost_computed: int | None = None
+    repeated: bool = False
+    grown: bool = False
 
 
 class Report(Payload, frozen=True, tag="report"):
@@ -167,7 +181,10 @@ class Summary(Payload, frozen=True, tag="summary"):
 
 
 class Artifact(Payload, frozen=True, tag="artifact"):
-    """Named bytes were kept; they live in the blob store under `sha256`. Sizes are in bytes."""
+    """Named bytes were kept, or with `deleted`, are not shown any more; see `Session.artifacts`. Sizes are in bytes.
+
+    `content` leads to the bytes, `sha256` names them; `shown` is how many of them the model was shown.
+    """
 
     name: str = ""
     sha256: str = ""
@@ -176,6 +193,9 @@ class Artifact(Payload, frozen=True, tag="artifact"):
     tool: str | None = None
     uri: str | None = None
     shown: int | None = None
+    deleted: bool = False
+    content: str | Large | None = None
+    LARGE_FIELDS: ClassVar[tuple[str, ...]] = ("content",)
 
 
 class Note(Payload, frozen=True, tag="note"):
@@ -328,6 +348,8 @@ def step(
     error: str | None = None,
     exit_code: int | None = None,
     artifacts: Sequence[str] = (),
+    kind: str | None = None,
+    output_bytes: int | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Step:
     """One execution of a tool or program. `duration` is in microseconds."""
@@ -341,6 +363,8 @@ def step(
         error=error,
         exit_code=exit_code,
         artifacts=tuple(artifacts),
+        kind=kind,
+        output_bytes=output_bytes,
         metadata=metadata,
     )
 
@@ -352,13 +376,15 @@ def usage(
     *,
     provider: str | None = None,
     response_id: str | None = None,
-    cache_read_tokens: int = 0,
-    cache_write_tokens: int = 0,
+    cache_read_tokens: int | None = 0,
+    cache_write_tokens: int | None = 0,
     reasoning_tokens: int = 0,
+    total_tokens: int | None = None,
     cost: int | None = None,
+    cost_computed: int | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Usage:
-    """What one model call took. `cost` is in micro-dollars; see `usd`."""
+    """What one model call took. Costs are in micro-dollars; see `usd` and `Prices`."""
     return Usage(
         model=model,
         input_tokens=input_tokens,
@@ -368,7 +394,9 @@ def usage(
         cache_read_tokens=cache_read_tokens,
         cache_write_tokens=cache_write_tokens,
         reasoning_tokens=reasoning_tokens,
+        total_tokens=total_tokens,
         cost=cost,
+        cost_computed=cost_computed,
         metadata=metadata,
     )
 

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.errors import Invalid
 from holdfast.info import CALL_TIMEOUT, SESSION
-from holdfast.leases import NO_LEASE, Lease, held, mark_of
+from holdfast.leases import NO_LEASE, Lease, Mark, held, mark_of
 from holdfast.model import Message, State, Step, ToolCall, ToolResult
 from holdfast.pairs import INTERRUPTED as INTERRUPTED, answering, pairing_of
 from holdfast.plan import Head
@@ -170,8 +170,14 @@ def _recover(store: Store, lease: Lease, *, dry_run: bool) -> Recovery:
     plan = msgspec.structs.replace(plan, why=why, lease=lease)
     if dry_run:
         return plan
-    closing = State(state="error", turn=lease.turn, reason=f"interrupted: {why}")
-    commit = session.prepare([*plan.answers, closing], None, head.last)
+    with store.large.hold:
+        return _closed(store, session, lease, mark, plan)
+
+
+def _closed(store: Store, session: Session, lease: Lease, mark: Mark, plan: Recovery) -> Recovery:
+    """Close a run and answer its calls, if the session is still as it was seen."""
+    closing = State(state="error", turn=mark.turn, reason=f"interrupted: {plan.why}")
+    commit = session.prepare([*plan.answers, closing], None, session.last)
     tags = {**(commit.tags or {}), **NO_LEASE, "state": "error", "state_at": str(commit.at)}
     # The holder of an overdue call may be alive, and go on sending heartbeats.
     fence = {k: v for k, v in mark.fence.items() if k != "lease_beat" or lease.standing != "overdue"}

@@ -12,8 +12,10 @@ import re
 LIMIT = 2000
 """Characters that are kept of an error's message."""
 
+_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@")
+
 _RULES = (
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@"), r"\1:***@"),
+    (_PASSWORD, r"\1:***@"),
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (
         re.compile(
@@ -28,6 +30,11 @@ _RULES = (
         "***",
     ),
 )
+
+
+def without_password(url: str) -> str:
+    """A URL, or a text with some, without passwords."""
+    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def redacted(text: str) -> str:

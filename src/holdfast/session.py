@@ -7,18 +7,25 @@ Each method is a way in: what it does stands in the module of its noun (`updates
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from holdfast import branching, history, repair, summaries
+from holdfast.artifacts import Artifacts
 from holdfast.context import Context, build
+from holdfast.errors import Stale
 from holdfast.info import SessionInfo, info_of
-from holdfast.log import Log, OnDamage
-from holdfast.model import Edit, Event, Large
+from holdfast.log import Appendable, Log, OnDamage
+from holdfast.model import Edit, Event, Large, Report, Tasks
 from holdfast.pairs import Problem
+from holdfast.receipts import Receipt
 from holdfast.repair import Repair
+from holdfast.reporting import counted_events, newest_event
+from holdfast.settings import SessionConfig
 from holdfast.states import change
+from holdfast.tasklists import Task, tasks_of
 from holdfast.tokens import Counter, estimate
-from holdfast.updates import update
+from holdfast.updates import RETRIES, named, prepare_update, raced, restless, together, update
 
 if TYPE_CHECKING:
     from holdfast.turns import Turn
@@ -32,14 +39,15 @@ class Session(Log):
         *,
         labels: Sequence[str] | Mapping[str, bool] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         **fields: str | None,
     ) -> SessionInfo:
         """Change what is said about the session; concurrent updates of different fields all hold.
 
         Args:
             labels: Labels to add, or a mapping of label to whether it should be there.
-            metadata, config: Keys to set; a value of None removes the key.
+            metadata, config: Keys to set; a value of None removes the key. A `SessionConfig` is laid over what is
+                there, so that what it does not know stays. Secrets of a config are not written; see `SessionConfig`.
             **fields: `name`, `title`, `agent`, `parent`, `project`; None removes it. Of a user's sessions no two have
                 the same name.
 
@@ -54,6 +62,60 @@ class Session(Log):
             self._store, self._head, self._fence, labels=labels, metadata=metadata, config=config, **fields
         )
         return info_of(self._head)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The named bytes that the session's tools made: put, get, list, stat and delete them there."""
+        return Artifacts(self._store, self, lambda: self._fence)
+
+    def save(
+        self,
+        *events: Appendable,
+        key: str | None = None,
+        expect: int | None = None,
+        labels: Sequence[str] | Mapping[str, bool] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
+        **fields: str | None,
+    ) -> Receipt:
+        """Append events and change what is said about the session, all in one step or nothing of it.
+
+        A second call with the same key does neither again. See `append` and `update` for arguments and errors.
+        """
+
+        def apply(more: Mapping[str, str | None]) -> Receipt:
+            expected = {**(self._fence or {}), **more} or None
+            for _ in range(RETRIES):
+                # The update first: when it looks at the head, what the append says of it goes by the same look.
+                change = prepare_update(
+                    self._store, self._head, expected, labels=labels, metadata=metadata, config=config, **fields
+                )
+                commit = together(self.prepare(events, key, expect), change)
+                try:
+                    return self.stored(commit, key)
+                except Stale as error:
+                    if not raced(error, commit):
+                        raise
+            raise restless(self.id)
+
+        with self._store.large.hold:
+            return named(self._store, self.id, fields, apply)
+
+    def tasks(self) -> list[Task]:
+        """The list of tasks as it stands now: that of the newest `tasks` event; empty if there is none.
+
+        The log is read back to that event; a session that never had one is not read.
+
+        Raises:
+            Invalid: it holds what is no task.
+        """
+        event = newest_event(self, "tasks", "task_lists")
+        return tasks_of(event.payload) if event is not None and isinstance(event.payload, Tasks) else []
+
+    def reports(self) -> list[Report]:
+        """The verification reports, oldest first. The log is read back to the first of them only."""
+        found = [event.payload for event in counted_events(self, "report", "reports")]
+        return [payload for payload in found if isinstance(payload, Report)]
 
     def remove_last(self) -> Event | None:
         """Take the newest message back: it is hidden, not erased. None if there is none left.
@@ -140,7 +202,8 @@ class Session(Log):
             Invalid: there is no event `upto`, or the summary is empty.
             NotFound, Deleted: the session is not there.
         """
-        return summaries.compact(self._store, self, summary, upto, seen)
+        with self._store.large.hold:
+            return summaries.compact(self._store, self, summary, upto, seen)
 
     def validate(self) -> list[Problem]:
         """What is wrong with the tool calls in view and their results: [] if nothing. Reads the whole log."""
@@ -154,7 +217,8 @@ class Session(Log):
             Stale: others appended without a pause; nothing was stored.
             NotFound, Deleted: the session is not there.
         """
-        return repair.mend(self._store, self, self._fence)
+        with self._store.large.hold:
+            return repair.mend(self._store, self, self._fence)
 
     def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
         """A new session that goes on from this one as it was when `at` was its newest event; now if not given.

@@ -5,13 +5,11 @@ A store owns one backend, the batcher in front of it and its large values; sessi
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 from holdfast import branching, creation, finding, recovery, search
 from holdfast.backend import Backend, open_backend
@@ -19,7 +17,7 @@ from holdfast.batch import Batcher
 from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
 from holdfast.documents import Documents
-from holdfast.errors import Corrupt, Denied, Exists, Invalid
+from holdfast.errors import Corrupt, Denied, Exists
 from holdfast.hits import SearchHit
 from holdfast.info import (
     SessionInfo,
@@ -40,7 +38,10 @@ from holdfast.references import resolved
 from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
 from holdfast.session import Session
+from holdfast.settings import SessionConfig, secret_names
+from holdfast.totals import UsageReport, usage_totals
 from holdfast.turns import Turns
+from holdfast.urls import default_url
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
 from holdfast.wrappers import ForUser
@@ -52,8 +53,9 @@ class Store:
     Open one with `holdfast.open(url)`.
     """
 
-    def __init__(self, url: str, *, view: ForUser | None = None) -> None:
+    def __init__(self, url: str, secrets: Collection[str] = (), *, view: ForUser | None = None) -> None:
         self.url = url
+        self.secrets = secret_names(secrets)
         self.user = None if view is None else view.user
         """Whose store it is, of one that `for_user` made; None for the whole store."""
         self.large = LargeValues()
@@ -96,7 +98,7 @@ class Store:
         check_id(user, "user")
         if self.user not in (None, user):
             raise Denied(f"this store is open for the user {self.user!r} alone")
-        return Store(self.url, view=ForUser(self.backend, user, self.batcher.commit))
+        return Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
 
     def close(self) -> None:
         """Finish what is under way and give the engine back. A second call does nothing."""
@@ -117,7 +119,7 @@ class Store:
         state: str = "idle",
         labels: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         created_at: datetime | int | None = None,
     ) -> Session:
         """The session with this id, created if it is not there; however many callers ask at once, they get one.
@@ -150,7 +152,7 @@ class Store:
         state: str = "idle",
         labels: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | SessionConfig | None = None,
         created_at: datetime | int | None = None,
     ) -> Session:
         """A new session. One that was deleted starts anew; its numbers go on where the old one's ended.
@@ -276,7 +278,7 @@ class Store:
         check_limit(limit)
         if session is not None:
             check_id(session, "session id")
-        node = parse_query(query)
+        node = finding.parsed(query)
         if node is None:
             return Page([], None)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
@@ -288,6 +290,37 @@ class Store:
     def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
         event = Session(self, Head(ref)).decode(entry, "keep")
         return SearchHit(ref.id, event, score, lambda: search.snippet(Words(entry.body, self.large).text, node, width))
+
+    def usage(
+        self,
+        by: str = "session",
+        *,
+        since: datetime | int | str | None = None,
+        until: datetime | int | str | None = None,
+        user: str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        project: str | None = None,
+    ) -> UsageReport:
+        """What model calls took, each response counted once; what was taken back was spent and counts.
+
+        Heads tell most of it; docs/USAGE.md says which logs are read.
+
+        Args:
+            by: session, model, agent, user, project, or day (in UTC).
+            since, until: Only calls from the one time on and before the other.
+            user, agent, model, project: Only sessions that carry exactly this.
+
+        Raises:
+            Invalid: `by` is none of these.
+        """
+        return usage_totals(
+            self,
+            by,
+            None if since is None else to_micros(since),
+            None if until is None else to_micros(until),
+            filter_tags(user=user, agent=agent, model=model, project=project),
+        )
 
     def index(self) -> int:
         """Bring the search index up to date now rather than at the next search; the number of events it took."""
@@ -368,9 +401,14 @@ class Store:
         """
         return recovery.recover(self, sessions, older_than, wait, dry_run)
 
-    def check(self, *, session: str | None = None) -> CheckReport:
-        """Read everything, or one session, and name whatever is damaged. Nothing is changed."""
-        return check_store(self, session)
+    def check(self, *, session: str | None = None, sweep: bool = False) -> CheckReport:
+        """Read everything, or one session, and name whatever is damaged. Nothing is changed.
+
+        Args:
+            sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
+                is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
+        """
+        return check_store(self, session, sweeps=sweep)
 
     def resolve(self, reference: str) -> Session:
         """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.
@@ -383,32 +421,12 @@ class Store:
         return Session(self, resolved(self, reference))
 
 
-def parse_query(query: str) -> search.Node | None:
-    """The query's tree.
-
-    Raises:
-        Invalid: it is too long or has too many terms.
-    """
-    try:
-        return search.parse(query)
-    except search.QueryError as error:
-        raise Invalid(str(error), query=query[:100]) from None
-
-
-def default_url() -> str:
-    """`HOLDFAST_URL`, else a SQLite file in the user's data directory."""
-    if url := os.environ.get("HOLDFAST_URL"):
-        return url
-    import platformdirs
-
-    path = os.path.join(platformdirs.user_data_dir("holdfast"), "holdfast.db").replace("\\", "/")
-    return "sqlite://" + quote(os.fsencode(path), safe="/:~")  # a home may hold '#', '?' or '%', and any bytes
-
-
-def open(url: str | None = None) -> Store:
+def open(url: str | None = None, *, secrets: Collection[str] = ()) -> Store:
     """Open a store, creating it if it is not there.
 
     Args:
+        secrets: Names under which nothing is written of what metadata and configs hold, at any depth; what looks like
+            a secret by its name is never written of a config (see `SessionConfig`).
         url: `sqlite:///path/file.db`, `file:///path/dir`, `memory://`; by default `HOLDFAST_URL`, else a SQLite file in
             the user's data directory. `?durability=process` trades safety against power loss for speed.
 
@@ -416,7 +434,7 @@ def open(url: str | None = None) -> Store:
         Invalid: the URL is wrong; the message names what is known.
         Unavailable: the engine can't open it.
     """
-    return Store(url or default_url())
+    return Store(url or default_url(), secrets)
 
 
 __all__ = ["Change", "Exists", "Page", "SearchHit", "Store", "open"]

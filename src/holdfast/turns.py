@@ -20,6 +20,7 @@ import msgspec
 from holdfast import forks, recovery
 from holdfast.errors import HoldfastError, Invalid, LeaseHeld
 from holdfast.info import new_id
+from holdfast.large import LargeValues
 from holdfast.leases import NO_LEASE, Beat, Lease, Sightings, beat_tag, held, lease_tags, mark_of
 from holdfast.log import POLL
 from holdfast.places import Place
@@ -166,7 +167,14 @@ class Turn(Session):
             self.append(*plan.answers, expect=last)
         return msgspec.structs.replace(plan, why="a new turn goes on", lease=self.took_over, applied=True)
 
-    def step(self, name: str, arguments: Any = None, *, call_id: str | None = None) -> OpenStep:
+    @property
+    def large(self) -> LargeValues:
+        """The store's large values."""
+        return self._store.large
+
+    def step(
+        self, name: str, arguments: Any = None, *, call_id: str | None = None, kind: str = "tool_execution"
+    ) -> OpenStep:
         """The execution of a tool or program: use it as a context manager, which stores a `step` event at its end.
 
         ```python
@@ -175,9 +183,10 @@ class Turn(Session):
         ```
 
         An exception is recorded, without secrets, and goes on. `exit_code`, `is_error`, `error`, `artifacts` and
-        `metadata` can be set like `output`, which is text, a `Large`, or any JSON value.
+        `metadata` can be set like `output`, which is text, a `Large`, or any JSON value. An output of more than 64 KiB
+        is an artifact of the session, too. `kind` is tool_execution or program_execution.
         """
-        return OpenStep(self, name, arguments, call_id)
+        return OpenStep(self, name, arguments, call_id, kind)
 
 
 class _Kept(msgspec.Struct):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -66,6 +67,18 @@ class UserBlobs:
             found += [digest for digest in page if digest in self._known]
             after = page[-1]
         return found[:limit]
+
+    def shared(self) -> AbstractContextManager[None]:
+        """See `Blobs.shared`."""
+        return self._blobs.shared()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Refused, as is deleting.
+
+        Raises:
+            Denied: always.
+        """
+        raise Denied("blobs are shared by all users; only the whole store can be swept")
 
     def learn(self, ref: Ref, bodies: Iterable[bytes]) -> None:
         """These records are hers: she may read what they need."""
@@ -276,6 +289,10 @@ class ForUser:
         found = found[:limit]
         self._met(found)
         return Heads(found)
+
+    def kinds(self) -> list[str]:
+        """The kinds of which the store has heads."""
+        return self._inner.kinds()
 
     def search(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -133,3 +134,22 @@ class LosesBlobs(Mutant):
     def __init__(self, text_of: TextOf) -> None:
         super().__init__(text_of)
         self.blobs.get = lambda digest: None  # type: ignore[method-assign]
+
+
+@mutant
+class LetsDeletersIn(Mutant):
+    """Bytes may go between their put and the commit that refers to them."""
+
+    machine = False
+
+    def __init__(self, text_of: TextOf) -> None:
+        super().__init__(text_of)
+        self.blobs.shared = contextlib.nullcontext  # type: ignore[method-assign]
+
+
+@mutant
+class KnowsOneKind(Mutant):
+    machine = False
+
+    def kinds(self) -> list[str]:
+        return ["session"]

@@ -9,11 +9,13 @@ import contextlib
 import hashlib
 import os
 import threading
+from collections.abc import Generator
 
 import zstandard
 
-from holdfast.backend import CHUNK
-from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
+from holdfast import forks
+from holdfast.backend import BLOB_PATIENCE, CHUNK
+from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, sync_dir, unavailable, unlock, write_all
 from holdfast.errors import Corrupt, Invalid
 
 _RAW = b"\x00"
@@ -28,6 +30,8 @@ class DirectoryBlobs:
         self._path = path
         self._durable = durable
         self._sure: set[str] = set()
+        self._locks: set[int] = set()
+        forks.watch(self)
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes.
@@ -115,6 +119,62 @@ class DirectoryBlobs:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    @contextlib.contextmanager
+    def shared(self) -> Generator[None]:
+        """Keep deleters out."""
+        with self._open("gate") as gate, self._open("lock") as lock:
+            # Whoever waits for the others to finish holds the gate, so that new ones do not keep it waiting for ever.
+            share(gate, BLOB_PATIENCE, self._path)
+            share(lock, BLOB_PATIENCE, self._path)
+            unlock(gate)
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Keep everybody else out."""
+        with self._open("gate") as gate, self._open("lock") as alone:
+            lock(gate, BLOB_PATIENCE, self._path)
+            lock(alone, BLOB_PATIENCE, self._path)
+            sign(alone)
+            self._tidy()
+            yield
+
+    def _tidy(self) -> None:
+        """Remove what killed writers left beside the places of blobs: nobody is at work now."""
+        for folder in os.listdir(self._path):
+            if len(folder) == 2:
+                for name in os.listdir(os.path.join(self._path, folder)):
+                    if name.endswith(".tmp"):
+                        with contextlib.suppress(OSError):  # there is no harm in it; the next one tries again
+                            os.unlink(os.path.join(self._path, folder, name))
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Generator[int]:
+        """A lock file of its own for each holder: the system gives the lock back, however the holder ends."""
+        try:
+            make_dir(self._path, self._durable)
+            path = os.path.join(self._path, name)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+        except OSError as error:
+            raise unavailable(error, "the lock of the blobs can't be had") from error
+        self._locks.add(fd)
+        try:
+            yield fd
+        finally:
+            if fd in self._locks:  # in a forked child it is closed already
+                self._locks.remove(fd)
+                os.close(fd)
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: a lock that a thread holds is the parent's, and lasts as long as anybody has it open."""
+        if child:
+            for fd in self._locks:
+                os.close(fd)
+            self._locks.clear()
 
     def _place(self, digest: str) -> str:
         if len(digest) != 64 or not _HEX.issuperset(digest):

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 
 from holdfast.errors import HoldfastError, Unavailable
 
@@ -148,6 +148,10 @@ if sys.platform == "win32":
     def share_lock(fd: int) -> None:
         """There are no shared locks here: nobody can tell whether others have the file open."""
 
+    def try_share(fd: int) -> bool:
+        """Take the lock alone, as there are no shared ones here."""
+        return try_lock(fd)
+
     def unlock(fd: int) -> None:
         """Give the lock back."""
         os.lseek(fd, 0, os.SEEK_SET)
@@ -187,6 +191,14 @@ else:
         """Take a lock that others may share; while anybody has it, nobody gets the exclusive one."""
         fcntl.flock(fd, fcntl.LOCK_SH)
 
+    def try_share(fd: int) -> bool:
+        """Take a lock that others may share, if nobody has the exclusive one."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def unlock(fd: int) -> None:
         """Give the lock back."""
         fcntl.flock(fd, fcntl.LOCK_UN)
@@ -200,10 +212,19 @@ def lock(fd: int, timeout: float, what: str) -> None:
     Raises:
         Unavailable: somebody held it all the time.
     """
-    if try_lock(fd):
+    _wait(try_lock, fd, timeout, what)
+
+
+def share(fd: int, timeout: float, what: str) -> None:
+    """Wait for a lock that others may share, `timeout` seconds at most; see `lock`."""
+    _wait(try_share, fd, timeout, what)
+
+
+def _wait(take: Callable[[int], bool], fd: int, timeout: float, what: str) -> None:
+    if take(fd):
         return
     began = time.monotonic()
-    while not try_lock(fd):
+    while not take(fd):
         waited = time.monotonic() - began
         if waited > timeout:
             owner = signed(fd) or "another process"

@@ -5,14 +5,16 @@ Every other backend is held against it. One lock, two dictionaries; nothing surv
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
 
 from holdfast import search
-from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf, readable
+from holdfast.backend import BLOB_PATIENCE, Blobs, Heads, Hit, Problem, TextOf, readable
+from holdfast.errors import Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
 
 
@@ -21,6 +23,9 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
+        self._changed = threading.Condition()
+        self._sharing = 0
+        self._alone = False
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes."""
@@ -37,6 +42,38 @@ class MemoryBlobs:
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:
         """Digests above `after`."""
         return sorted(d for d in list(self._data) if d > after)[:limit]
+
+    @contextlib.contextmanager
+    def shared(self) -> Generator[None]:
+        """Keep deleters out."""
+        with self._changed:
+            self._wait_until(lambda: not self._alone)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Keep everybody else out."""
+        with self._changed:
+            self._wait_until(lambda: not self._alone)
+            self._alone = True  # from here on nobody new comes in
+        try:
+            with self._changed:
+                self._wait_until(lambda: not self._sharing)
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+    def _wait_until(self, free: Callable[[], bool]) -> None:
+        if not self._changed.wait_for(free, BLOB_PATIENCE):
+            raise Unavailable(f"the store's blobs were in use for {BLOB_PATIENCE} s; try again")
 
 
 class MemoryBackend:
@@ -137,6 +174,11 @@ class MemoryBackend:
         with self._lock:
             found = [h for h in self._heads.values() if h.ref.kind == kind and not h.dead and h.ref.id > after]
         return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
+
+    def kinds(self) -> list[str]:
+        """The kinds of heads."""
+        with self._lock:
+            return sorted({ref.kind for ref in self._heads})
 
     def search(
         self,

@@ -184,6 +184,17 @@ class RowBackend:
         with self._guarded(), self._file.reader() as db:
             return self._heads_of(db, sql, (kind, after), limit)
 
+    def kinds(self) -> list[str]:
+        """The kinds of heads, from one to the next by the index: there are few of many heads each."""
+        found: list[str] = []
+        with self._guarded(), self._file.reader() as db:
+            last = ""
+            while row := db.execute("SELECT min(kind) FROM head WHERE kind > ?", (last,)).fetchone():
+                if row[0] is None:
+                    break
+                found.append(last := as_text(row[0]))
+        return found
+
     def _heads_of(self, db: Connection, sql: str, values: Sequence[Any], limit: int) -> Heads:
         """The first heads that a query finds, however many that are damaged stand among them."""
         want = limit

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def init(app: App) -> None:
     """Create the store, if it is not there yet, and print its URL."""
     from holdfast.backend import parse_url
-    from holdfast.store import default_url
+    from holdfast.urls import default_url
 
     where = parse_url(app.url or default_url())
     created = where.scheme != "memory" and not os.path.exists(where.path)

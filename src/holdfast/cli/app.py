@@ -57,7 +57,8 @@ class App:
         Raises:
             NotFound: there is none, and it is not to be created.
         """
-        from holdfast.store import default_url, open
+        from holdfast.store import open
+        from holdfast.urls import default_url
 
         url = self.url or default_url()
         if not create:

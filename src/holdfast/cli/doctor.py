@@ -34,7 +34,7 @@ SAFE = (3, 51, 3)
 def doctor(app: App) -> None:
     """Versions, the store's place, modes, free space and durability; exit code 1 if something is wrong."""
     from holdfast.backend import parse_url
-    from holdfast.store import default_url
+    from holdfast.urls import default_url
 
     where = parse_url(app.url or default_url())
     problems: list[str] = []

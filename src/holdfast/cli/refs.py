@@ -99,7 +99,8 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
     ) -> list[CompletionItem]:
         """Ids and names that start so. Whatever goes wrong, a shell gets no completions rather than an error."""
         from holdfast.cli.app import check_there
-        from holdfast.store import default_url, open
+        from holdfast.store import open
+        from holdfast.urls import default_url
 
         common = ctx.find_root().params
         url, user = str(common.get("url") or default_url()), common.get("user")

@@ -88,6 +88,7 @@ class Responses:
             cache_read_tokens=more.read,
             cache_write_tokens=more.written,
             cost=more.cost or None,
+            grown=before is not None,
         )
         # Growth is named by what it came to: that is the same wherever earlier imports ended.
         name = key if before is None else f"{key}+{'.'.join(map(str, _numbers(total)))}"

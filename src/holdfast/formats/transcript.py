@@ -22,8 +22,8 @@ from holdfast.clock import to_micros
 from holdfast.errors import HoldfastError
 from holdfast.formats.lines import DIGEST
 from holdfast.info import clean, title_of
+from holdfast.keys import id_of as id_of
 from holdfast.model import AnyPayload, Custom, Message, Source, Text
-from holdfast.plan import check_id
 
 BOM = b"\xef\xbb\xbf"
 COMMAND, WORDS, FOREIGN, SUMMARY, GENERATED, CHOSEN = range(1, 7)
@@ -203,15 +203,6 @@ def event_id(digest: bytes, times: int = 1) -> str:
     """The id of the first event of a line. `times` counts the lines of one name in the file, up to this one."""
     name = binascii.b2a_base64(digest, newline=False).translate(_URLSAFE).decode()
     return name if times == 1 else f"{name}#{times}"
-
-
-def id_of(value: str) -> str:
-    """A program's own id, or a stand-in that every store can hold."""
-    try:
-        check_id(value + " " * 64, "id")  # room for what is put before it
-    except HoldfastError:
-        return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return value
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from holdfast.backend import CHUNK, Backend
-from holdfast.plan import Commit, Head, Range, Refused
+from holdfast.plan import Commit, Head, Range, Ref, Refused
 from holdfast.testing.subject import (
     Subject,
     created,
@@ -25,6 +25,8 @@ from holdfast.testing.subject import (
     text_of,
 )
 
+WAIT = 20
+"""Seconds within which what is allowed must have happened."""
 WRITERS = 6
 EACH = 25
 
@@ -243,6 +245,44 @@ class SharingContract(Subject):
         assert [blobs.delete(ordered[0]), blobs.delete(ordered[0])] == [True, False]
         assert blobs.get(ordered[0]) is None
         assert blobs.scan() == ordered[1:]
+
+    def test_who_puts_blobs_and_who_deletes_them_keep_each_other_out(self, backend: Backend) -> None:
+        blobs = backend.blobs
+        told: list[str] = []
+        waiting = threading.Event()
+
+        def delete() -> None:
+            waiting.set()
+            with blobs.exclusive():
+                told.append("deletes")
+
+        def share() -> None:
+            with blobs.shared():
+                told.append("puts")
+
+        deleter, sharer = threading.Thread(target=delete), threading.Thread(target=share)
+        with blobs.shared():
+            sharer.start()
+            sharer.join(WAIT)  # beside others
+            deleter.start()
+            assert waiting.wait(WAIT)
+            deleter.join(0.1)  # not beside others: however long it waits, it has not come in
+            assert told == ["puts"]
+        deleter.join(WAIT)
+        assert told == ["puts", "deletes"]
+        late = threading.Thread(target=share)
+        with blobs.exclusive():
+            late.start()
+            late.join(0.1)
+            assert told == ["puts", "deletes"]
+        late.join(WAIT)
+        assert told == ["puts", "deletes", "puts"]
+
+    def test_the_kinds_of_heads_are_told(self, backend: Backend) -> None:
+        assert backend.kinds() == []
+        for kind in ("session", "doc", "session", "a kind"):
+            backend.commit([Commit(ref=Ref(kind, "x"), if_rev=0), Commit(ref=Ref(kind, "y"), if_rev=0)])
+        assert backend.kinds() == ["a kind", "doc", "session"]
 
     def test_blobs_outlive_closing(self, backend: Backend, place: Path) -> None:
         if not self.persistent:
