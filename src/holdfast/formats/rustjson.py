@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
@@ -129,41 +129,30 @@ def _around(value: float) -> tuple[Fraction, Fraction]:
     return (exact + below) / 2, exact + step / 2
 
 
-def parse(data: bytes) -> Any:
-    """The value of a whole JSON text, as `serde_json::from_slice` takes it; the last of two equal keys wins.
+def parse(data: bytes, *, once: Collection[str] = ()) -> Any:
+    """The value of a whole JSON text, as `serde_json::from_slice` takes it; of two equal keys the last wins.
+
+    Args:
+        data: The text.
+        once: The fields of the outermost object that it may not have twice: those that the struct it is read into has.
 
     Raises:
-        NotRust: serde_json refuses it. That a key came twice, which it refuses in a struct, `unique` tells.
+        NotRust: serde_json refuses it.
     """
-    return _parsed(data, dict)
+    outermost: list[str] = []
 
+    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        outermost[:] = [name for name, _ in pairs]  # the last object to be closed is the outermost
+        return dict(pairs)
 
-def unique(data: bytes) -> Any:
-    """Like `parse`, and no object may have a key twice.
-
-    Raises:
-        NotRust: as there, or a key came twice.
-    """
-    return _parsed(data, _once)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise NotRust(f"the field {next(n for n in names if names.count(n) > 1)!r} stands there twice")
-    return found
-
-
-def _parsed(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any]) -> Any:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise NotRust(f"not UTF-8 at byte {error.start}") from None
     # A byte order mark and space of other kinds are none of JSON's; Python's reader finds both by itself.
     try:
-        value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=_no_number, parse_float=_finite, parse_int=_int
+        value: Any = json.loads(
+            text, object_pairs_hook=hook, parse_constant=_no_number, parse_float=_finite, parse_int=_int
         )
     except NotRust:
         raise
@@ -172,7 +161,9 @@ def _parsed(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any]) -> Any:
     except ValueError as error:
         raise NotRust(f"no JSON: {error}") from None
     _check(value, DEPTH)
-    return value
+    if isinstance(value, dict) and (twice := [name for name in once if outermost.count(name) > 1]):
+        raise NotRust(f"the field {twice[0]!r} stands there twice")
+    return cast("Any", value)
 
 
 def _no_number(word: str) -> NoReturn:
@@ -193,9 +184,14 @@ def _int(digits: str) -> int | float:
     return _finite(digits)
 
 
+def has_halves(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which no text of theirs can."""
+    return _HALF.search(text) is not None
+
+
 def _check(value: Any, left: int) -> None:
     if isinstance(value, str):
-        if _HALF.search(value):
+        if has_halves(value):
             raise NotRust("it holds half of a surrogate pair")
     elif isinstance(value, dict | list):
         if left == 0:
