@@ -169,7 +169,8 @@ class _Taking:
         if total is not None:
             changed = _changed(head, said.tags, mapping(noted.get("tags")))
             tags |= changed
-            if head is not None and changed.get("state") and changed["state"] != head.tags.get("state"):
+            # Until it was imported as a whole for the first time, its state is none that anybody changed.
+            if head is not None and "digest" in noted and changed.get("state") not in (None, head.tags.get("state")):
                 entries.append(
                     state_event(at, str(changed["state"]), changed.get("turn"), "imported", self._store.large)
                 )

@@ -158,11 +158,24 @@ class _Database:
         self._left = sorted(set(columns) - TABLES - set(self._more))
         self._listed = "session_key" in columns.get("session_metadata", ())
         with connection:
-            for name in ["sessions", *self._more]:
-                connection.execute(f"CREATE INDEX IF NOT EXISTS holdfast_{len(name)} ON {quoted(name)} (session_key)")
+            for number, name in enumerate(["sessions", *self._more]):
+                if not self._is_indexed(name):
+                    connection.execute(f"CREATE INDEX holdfast_{number} ON {quoted(name)} (session_key)")
 
     def _columns(self, table: str) -> list[str]:
         return [str(row[1]) for row in self._connection.execute(f"PRAGMA table_info({quoted(table)})")]
+
+    def _is_indexed(self, table: str) -> bool:
+        """Whether an index finds a key's rows: to make one would read pages of which one may be damaged."""
+        names = [str(row[1]) for row in self._connection.execute(f"PRAGMA index_list({quoted(table)})")]
+        firsts = [self._connection.execute(f"PRAGMA index_info({quoted(name)})").fetchone() for name in names]
+        return any(first is not None and first[2] == "session_key" for first in firsts)
+
+    def _is_indexed(self, table: str) -> bool:
+        """Whether an index finds a key's rows: to make one would read pages of which one may be damaged."""
+        names = [str(row[1]) for row in self._connection.execute(f"PRAGMA index_list({quoted(table)})")]
+        firsts = [self._connection.execute(f"PRAGMA index_info({quoted(name)})").fetchone() for name in names]
+        return any(first is not None and first[2] == "session_key" for first in firsts)
 
     def sessions(self) -> Iterator[Told]:
         """All of them, one after another."""

@@ -269,7 +269,8 @@ def _write_session(
     messages, last = 0, 0
     for event in session.events(damaged="keep"):
         stored = _stored_row(info, event)
-        table, row = stored if stored else ("", _Row())
+        table: str = stored[0] if stored else ""
+        row: _Row = stored[1] if stored else {}
         if not row and isinstance(event.payload, Message):
             row = {
                 "role": event.payload.role,
