@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -616,6 +617,22 @@ def test_lists_and_loads_are_limited_on_demand(backend: SessionBackend) -> None:
     assert backend.load("k", last=2) == [user("3"), user("4")]
     assert backend.list_sessions(limit=2) == ["k4", "k"]
     assert keys(backend.list_sessions_with_metadata(limit=2)) == ["k4", "k"]
+
+
+def test_a_load_of_the_newest_reads_no_others(backend: SessionBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = backend.store.create(backend.session_id("k"), agent="zeroclaw")
+    session.append(*(holdfast.user(str(number)) for number in range(2000)))
+    read: list[int] = []
+    inner = backend.store.backend.read
+
+    def counted(*given: Any, **how: Any) -> Any:
+        found = inner(*given, **how)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(backend.store.backend, "read", counted)
+    assert backend.load("k", last=3) == [user("1997"), user("1998"), user("1999")]
+    assert 3 <= sum(read) <= 10
 
 
 def test_a_user_owns_what_the_backend_creates(store: Store) -> None:

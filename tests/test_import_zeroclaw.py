@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -345,6 +346,49 @@ def test_what_happened_here_goes_into_the_database(store: Store, tmp_path: Path)
     assert texts(store, tmp_path / "out.db", "gw_1")[2] == ("user", "new")
 
 
+def test_a_fork_is_a_session_of_its_own_there(store: Store, tmp_path: Path) -> None:
+    path = fill(tmp_path / "sessions.db")
+    take(store, path)
+    parent = session_of(store, path, "gw_1")
+    parent.fork(at=1, id="child").append(holdfast.user("otherwise"))
+    exported_database(store, tmp_path / "out.db", [parent.id, "child"])
+    made = rows(tmp_path / "out.db", "sessions")
+    assert [(row["id"], row["session_key"], row["content"]) for row in made] == [
+        (1, b"gw_1", b"How do I parse JSON in Rust?"),
+        (3, b"gw_1", b"Use serde_json."),
+        (4, b"child", b"How do I parse JSON in Rust?"),
+        (5, b"child", b"otherwise"),
+    ]
+    assert [row["session_key"] for row in rows(tmp_path / "out.db", "session_metadata")] == [b"child", b"gw_1"]
+
+
+def test_messages_of_any_size_come_back(store: Store, tmp_path: Path) -> None:
+    words = "é" * 300_000
+    folder = tmp_path / "sessions"
+    with closing(connect(folder / "sessions.db")) as made:
+        say(made, "k", "user", words, AT.format(1))
+    (folder / "k.jsonl").write_bytes(line("user", words) + line("user", words + "x" * 40_000_000))
+    reports = take(store, folder).files
+    assert [report.error for report in reports] == [None, None]
+    exported_database(store, tmp_path / "out.db", [reports[1].session or ""])
+    assert rows(tmp_path / "out.db", "sessions") == rows(folder / "sessions.db", "sessions")
+    (data,) = exported(store, [reports[0].session or ""], folder).values()
+    assert data == (folder / "k.jsonl").read_bytes()
+
+
+def test_imports_of_one_database_at_the_same_time_store_it_once(tmp_path: Path) -> None:
+    path = fill(tmp_path / "sessions.db")
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store, holdfast.open("memory://") as straight:
+        threads = [threading.Thread(target=take, args=(store, path)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        take(straight, path)
+        assert fingerprint(store) == fingerprint(straight)
+        assert take(store, path).events == 0
+
+
 def test_two_sessions_of_one_key_are_not_written_into_one_database(store: Store, tmp_path: Path) -> None:
     for name in ("a", "b"):
         take(store, fill(tmp_path / name / "sessions.db"))
@@ -525,6 +569,16 @@ def test_what_is_no_database_of_zeroclaws_is_told(store: Store, tmp_path: Path) 
             made.execute(f"CREATE TABLE {table} (id)")
         assert word in str(failed(store, tmp_path / f"{table}.db").error)
     assert "No such file" in str(failed(store, tmp_path / "missing.db").error)
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_a_store_does_not_open_its_own_files_as_a_source(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}://{tmp_path}/store" + (".db" if scheme == "sqlite" else "")
+    own = tmp_path / ("store.db" if scheme == "sqlite" else "store/index.db")
+    with holdfast.open(url) as store:
+        assert "belongs to the store" in str(failed(store, own).error)
+        fill(tmp_path / "store" / "sessions.db") if scheme == "sqlite" else None
+        assert take(store, tmp_path / "missing.jsonl").failed
 
 
 def test_a_damaged_page_hides_only_what_is_on_it(store: Store, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def take_whole(store: Store, file: SourceFile, user: str | None) -> Iterator[Fil
     whole = WHOLES[file.whole or ""]
     about = FileReport(path=file.path, program=whole.program, size=file.size)
     try:
+        _check_apart(store, file.path)
         with whole.sessions(file.path) as sessions:
             for told in sessions:
                 yield _Taking(store, file, told, user).report
@@ -54,6 +55,13 @@ def take_whole(store: Store, file: SourceFile, user: str | None) -> Iterator[Fil
     except (Invalid, Corrupt, Stale) as error:
         about.error = error.message
         yield about
+
+
+def _check_apart(store: Store, path: str) -> None:
+    """Refuse the store's own files: whoever opens and closes them beside its engine takes its locks away."""
+    own, real = store.backend.info().get("path"), os.path.realpath(path)
+    if own is not None and f"{real}/".startswith(f"{os.path.realpath(own)}/"):
+        raise Invalid(f"{path} belongs to the store that is imported into", path=path)
 
 
 class _Taking:

@@ -75,7 +75,7 @@ def export(
         told |= unsaid
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
     if unsaid.get("unsaid"):
-        app.say(f"{plural(unsaid['unsaid'], 'event')} of them have no place in the form {form}, and were left out")
+        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has a place for messages only")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
     for id in missing:

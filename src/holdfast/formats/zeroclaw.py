@@ -64,8 +64,8 @@ def _stand_in(key: str) -> str:
 
 def key_of(id: str, metadata: Mapping[str, Any]) -> str:
     """The key of a session, by its id in the store and its metadata."""
-    told = metadata.get("zeroclaw_key")
-    return told if isinstance(told, str) else id.partition("/")[2]
+    told, shown = metadata.get("zeroclaw_key"), id.partition("/")[2]
+    return told if isinstance(told, str) and fitted(told) == shown else shown
 
 
 def safe(key: str) -> str:

@@ -132,6 +132,9 @@ def _session(store: Store, id: str) -> Session:
 
 
 def _form(info: SessionInfo) -> str:
+    """What the session came from; "" where it was made here, as a fork was, though it has its parent's metadata."""
+    if info.metadata.get("source_session") != info.id.removeprefix(f"{PROGRAM}:"):
+        return ""
     form = info.metadata.get("zeroclaw_form")
     return "jsonl" if form in ("jsonl", "archive") else str(form or "")
 
@@ -256,7 +259,7 @@ def _id_of(row: _Row) -> int | None:
 
 def _told_row(info: SessionInfo) -> _Row:
     """The row of session_metadata that the session was imported with; {} if with none."""
-    text = info.metadata.get("zeroclaw_row")
+    text = info.metadata.get("zeroclaw_row") if _form(info) == "sqlite" else None
     return rows_of([text])[0] if isinstance(text, str) else {}
 
 
