@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -248,6 +249,45 @@ def test_a_database_of_each_generation_comes_back_row_for_row(store: Store, tmp_
     assert store.check().ok
 
 
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ANY_KEY = st.sampled_from(["", "a", "a/b", "a_b", "~a", "a\nb", "\0", "k" * 500, "é", "e\u0301"]) | ANY_TEXT
+ANY_TIME = st.sampled_from(
+    [AT.format(n) for n in range(10)] + ["", "never", "2026-11-21T02:23:58Z", "1969-01-01T00:00:00Z"]
+)
+ANY_VALUE = ANY_TEXT | st.binary(max_size=5) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+
+
+@given(
+    st.lists(st.tuples(ANY_KEY, ANY_VALUE, ANY_VALUE, ANY_TIME), max_size=8),
+    st.dictionaries(
+        ANY_KEY, st.tuples(ANY_TIME, ANY_TIME, st.integers(0, 9), st.none() | ANY_TEXT, ANY_TEXT), max_size=4
+    ),
+)
+def test_whatever_rows_a_database_has_come_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    messages: list[tuple[Any, ...]],
+    listed: dict[str, tuple[Any, ...]],
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    path = folder / "sessions.db"
+    with closing(connect(path)) as made:
+        made.execute("BEGIN")
+        made.executemany("INSERT INTO sessions (session_key, role, content, created_at) VALUES (?, ?, ?, ?)", messages)
+        for key, (created, active, number, name, state) in listed.items():
+            made.execute(
+                "INSERT INTO session_metadata VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
+                (key, created, active, number, name, state),
+            )
+        made.execute("COMMIT")
+    with holdfast.open("memory://") as store:
+        assert take(store, path).failed == []
+        exported_database(store, folder / "out.db")
+        assert rows(folder / "out.db", "sessions") == rows(path, "sessions")
+        after = rows(folder / "out.db", "session_metadata")
+        assert [row for row in after if row["session_key"].decode() in listed] == rows(path, "session_metadata")
+        assert take(store, path).events == 0
+
+
 def test_what_is_odd_about_a_database_is_told(store: Store, tmp_path: Path) -> None:
     path = fill(tmp_path / "sessions.db")
     with closing(connect(path)) as made:
@@ -475,6 +515,32 @@ def test_a_database_in_use_is_read_whole_and_left_as_it_is(
     write_line(writer)
 
 
+def test_a_program_at_work_is_not_held_up_and_each_import_is_of_one_moment(
+    tmp_path: Path, writer: subprocess.Popen[str]
+) -> None:
+    path, stop = tmp_path / "sessions.db", threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            write_line(writer)  # fails if the program ended with an error, such as a database that is locked
+
+    with holdfast.open("memory://") as store:
+        write_line(writer)
+        working = threading.Thread(target=work)
+        working.start()
+        try:
+            for _ in range(5):
+                assert take(store, path).failed == []
+                found = [text for _, text in texts(store, path, "live")]
+                assert found == [str(number) for number in range(len(found))]
+        finally:
+            stop.set()
+            working.join()
+        write_line(writer)
+        take(store, path)
+        assert len(texts(store, path, "live")) > len(found)
+
+
 def test_a_database_whose_program_was_killed_is_read_whole(
     store: Store, tmp_path: Path, writer: subprocess.Popen[str]
 ) -> None:
@@ -651,6 +717,8 @@ def test_the_command_imports_and_exports(tmp_path: Path, sessions: Path) -> None
     assert (told["sessions"], told["unsaid"]) == (7, 0)
     assert rows(tmp_path / "out.db", "sessions") == rows(database, "sessions")
     assert shell("export", "-f", "zeroclaw", *files).code == 2
+    (tmp_path / "broken.db").write_bytes(b"no database")
+    assert shell("import", str(tmp_path / "broken.db"), str(database)).code == 8
     both = shell("export", "-f", "zeroclaw", "-o", str(tmp_path / "all"), "--all")
     assert both.code == 4
     assert "would share the file" in both.err
