@@ -293,6 +293,8 @@ def test_what_is_odd_about_a_database_is_told(store: Store, tmp_path: Path) -> N
     with closing(connect(path)) as made:
         made.execute("INSERT INTO sessions VALUES (50, 'gw_1', 'user', x'00ff', 'yesterday')")
         made.execute("INSERT INTO sessions VALUES (51, 'gw_1', 'user', CAST(x'ff41' AS TEXT), '')")
+        made.execute("INSERT INTO sessions VALUES (52, CAST(x'6bff' AS TEXT), 'user', 'an odd key', '')")
+        made.execute("INSERT INTO sessions VALUES (53, x'6b', 'user', 'a key that is no text', '')")
         made.execute("CREATE TABLE others (a, session_key)")
         made.execute("INSERT INTO others VALUES (1.5, 'gw_1')")
         made.execute("CREATE TABLE strange (a)")
@@ -313,6 +315,7 @@ def test_what_is_odd_about_a_database_is_told(store: Store, tmp_path: Path) -> N
     session = session_of(store, path, "gw_1")
     assert [event.type for event in session.events()][2:] == ["x.zeroclaw.unreadable"] * 2 + ["x.zeroclaw.others"]
     assert len(session.messages()) == 2
+    assert [report.error for report in told.values()] == [None] * 9
     exported_database(store, tmp_path / "out.db")
     assert rows(tmp_path / "out.db", "sessions") == rows(path, "sessions")
 
@@ -675,6 +678,7 @@ def test_a_state_file_is_one_session_and_may_grow(store: Store, tmp_path: Path) 
     assert (report.events, report.unreadable_lines, report.notes) == (4, 1, [])
     assert texts(store, path, "state") == [("system", "s"), ("user", "é"), ("user", "é")]
     info = session_of(store, path, "state").info()
+    assert info.created_at == path.stat().st_mtime_ns // 1000
     assert info.metadata["zeroclaw_document"] == {"version": 1, "extra": [1]}
     assert take_one(store, path).known == 4
     history.append({"role": "assistant", "content": "a"})

@@ -12,21 +12,20 @@ being written, the next is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from holdfast.clock import now
-from holdfast.errors import HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.errors import Stale
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
-from holdfast.reports import TOLD, FileReport, Unreadable
+from holdfast.reports import TOLD, FileReport, Unreadable, told_in
 from holdfast.sources import SourceFile, find_sources
 from holdfast.store import Store
 from holdfast.titles import spread, told
@@ -128,21 +127,6 @@ def _unseen(progress: Progress) -> None:
     """Shows nothing."""
 
 
-@contextmanager
-def _told_in(report: FileReport) -> Generator[None]:
-    """What goes wrong with a file is put into its report; what is wrong with the store is raised."""
-    try:
-        yield
-    except (Unavailable, Uncertain, ReadOnly):
-        raise
-    except OSError as error:
-        report.error = error.strerror or str(error)
-    except HoldfastError as error:
-        report.error = error.message
-    except Exception as error:  # noqa: BLE001  # a bug that one file brings to light must not keep the others out
-        report.error = f"reading it failed: {type(error).__name__}: {error}"
-
-
 class _FileImport:
     """One file on its way into its session: the reading half.
 
@@ -176,7 +160,7 @@ class _FileImport:
         if self._before is not None and self._before.report.session == self.report.session:
             self._finish_before()
         try:
-            with _told_in(self.report):
+            with told_in(self.report):
                 self._take()
             self._finish_before()
         except BaseException:
@@ -186,7 +170,7 @@ class _FileImport:
     def finish(self) -> None:
         """Wait until all is stored."""
         try:
-            with _told_in(self.report):
+            with told_in(self.report):
                 while self._writing is not None and self._file is not None:
                     try:
                         self._settle()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import msgspec
+
+from holdfast.errors import HoldfastError, ReadOnly, Unavailable, Uncertain
 
 TOLD = 1000
 """Unreadable records of one file that a report names; it counts them all."""
@@ -39,3 +44,18 @@ class FileReport(msgspec.Struct, kw_only=True):
     skipped: str | None = None
     error: str | None = None
     notes: list[str] = []
+
+
+@contextmanager
+def told_in(report: FileReport) -> Generator[None]:
+    """What goes wrong with a file is put into its report; what is wrong with the store is raised."""
+    try:
+        yield
+    except (Unavailable, Uncertain, ReadOnly):
+        raise
+    except OSError as error:
+        report.error = error.strerror or str(error)
+    except HoldfastError as error:
+        report.error = error.message
+    except Exception as error:  # noqa: BLE001  # a bug that one file brings to light must not keep the others out
+        report.error = f"reading it failed: {type(error).__name__}: {error}"

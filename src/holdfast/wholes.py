@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Corrupt, Denied, HoldfastError, Invalid, ReadOnly, Stale, TooLarge, Unavailable, Uncertain
+from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import digest_of
 from holdfast.formats.transcript import event_id, kept, mapping
 from holdfast.formats.whole import Item, Said, Told
@@ -22,7 +22,7 @@ from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_
 from holdfast.model import AnyPayload, Custom, Message
 from holdfast.plan import Commit, Entry, Head
 from holdfast.refusals import refusal
-from holdfast.reports import TOLD, FileReport, Unreadable
+from holdfast.reports import TOLD, FileReport, Unreadable, told_in
 from holdfast.sources import WHOLES, SourceFile, session_id
 from holdfast.states import state_event
 from holdfast.store import Store
@@ -44,16 +44,12 @@ def take_whole(store: Store, file: SourceFile, user: str | None) -> Iterator[Fil
     """
     whole = WHOLES[file.whole or ""]
     about = FileReport(path=file.path, program=whole.program, size=file.size)
-    try:
+    with told_in(about):
         _check_apart(store, file.path)
         with whole.sessions(file.path) as sessions:
             for told in sessions:
                 yield _Taking(store, file, told, user).report
-    except OSError as error:
-        about.error = error.strerror or str(error)
-        yield about
-    except (Invalid, Corrupt, Stale) as error:
-        about.error = error.message
+    if about.error is not None:
         yield about
 
 
@@ -75,12 +71,8 @@ class _Taking:
         self._key = clean(os.path.abspath(file.path))
         self._ref = session_ref(session_id(self._program, told.id))
         self.report = FileReport(path=file.path, program=self._program, session=self._ref.id, size=file.size)
-        try:
+        with told_in(self.report):
             self._take()
-        except (Unavailable, Uncertain, ReadOnly):
-            raise
-        except HoldfastError as error:
-            self.report.error = error.message
 
     def _take(self) -> None:
         said = self._told.said()

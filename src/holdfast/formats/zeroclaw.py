@@ -161,6 +161,7 @@ def state_file(path: str) -> Generator[Iterator[Told]]:
         Invalid: the program would not read it.
     """
     with open_source(path) as file:
+        written = os.fstat(file.fileno()).st_mtime_ns // 1000
         data = file.read(MAX_STATE_FILE + 1)
     if len(data) > MAX_STATE_FILE:
         raise Invalid(f"{path} is larger than {MAX_STATE_FILE:,} bytes; it is no state file", path=path)
@@ -178,7 +179,7 @@ def state_file(path: str) -> Generator[Iterator[Told]]:
     def facts() -> Said:
         metadata = {"zeroclaw_form": "state", "zeroclaw_document": rest, "zeroclaw_key": key}
         notes = [] if about.get("version") == 1 else [f"its version is {about.get('version')!r}, not 1"]
-        return Said(digest=hashlib.sha256(data).hexdigest(), metadata=metadata, notes=tuple(notes))
+        return Said(digest=hashlib.sha256(data).hexdigest(), metadata=metadata, created=written, notes=tuple(notes))
 
     yield iter([Told(name_of_key(place_of(path), key), facts, _history(listing(about["history"]), name))])
 

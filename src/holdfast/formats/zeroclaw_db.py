@@ -136,6 +136,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not rustjson.has_halves(value)
 
 
+def bound(value: Any) -> tuple[str, Any]:
+    """How a value is handed to SQLite: text that is none in UTF-8, as `_text` reads it, as its bytes."""
+    if isinstance(value, str) and rustjson.has_halves(value):
+        return "CAST(? AS TEXT)", value.encode("utf-8", "surrogateescape")
+    return "?", value
+
+
 def quoted(name: str) -> str:
     """A name as it stands in SQL."""
     return '"' + name.replace('"', '""') + '"'
@@ -192,7 +199,9 @@ class _Database:
 
     def _rows(self, table: str, key: Any, order: str = "") -> Iterator[_Row]:
         # Its own names: a column of any generation, or of a later one, comes along.
-        found = self._connection.execute(f"SELECT * FROM {quoted(table)} WHERE session_key IS ? {order}", (key,))  # noqa: S608  # table names are quoted
+        place, value = bound(key)
+        query = f"SELECT * FROM {quoted(table)} WHERE session_key IS {place} {order}"  # noqa: S608  # the name is quoted
+        found = self._connection.execute(query, (value,))
         names = [str(column[0]) for column in found.description]
         for row in found:
             yield dict(zip(names, row, strict=True))

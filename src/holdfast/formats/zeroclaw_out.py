@@ -20,7 +20,7 @@ from holdfast.errors import Conflict
 from holdfast.formats import rustjson
 from holdfast.formats.transcript import mapping
 from holdfast.formats.zeroclaw import PROGRAM, key_of, safe
-from holdfast.formats.zeroclaw_db import RECEIPTS, quoted, rows_of
+from holdfast.formats.zeroclaw_db import RECEIPTS, bound, quoted, rows_of
 from holdfast.info import SessionInfo
 from holdfast.model import Custom, Damaged, Edit, Event, Message, Source, State, Text
 from holdfast.parts import Reasoning, ToolCall, ToolResult
@@ -336,12 +336,7 @@ def run_of(store: Store, id: str) -> tuple[str | None, int | None]:
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: _Row) -> None:
-    values = [value.encode("utf-8", "surrogateescape") if _is_odd(value) else value for value in row.values()]
-    places = ", ".join("CAST(? AS TEXT)" if _is_odd(value) else "?" for value in row.values())
+    places, values = zip(*map(bound, row.values()), strict=True)
     names = ", ".join(map(quoted, row))
-    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", values)  # noqa: S608  # names are quoted
-
-
-def _is_odd(value: Any) -> bool:
-    """Whether a text is none in UTF-8, as it stood in the database."""
-    return isinstance(value, str) and rustjson.has_halves(value)
+    query = f"INSERT INTO {table} ({names}) VALUES ({', '.join(places)})"  # noqa: S608  # names are quoted
+    connection.execute(query, values)
