@@ -44,6 +44,8 @@ def get_or_create(
 def _own(head: Head, user: str | None) -> Head:
     if head.dead:
         raise refusal(Refused("deleted", head), Commit(ref=head.ref))
+    if head.trashed:
+        raise refusal(Refused("trashed", head), Commit(ref=head.ref))
     if user is not None and head.tags.get("user") != user:
         raise Denied(f"session {head.ref.id!r} belongs to another user; use an id of your own")
     return head
@@ -67,6 +69,8 @@ def create(
             return result
         if result.head is None:
             raise refusal(result, commit)
+        if result.head.trashed:
+            raise refusal(Refused("trashed", result.head), commit)
         if not result.head.dead:
             raise Exists(
                 f"session {commit.ref.id!r} is there already; use that one, or another id",

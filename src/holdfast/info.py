@@ -33,6 +33,10 @@ EDIT = "edit"
 
 CALL_TIMEOUT = "call_timeout"
 """Tag of a head: the shortest timeout of the tool calls that came with one last, in microseconds."""
+BYTES = "bytes"
+"""Counter of a head: bytes of the bodies that were appended to its own log, before any compression."""
+STARRED = "starred"
+"""Label of the sessions that no prune touches."""
 
 _LABEL = "label:"
 _MODEL = "model:"

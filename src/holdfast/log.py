@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from holdfast import ancestry, codec
 from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
-from holdfast.info import SessionInfo, Tally, info_of, now
+from holdfast.info import BYTES, SessionInfo, Tally, info_of, now
 from holdfast.keys import check_key, key_at
 from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
@@ -94,12 +94,15 @@ class Log:
         at = latest = now()
         entries: list[Entry] = []
         payloads: list[AnyPayload] = []
+        size = 0
         for index, event in enumerate(events):
             entry = self._entry(event, at, key_at(key, index) if key else "")
             entries.append(entry)
+            size += len(entry.body)
             payloads.append(event.payload if isinstance(event, Event) else event)
             latest = entry.at if index == 0 else max(latest, entry.at)
         tally = Tally(payloads, titled="title" in self._head.tags)
+        tally.add[BYTES] = size
         return Commit(
             ref=self._head.ref,
             at=max(0, latest),  # an event may be older than 1970, a last activity not
@@ -225,7 +228,7 @@ class Log:
     def _check_there(self, damaged: OnDamage) -> None:
         """The end of a log and the end of its session are not the same."""
         try:
-            self._store.head(self.id)
+            self._store.head(self.id, trashed=True)  # whose log can be read, as before it was put there
         except Corrupt:
             if damaged == "raise":
                 raise

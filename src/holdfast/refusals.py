@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.errors import Conflict, Deleted, Exists, HoldfastError, Invalid, LeaseLost, NotFound, Stale, TooLarge
+from holdfast.errors import Conflict, Deleted, Exists, HoldfastError, Invalid, LeaseLost, NotFound, Stale, TooLarge, Trashed
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Refused
 
 
@@ -16,6 +16,8 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         return NotFound(f"there is no session {id!r}; create it first", **facts)
     if refused.why == "deleted":
         return Deleted(f"session {id!r} was deleted; only creating it as a new session starts it over", **facts)
+    if refused.why == "trashed":
+        return Trashed(f"session {id!r} is in the trash; restore it from there first (store.trash.restore)", **facts)
     turn = (commit.if_tags or {}).get("turn")
     if turn is not None and head is not None and head.tags.get("turn") != turn:
         # Told before any other reason: whoever was overtaken must stop, whatever else it was wrong about.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from holdfast import branching, creation, finding, recovery, search
+from holdfast import branching, creation, finding, recovery, retention, search
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
@@ -34,11 +34,15 @@ from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
 from holdfast.places import Place
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
+from holdfast.policies import Policy
+from holdfast.prunes import Prune, history as history_of_prunes
 from holdfast.recovery import Recovery
 from holdfast.references import resolved
 from holdfast.refusals import refusal
+from holdfast.retention import PrunePlan
 from holdfast.salvage import logged_head
 from holdfast.session import Session
+from holdfast.trash import Trash
 from holdfast.turns import Turns
 from holdfast.watch import Change, Watcher
 from holdfast.wording import Words
@@ -107,6 +111,7 @@ class Store:
         Raises:
             Denied: it belongs to another user.
             Deleted: it was deleted; `create` starts it anew on purpose.
+            Trashed: it is in the trash; `trash.restore` brings it back.
             Invalid, TooLarge: the id or a field can't be stored.
         """
         return Session(
@@ -137,6 +142,7 @@ class Store:
 
         Raises:
             Exists: there is one with this id.
+            Trashed: there is one in the trash.
             Invalid, TooLarge: the id or a field can't be stored.
         """
         return Session(
@@ -148,7 +154,7 @@ class Store:
         )  # fmt: skip
 
     def get(self, id: str, *, damaged: OnDamage = "raise") -> Session | None:
-        """The session with this id, or None.
+        """The session with this id, or None; None also if it is in the trash, where `trash.get` finds it.
 
         Args:
             damaged: `keep` gives also a session whose head can't be trusted. Nothing is known of it but its log, whose
@@ -163,7 +169,7 @@ class Store:
             if damaged == "raise":
                 raise
             head = logged_head(self.backend, session_ref(id))
-        return None if head is None or head.dead else Session(self, head)
+        return None if head is None or head.dead or head.trashed else Session(self, head)
 
     def exists(self, id: str) -> bool:
         """Whether there is a session with this id."""
@@ -174,15 +180,17 @@ class Store:
         check_id(id, "session id")
         return self.backend.get([session_ref(id)])[0]
 
-    def head(self, id: str) -> Head:
-        """The head of a session.
+    def head(self, id: str, *, trashed: bool = False) -> Head:
+        """The head of a session; with `trashed`, also of one in the trash.
 
         Raises:
-            NotFound, Deleted: there is none.
+            NotFound, Deleted, Trashed: there is none.
         """
         head = self.peek(id)
         if head is None or head.dead:
             raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
+        if head.trashed and not trashed:
+            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
         return head
 
     def sessions(
@@ -276,13 +284,43 @@ class Store:
     def delete(self, id: str) -> None:
         """Delete a session for good: its events are gone, and a late writer can't bring it back.
 
-        One whose head is damaged is deleted like any other.
+        One whose head is damaged is deleted like any other. What is gone may still stand in the files until `compact`.
 
         Raises:
             NotFound, Deleted: there is none.
+            Trashed: it is in the trash; `trash.purge` deletes it.
             Conflict: a fork reads its events; `fork` on the error names it.
         """
         branching.delete(self, id)
+
+    @property
+    def trash(self) -> Trash:
+        """The sessions that were put away: to put one there, to list, restore and purge them."""
+        return Trash(self)
+
+    def prune(self, policy: Policy) -> PrunePlan:
+        """What a policy would move to the trash, and what it spares, and why. Nothing is changed: `apply` the plan for that.
+
+        Every session's head is read, and none of its events.
+
+        Raises:
+            Invalid: from `Policy` itself: a number that makes no sense.
+        """
+        return retention.plan_prune(self, policy)
+
+    def prunes(self, *, limit: int = 50) -> list[Prune]:
+        """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
+        return history_of_prunes(self, limit)
+
+    def compact(self) -> None:
+        """Give the space of what was deleted back, and leave no byte of it in the store's files; `trash.purge` does so.
+
+        It takes as long as copying the store. Others read meanwhile; who writes waits.
+
+        Raises:
+            Unavailable: a long read elsewhere is in the way, or the disk is full; nothing was lost, try again.
+        """
+        self.backend.compact()
 
     def tree(self, id: str) -> Branch:
         """The tree of forks that a session stands in, from the first of its ancestors down.
@@ -294,7 +332,9 @@ class Store:
         return branching.tree(self, id)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
-        """Every session that changes or is deleted, as it happens, in any process; several changes may come as one.
+        """Every session that changes, or is deleted, put into the trash or restored, as it happens, in any process.
+
+        Several changes of one may come as one.
 
         Events are told whatever time they carry, also those of an old transcript that is imported now. A session that
         is created without events, with a time in the past, is told when it gets some.

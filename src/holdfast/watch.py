@@ -16,13 +16,17 @@ from holdfast.plan import Head
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A session changed: its newest event, its revision, when it was active last, and whether it was deleted."""
+    """A session changed: its newest event, its revision, when it was active last, and where it stands now.
+
+    `deleted` says that it is gone for good, `trashed` that it is in the trash.
+    """
 
     session: str
     last: int
     rev: int
     at: int
     deleted: bool = False
+    trashed: bool = False
 
 
 class Watcher:
@@ -77,4 +81,6 @@ class Watcher:
             self._since = max(self._since, min(head.at, now()))
         while len(self._seen) > self.SEEN:
             self._seen.popitem(last=False)
-        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead) for h in fresh]
+        return [
+            Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead, trashed=h.trashed) for h in fresh
+        ]

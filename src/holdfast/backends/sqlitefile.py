@@ -188,9 +188,7 @@ class SQLiteFile:
         """
         db = self.writer()
         self._check_place()
-        if not try_lock(self._lock_fd):
-            lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
-        sign(self._lock_fd)
+        self._lock(patience)
         try:
             if patience is None:
                 db.execute("BEGIN IMMEDIATE")
@@ -200,6 +198,11 @@ class SQLiteFile:
             unlock(self._lock_fd)
             raise
         return db
+
+    def _lock(self, patience: float | None = None) -> None:
+        if not try_lock(self._lock_fd):
+            lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
+        sign(self._lock_fd)
 
     def _begin_within(self, db: Connection, patience: float) -> None:
         """The same beside another program, which knows nothing of our lock."""
@@ -241,6 +244,30 @@ class SQLiteFile:
                 self.release()
         finally:
             self.mutex.release()
+
+    def compact(self) -> None:
+        """Write the file anew without what was deleted, and cut its log off, under the lock of all processes.
+
+        Nothing less is sure: freed space keeps its bytes, also between the rows of a page, and the log keeps old pages.
+
+        Raises:
+            Unavailable: somebody reads and does not end, so the log can't be cut off.
+        """
+        with self.mutex:
+            db = self.writer()
+            self._check_place()
+            self._lock()
+            try:
+                db.execute("VACUUM")
+                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self.release()
+        if busy:
+            raise Unavailable(
+                f"{self.path} was written anew, but a long read elsewhere keeps its log, where bytes of what was "
+                "deleted may stand; try again when it has ended",
+                path=self.path,
+            )
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Connection]:

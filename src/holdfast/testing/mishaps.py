@@ -43,6 +43,45 @@ class MishapContract(Subject):
             path.write_bytes(content)
         self._holds(place, "one", "two")
 
+    def test_nothing_is_left_of_what_was_deleted_once_it_is_compact(self, backend: Backend, place: Path) -> None:
+        """Words that come once, and often; of one log and of some; those that are indexed and those that are not."""
+        for number in range(60):
+            created(backend, f"s{number}", append=entries(f"secretword{number} apple", "kept pear"))
+        assert len(hits(backend, "apple")) == 60
+        created(backend, "trimmed", append=entries("secretbeginning", "kept pear"))
+        created(backend, "fresh", tags={"title": "secrettitle"}, append=entries("secretfresh " + "secretlong " * 9999))
+        for number in range(0, 60, 2):
+            done(backend, f"s{number}", delete=True)
+        for number in range(1, 60, 2):
+            done(backend, f"s{number}", trim=1)
+        done(backend, "trimmed", trim=1)
+        done(backend, "fresh", delete=True)
+        backend.compact()
+        backend.compact()
+        assert len(hits(backend, "pear")) == 31
+        assert hits(backend, "apple") == set()
+        assert backend.verify() == []
+        if not self.persistent:
+            return
+        backend.close()
+        files = [path for path in place.rglob("*") if path.is_file()]
+        assert files
+        for path in files:
+            assert b"secret" not in path.read_bytes(), path
+
+    def test_a_store_that_is_compact_goes_on(self, backend: Backend, place: Path) -> None:
+        created(backend, append=entries("one"))
+        backend.compact()
+        assert done(backend, append=entries("two")).last == 2
+        assert hits(backend, "two") == {("s", 2)}
+        backend.compact()
+        if self.persistent:
+            backend = self.reopen(backend, place)
+        assert done(backend, append=entries("three")).last == 3
+        assert texts(backend.read(ref())) == ["one", "two", "three"]
+        assert backend.verify() == []
+        backend.close()
+
     def _lose(self, backend: Backend, place: Path) -> None:
         backend.close()
         for path in self.derived(place):
