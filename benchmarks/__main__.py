@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import appends, imports, lists, processes, reads, report, searches, sizes, starts, tasks
+from benchmarks import appends, imports, lists, processes, prunes, reads, report, searches, sizes, starts, tasks
 from benchmarks.bench import Bench
 from benchmarks.rows import Row
 
@@ -24,6 +24,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "load": reads.load,
     "last": reads.last,
     "list": lists.run,
+    "prune": prunes.run,
     "search": searches.run,
     "search-appends": searches.appends,
     "size": sizes.run,

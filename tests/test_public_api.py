@@ -16,12 +16,13 @@ NAMES = """
 AsyncSession AsyncStore AsyncTurn aopen
 Branch CheckReport Finding
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound ReadOnly
-Stale TooLarge Unavailable Uncertain
+Stale TooLarge Trashed Unavailable Uncertain
 Counts SessionInfo
 Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source State Step
 Summary Tasks Text ToolCall ToolResult Uri Usage
 assistant custom message note reasoning step system text tool_call tool_result usage usd user
 Receipt Session
+AsyncPrunePlan AsyncTrash Chosen Policy Prune PrunePlan Pruned Purged Restored Spared Trash TrashedSession
 Change Finished Lease Page Recovery SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better

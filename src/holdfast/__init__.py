@@ -20,6 +20,10 @@ if TYPE_CHECKING:
         AsyncStore as AsyncStore,
         aopen as aopen,
     )
+    from holdfast.aioretention import (
+        AsyncPrunePlan as AsyncPrunePlan,
+        AsyncTrash as AsyncTrash,
+    )
     from holdfast.aiosession import AsyncSession as AsyncSession
     from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.branching import Branch as Branch
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
         ReadOnly as ReadOnly,
         Stale as Stale,
         TooLarge as TooLarge,
+        Trashed as Trashed,
         Unavailable as Unavailable,
         Uncertain as Uncertain,
     )
@@ -91,15 +96,31 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.pages import Page as Page
+    from holdfast.policies import (
+        Chosen as Chosen,
+        Policy as Policy,
+        Spared as Spared,
+    )
+    from holdfast.prunes import Prune as Prune
     from holdfast.receipts import Receipt as Receipt
     from holdfast.recovery import (
         Finished as Finished,
         Recovery as Recovery,
     )
+    from holdfast.retention import (
+        Pruned as Pruned,
+        PrunePlan as PrunePlan,
+    )
     from holdfast.session import Session as Session
     from holdfast.store import (
         Store as Store,
         open as open,
+    )
+    from holdfast.trash import (
+        Purged as Purged,
+        Restored as Restored,
+        Trash as Trash,
+        TrashedSession as TrashedSession,
     )
     from holdfast.turns import Turn as Turn
     from holdfast.watch import Change as Change
@@ -108,23 +129,28 @@ __version__ = "0.2.0"
 
 _HOME = {
     "aio": "AsyncStore aopen",
+    "aioretention": "AsyncPrunePlan AsyncTrash",
     "aiosession": "AsyncSession",
     "aioturns": "AsyncTurn",
     "branching": "Branch",
     "check": "CheckReport Finding",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
-    "ReadOnly Stale TooLarge Unavailable Uncertain",
+    "ReadOnly Stale TooLarge Trashed Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
+    "policies": "Chosen Policy Spared",
+    "prunes": "Prune",
     "receipts": "Receipt",
     "recovery": "Finished Recovery",
+    "retention": "Pruned PrunePlan",
     "session": "Session",
     "leases": "Lease",
     "pages": "Page",
     "hits": "SearchHit",
     "store": "Store open",
+    "trash": "Purged Restored Trash TrashedSession",
     "turns": "Turn",
     "watch": "Change",
 }

@@ -174,7 +174,9 @@ def _seen(store: Store, lineage: Sequence[Segment], index: int) -> Differing | N
     try:
         return differing(store, lineage, index) if index else None
     except (Corrupt, NotFound):
-        store.head(lineage[0].head.ref.id, trashed=True)  # the fork, and then its parent, may have been deleted meanwhile
+        store.head(
+            lineage[0].head.ref.id, trashed=True
+        )  # the fork, and then its parent, may have been deleted meanwhile
         raise
 
 

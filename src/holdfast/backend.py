@@ -136,8 +136,8 @@ class Backend(Protocol):
         """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
 
         With `dead`, tombstones instead of living heads; they carry no tags. With `trashed`, those that were put away,
-        which are not found otherwise; they must cost a list of the living nothing. A head that changes while pages are turned
-        moves to the front, where the next page does not look.
+        which are not found otherwise, and must cost a list of the living nothing. A head that changes while pages are
+        turned moves to the front, where the next page does not look.
         One that can't be trusted is left out, so that it hides no other, and named in `damaged`. It does not count for
         `limit`: fewer heads than that are the end.
         """
@@ -187,7 +187,7 @@ class Backend(Protocol):
         ...
 
     def compact(self) -> None:
-        """Give back the space of what was deleted or trimmed, and leave no byte of it in any file, index and logs included.
+        """Give back the space of what was deleted or trimmed, and leave no byte of it in any file, index and log.
 
         It may take as long as copying the store, while others read and no one writes; nothing that is there changes.
 

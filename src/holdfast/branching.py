@@ -224,7 +224,8 @@ def _check_unforked(store: Store, id: str) -> None:
     child = any_fork(store, id)
     if child is not None:
         raise Conflict(
-            f"session {id!r} can't be deleted while its fork {child!r} reads its events; delete that one first",
+            f"session {id!r} can't be deleted while its fork {child!r} reads its events; "
+            "delete that one first, or purge it if it is in the trash",
             session=id,
             fork=child,
         )

@@ -162,10 +162,35 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
             yield Copied(session=id, error=error)
 
 
-class _Reader:
-    """The lines of a bundle, session by session."""
+def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
+    """Read a bundle to its end and store nothing: the sessions that are whole in it, and what is wrong with the others.
 
-    def __init__(self, store: Store, lines: Iterable[bytes]) -> None:
+    What can't be told to belong to a session stands under "".
+    """
+    reader = _Reader(None, lines)
+    whole: set[str] = set()
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            if not reader.find_head():
+                return whole, faults
+        except Corrupt as error:
+            faults[""] = error.message
+            continue
+        id = reader.head.ref.id
+        try:
+            for _ in reader.entries():
+                pass
+        except Corrupt as error:
+            faults[id] = error.message
+        else:
+            whole.add(id)
+
+
+class _Reader:
+    """The lines of a bundle, session by session. Without a store, chunks are only held against their digests."""
+
+    def __init__(self, store: Store | None, lines: Iterable[bytes]) -> None:
         self._store = store
         self._lines = iter(lines)
         self._number = 0
@@ -250,7 +275,8 @@ class _Reader:
         data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
-        self._store.backend.blobs.put(line.blob, data)
+        if self._store is not None:
+            self._store.backend.blobs.put(line.blob, data)
 
 
 def _body(line: Line) -> bytes:

@@ -43,7 +43,7 @@ def list_sessions(
 
 
 def all_heads(backend: Backend, *, trashed: bool = False) -> Iterator[Heads]:
-    """All sessions by id, or all in the trash, some at a time: also those that become active meanwhile are met, and once.
+    """All sessions by id, or all in the trash, some at a time: who becomes active meanwhile is met, too, and once.
 
     A damaged one between two pages may be named by both.
     """

@@ -125,9 +125,9 @@ Why = Literal["missing", "deleted", "trashed", "rev", "last", "tags", "known", "
 class Refused(NamedTuple):
     """Why a commit was not made: nothing was written. `head` is the current one.
 
-    missing: no such head; deleted: a tombstone; trashed: it was put away; rev, last, tags: that precondition failed; known: an appended id is
-    in the log already; range: `void`, `trim` or `base` speak of entries that are not there; full: the head would have
-    more tags or counters than a head may.
+    missing: no such head; deleted: a tombstone; trashed: it was put away; rev, last, tags: that precondition failed;
+    known: an appended id is in the log already; range: `void`, `trim` or `base` speak of entries that are not there;
+    full: the head would have more tags or counters than a head may.
     """
 
     why: Why

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.errors import Conflict, Deleted, Exists, HoldfastError, Invalid, LeaseLost, NotFound, Stale, TooLarge, Trashed
+from holdfast.errors import (
+    Conflict,
+    Deleted,
+    Exists,
+    HoldfastError,
+    Invalid,
+    LeaseLost,
+    NotFound,
+    Stale,
+    TooLarge,
+    Trashed,
+)
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Refused
 
 

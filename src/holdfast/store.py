@@ -299,7 +299,7 @@ class Store:
         return Trash(self)
 
     def prune(self, policy: Policy) -> PrunePlan:
-        """What a policy would move to the trash, and what it spares, and why. Nothing is changed: `apply` the plan for that.
+        """What a policy would move to the trash, and what it spares, and why. Nothing is changed until it is applied.
 
         Every session's head is read, and none of its events.
 

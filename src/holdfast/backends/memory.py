@@ -129,7 +129,9 @@ class MemoryBackend:
         """Living heads, or tombstones, newest first."""
         with self._lock:
             heads = list(self._heads.values())
-        found = [h for h in heads if h.ref.kind == kind and h.dead == dead and h.trashed == trashed and _carries(h, tags)]
+        found = [
+            h for h in heads if h.ref.kind == kind and h.dead == dead and h.trashed == trashed and _carries(h, tags)
+        ]
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
         return Heads([h for h in found if after is None or (h.at, h.ref.id) < after][:limit])
 
@@ -156,7 +158,12 @@ class MemoryBackend:
             logs = [(h, self._logs.get(h.ref, [])) for h in self._heads.values()]
         hits: list[Hit] = []
         for head, log in logs:
-            if head.trashed or head.ref.kind != kind or (id is not None and head.ref.id != id) or not _carries(head, tags or {}):
+            if (
+                head.trashed
+                or head.ref.kind != kind
+                or (id is not None and head.ref.id != id)
+                or not _carries(head, tags or {})
+            ):
                 continue
             for entry in log:
                 text = "" if entry.void else readable(self._text_of, entry.body)

@@ -19,8 +19,8 @@ from holdfast.backends.listening import Listening
 from holdfast.backends.matching import Wanted, find
 from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
-    ENTRY,
     DEAD,
+    ENTRY,
     HEAD,
     IN_TRASH,
     LIVING,

@@ -34,7 +34,7 @@ GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ?, run
 SLOT = 14
 """Bits of microseconds that make a slot of the index by time: 16 ms."""
 LIVING, DEAD, IN_TRASH = 0, 1, 2
-"""Where a head stands, in its column `dead`: each has an index by time of its own, so that the others cost it nothing."""
+"""Where a head stands, in its column `dead`: each has an index by time of its own, and costs the others nothing."""
 MISPLACED = -1
 """Stands for the checksum of a head that is found in another slot than that of its time."""
 
