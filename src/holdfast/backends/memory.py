@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast import search
 from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf, readable
-from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
+from holdfast.plan import TRASHED, Commit, Entry, Head, Ref, Refused, plan
 
 
 class MemoryBlobs:
@@ -130,7 +130,9 @@ class MemoryBackend:
         with self._lock:
             heads = list(self._heads.values())
         found = [
-            h for h in heads if h.ref.kind == kind and h.dead == dead and h.trashed == trashed and _carries(h, tags)
+            h
+            for h in heads
+            if h.ref.kind == kind and h.dead == dead and (TRASHED in h.tags) == trashed and _carries(h, tags)
         ]
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
         return Heads([h for h in found if after is None or (h.at, h.ref.id) < after][:limit])
