@@ -25,6 +25,8 @@ MIN_FREE = 4 * 1024 * 1024
 """Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
 PATIENCE = 0.1
 """Seconds to wait for the writers' lock when closing, which can do without."""
+FOR_READERS = 5.0
+"""Seconds to wait for reads to end before the log can be cut off: all writers wait meanwhile."""
 MAX_READERS = 16
 """Idle read connections that are kept."""
 
@@ -206,9 +208,15 @@ class SQLiteFile:
 
     def _begin_within(self, db: Connection, patience: float) -> None:
         """The same beside another program, which knows nothing of our lock."""
-        db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        try:
+        with self._waiting(db, patience):
             db.execute("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def _waiting(self, db: Connection, seconds: float) -> Generator[None]:
+        """SQLite waits no longer than that within the block."""
+        db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        try:
+            yield
         finally:
             db.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
 
@@ -259,7 +267,8 @@ class SQLiteFile:
             self._lock()
             try:
                 db.execute("VACUUM")
-                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                with self._waiting(db, min(self.timeout, FOR_READERS)):
+                    busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             finally:
                 self.release()
         if busy:
