@@ -1,4 +1,4 @@
-"""A plan of a prune over many sessions, against reading as many rows by one SELECT; and how it grows with them."""
+"""A plan of a prune over many sessions, against reading as many rows by one SELECT, and against ten seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OLDEST = "SELECT id, messages, at FROM session ORDER BY at"
 def run(bench: Bench) -> Iterator[Row]:
     """10,000 and 100,000 sessions of which all but the newest are chosen."""
     names = (10_000, 100_000)
-    mine: list[float] = []
+    mine = 0.0
     for name, size in zip(names, bench.sizes(names), strict=True):
         path, bare = bench.listed(size)
         table = sqlite3.connect(bare)
@@ -35,7 +35,6 @@ def run(bench: Bench) -> Iterator[Row]:
                 bench.scaled(5, 1),
             )
         table.close()
-        mine.append(samples["holdfast"].p50)
-        yield at_most(f"plan a prune of {name:,} sessions", mine[-1], samples["bare"].p50, None, "bare SELECT of all")
-    yield at_most("plan a prune of 100,000 sessions ÷ of 10,000", mine[1], mine[0], 15, "of 10,000")
-    yield at_most("plan a prune of 100,000 sessions", mine[1], 1.0, 10, "one second")
+        mine = samples["holdfast"].p50
+        yield at_most(f"plan a prune of {name:,} sessions", mine, samples["bare"].p50, None, "bare SELECT of all")
+    yield at_most("plan a prune of 100,000 sessions", mine, 10.0, 1, "ten seconds")

@@ -82,7 +82,7 @@ ENGINES: list[tuple[Break, str, str]] = [
     (never_catches_up, "sqlite", "test_a_hit_carries_the_entry_as_it_is_read"),
     (indexes_no_words, "sqlite", "test_a_hit_carries_the_entry_as_it_is_read"),
     (believes_any_index, "files", "test_an_index_that_is_old_is_not_believed"),
-    (forgets_only_rows, "sqlite", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
+    (forgets_only_rows, "apsw", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
     (keeps_forgotten_words, "sqlite", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
     (keeps_forgotten_words, "files", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
     (glues_torn_lines, "files", "test_a_torn_write_is_in_nobodys_way"),
