@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import holdfast
 from holdfast import Invalid, Policy, Store, Unavailable, user
+from holdfast.plan import Commit, Head, Ref, Refused
 
 
 def fill(store: Store, count: int) -> None:
@@ -25,7 +27,7 @@ def test_o3_a_limit_on_the_number_takes_just_so_many(store: Store) -> None:
     """A session that appeared twice made a prune by number delete one too many."""
     fill(store, 3)
     store.session("s0").append(user("twice"))
-    store.backend.commit([holdfast.plan.Commit(ref=holdfast.plan.Ref("doc", "s0"), if_rev=0)])  # type: ignore[attr-defined]
+    store.backend.commit([Commit(ref=Ref("doc", "s0"), if_rev=0)])
     assert store.prune(Policy(max_sessions=3)).chosen == ()
     assert store.prune(Policy(max_sessions=2)).apply().moved == ("s1",)
     assert store.prune(Policy(max_sessions=2)).chosen == ()
@@ -77,10 +79,10 @@ def test_o11_and_z9_what_is_counted_as_pruned_was_pruned(store: Store, monkeypat
     assert store.prunes()[0].moved == 1 == len(store.trash.list())
 
 
-def _failing_for(store: Store, id: str):
+def _failing_for(store: Store, id: str) -> Callable[[Sequence[Commit]], list[Head | Refused]]:
     real = store.backend.commit
 
-    def commit(batch):
+    def commit(batch: Sequence[Commit]) -> list[Head | Refused]:
         if any(one.ref.id == id for one in batch):
             raise holdfast.Corrupt("its row is damaged")
         return real(batch)
@@ -147,7 +149,7 @@ def test_o28_a_failure_does_not_use_the_cooldown_up_and_a_success_does(
         assert len(store.prune(policy).apply().failed) == 1
     real = store.backend.commit
 
-    def full(batch):
+    def full(batch: Sequence[Commit]) -> list[Head | Refused]:
         if any(one.tags and "trashed" in one.tags for one in batch):
             raise Unavailable("the disk is full")
         return real(batch)

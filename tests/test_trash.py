@@ -239,13 +239,13 @@ def test_whom_somebody_needs_is_not_put_away(store: Store) -> None:
     assert len(store.trash.list()) == 1
 
 
-@pytest.mark.parametrize("why", ["\ud800", "a\0b"])
+@pytest.mark.parametrize("why", ["\ud800", "a\0b", "x" * 2049])
 def test_a_reason_that_can_not_be_stored_is_refused(store: Store, why: str) -> None:
     store.session("s")
     with pytest.raises(Invalid):
         store.trash.put("s", why=why)
-    store.trash.put("s", why="x" * 100_000)
-    assert store.trash.list()[0].why == "x" * 500
+    store.trash.put("s", why="x" * 2048)
+    assert store.trash.list()[0].why == "x" * 2048
 
 
 def test_a_fork_brings_its_parents_back_with_it(store: Store) -> None:

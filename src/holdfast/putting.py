@@ -66,7 +66,7 @@ def away(head: Head, at: int, why: str, prune: str | None, large: codec.LargeSto
     return Commit(
         ref=head.ref,
         if_rev=head.rev,
-        tags={TRASHED: str(at), WHY: why[:500], PRUNED: prune},
+        tags={TRASHED: str(at), WHY: why, PRUNED: prune},
         append=[Entry("", at, codec.encode(Edit(action="trash"), large))],
     )
 

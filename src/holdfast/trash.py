@@ -107,6 +107,7 @@ class Trash:
         Raises:
             LeaseHeld: a turn holds it.
             Conflict: it is running, or a fork reads its events, or is about to.
+            Invalid, TooLarge: the reason can't be stored.
             NotFound, Deleted, Trashed: it is not there.
         """
         for _ in range(TRIES):
