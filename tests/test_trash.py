@@ -68,6 +68,16 @@ def test_what_is_in_the_trash_is_left_out_everywhere(store: Store) -> None:
     assert store.prune(Policy(max_age=0)).sessions == 1
 
 
+def test_a_search_in_a_fork_in_the_trash_finds_nothing_of_its_parent(store: Store) -> None:
+    parent = store.session("parent")
+    parent.append(user("apple"))
+    parent.fork(id="child")
+    assert len(store.search("apple", session="child")) == 1
+    store.trash.put("child")
+    assert store.search("apple", session="child").items == []
+    assert len(store.search("apple", session="parent")) == 1
+
+
 def test_whoever_asks_for_it_is_told_where_it_is(store: Store) -> None:
     put(store)
     asked: list[Callable[[], object]] = [

@@ -27,7 +27,7 @@ def find(
     """
     backend = store.backend
     head = None if id is None else store.peek(id)
-    if head is None or FORKED not in head.tags:
+    if head is None or head.trashed or FORKED not in head.tags:
         return backend.search(SESSION, node, id=id, tags=tags, newest=newest, offset=offset, limit=limit)
     if any(head.tags.get(name) != value for name, value in tags.items()):
         return []
