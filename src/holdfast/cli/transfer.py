@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
-from holdfast.cli.foreign import FOREIGN
+from holdfast.cli.foreign import BESIDE, FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.cli.writing import written
@@ -49,9 +49,10 @@ def export(
     app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
 ) -> None:
     """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
-    files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite).
+    files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite), of oxios a
+    folder of its state (oxios).
 
-    With --all, a bundle also has the documents beside the sessions.
+    With --all, a bundle and a folder of oxios also have the documents beside the sessions.
     """
     if bool(refs) == everything:
         raise click.UsageError("name the sessions to export, or say --all")
@@ -68,6 +69,8 @@ def export(
         if form in FOREIGN:
             done = FOREIGN[form](store, ids, output or "", force)
             damaged, unsaid = done.damaged, {"unsaid": done.left_out}
+            if everything and form in BESIDE:
+                BESIDE[form](store, output or "", force, missing)
         else:
             with written(output, force) as file:
                 damaged = _write(store, ids, form, hidden, file, gone)
@@ -79,7 +82,7 @@ def export(
         told |= unsaid
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
     if unsaid.get("unsaid"):
-        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has a place for messages only")
+        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has no place for them")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
     for id in missing:
