@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -47,13 +47,13 @@ class Timestamp(datetime):
         made.text = text
         return made
 
-    @classmethod
-    def now(cls, tz: object = None) -> Self:
-        """This moment, in UTC."""
-        return cls.of(datetime.now(UTC))  # type: ignore[return-value]  # nobody derives from it
-
     def __reduce_ex__(self, protocol: object) -> Any:
         return Timestamp.of, (self.text,)
+
+
+def moment() -> Timestamp:
+    """This moment."""
+    return Timestamp.of(datetime.now(UTC))
 
 
 class SessionId(str):
@@ -71,22 +71,14 @@ class UserMessage(msgspec.Struct, frozen=True):
     """What the user said."""
 
     content: str
-    timestamp: datetime = msgspec.field(default_factory=Timestamp.now)
+    timestamp: datetime = msgspec.field(default_factory=moment)
 
 
 class TrajectoryRange(msgspec.Struct, frozen=True):
-    """Which of a session's steps belong to a response: from `start` up to, and without, `end`.
-
-    Raises:
-        Invalid: it ends before it starts, or starts below 0.
-    """
+    """Which of a session's steps belong to a response: from `start` up to, and without, `end`. A save checks it."""
 
     start: int
     end: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
-            raise Invalid(f"a range runs from 0 on and does not end before it starts: {self.start} to {self.end}")
 
 
 class AgentResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +89,7 @@ class AgentResponse(msgspec.Struct, frozen=True, kw_only=True):
     seed_id: str | None = None
     phase_reached: str | None = None
     evaluation_passed: bool | None = None
-    timestamp: datetime = msgspec.field(default_factory=Timestamp.now)
+    timestamp: datetime = msgspec.field(default_factory=moment)
     trajectory_range: TrajectoryRange | None = None
 
 
@@ -110,7 +102,7 @@ class TrajectoryStepRecord(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int = 0
     is_error: bool = False
     tool_call_id: str = ""
-    timestamp: datetime = msgspec.field(default_factory=Timestamp.now)
+    timestamp: datetime = msgspec.field(default_factory=moment)
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -138,8 +130,8 @@ class Session:
     trajectory_steps: list[TrajectoryStepRecord] = field(default_factory=list[TrajectoryStepRecord])
     active_seed_id: str | None = None
     active_persona_id: str | None = None
-    created_at: datetime = field(default_factory=Timestamp.now)
-    updated_at: datetime = field(default_factory=Timestamp.now)
+    created_at: datetime = field(default_factory=moment)
+    updated_at: datetime = field(default_factory=moment)
     metadata: SessionMetadata = field(default_factory=dict[str, Any])
     base: Base | None = field(default=None, repr=False, compare=False)
 
@@ -151,7 +143,7 @@ class Session:
     @classmethod
     def with_id(cls, user_id: str, session_id: str) -> Session:
         """A new session with an id of one's own."""
-        now = Timestamp.now()
+        now = moment()
         return cls(SessionId(session_id), user_id, created_at=now, updated_at=now)
 
     def add_user_message(self, content: str) -> None:
@@ -202,7 +194,7 @@ class Session:
         return not self.user_messages and not self.agent_responses
 
     def _touch(self) -> None:
-        self.updated_at = Timestamp.now()
+        self.updated_at = moment()
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
