@@ -18,7 +18,7 @@ from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import digest_of
 from holdfast.formats.transcript import event_id, kept, mapping
 from holdfast.formats.whole import Item, Said, Told
-from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
+from holdfast.info import BYTES, Tally, body_of, clean, encode_body, session_ref, tags_of
 from holdfast.model import AnyPayload, Custom, Message
 from holdfast.plan import Commit, Entry, Head
 from holdfast.refusals import refusal
@@ -190,6 +190,7 @@ class _Taking:
                 )
             last = (head.last if head else 0) + len(entries)
             noted = {"digest": said.digest, "events": total, "last": last, "tags": said.tags}
+        tally.add[BYTES] = sum(len(entry.body) for entry in entries)
         about = {
             "source_program": self._program,
             "source_session": clean(self._told.id)[:1024],

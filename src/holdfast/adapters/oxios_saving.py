@@ -44,7 +44,7 @@ from holdfast.formats.oxios import (
 )
 from holdfast.formats.oxios_out import HERE, document_of, facts_in
 from holdfast.formats.transcript import mapping
-from holdfast.info import SUMMARY, Tally, body_of, clean, encode_body, info_of, session_ref, tags_of
+from holdfast.info import BYTES, SUMMARY, Tally, body_of, clean, encode_body, info_of, session_ref, tags_of
 from holdfast.model import AnyPayload
 from holdfast.plan import Commit, Entry, Head, Refused, check_id
 from holdfast.refusals import refusal
@@ -205,6 +205,8 @@ class Saving:
             if must == "exist" or self._session.base is not None:
                 raise refusal(Refused("missing" if head is None else "deleted", head), Commit(ref=self._ref))
             return self._created(head, document)
+        if head.trashed:
+            raise refusal(Refused("trashed", head), Commit(ref=self._ref))
         if must == "create":
             raise Exists(f"session {self._session.id!r} is there already", session=self._session.id)
         return self._changed(head, document)
@@ -291,7 +293,9 @@ class Saving:
             stored = {entry.id for entry in self._store.backend.read(self._ref, ids=ids, voided=True)}
             made = [one for one in made if one[0] not in stored]
         entries = [Entry(id, at, codec.encode(payload, self._store.large)) for id, at, payload in made]
-        return entries, Tally([payload for _, _, payload in made], titled=titled)
+        tally = Tally([payload for _, _, payload in made], titled=titled)
+        tally.add[BYTES] = sum(len(entry.body) for entry in entries)
+        return entries, tally
 
 
 class _Change:
