@@ -680,9 +680,8 @@ def test_a_damaged_session_is_an_error_and_not_missing(tmp_path: Path) -> None:
 
 
 def test_a_summary_tells_titles_projects_and_all_messages(state: BlockingStateStore) -> None:
-    session = said(
-        "u", "\n\n안녕하세요 이것은 매우 긴 한국어 첫 메시지입니다 제목이 잘리는지 확인합니다 감사합니다", id="long"
-    )
+    korean = "안녕하세요 이것은 매우 긴 한국어 첫 메시지입니다 제목이 잘리는지 확인합니다"
+    session = said("u", f"\n\n{korean}", id="long")
     session.add_agent_response(AgentResponse(content="yes"))
     session.set_metadata("project_ids", ["p-1", "p-2"])
     session.set_active_seed("seed")

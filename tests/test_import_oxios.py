@@ -421,6 +421,23 @@ def test_the_usual_places_are_looked_at(tmp_path: Path, monkeypatch: pytest.Monk
     assert [source.path for source in find_sources() if source.program == "oxios"] == [str(base)]
 
 
+def test_a_name_that_is_no_utf8_and_a_folder_like_a_file_are_no_obstacle(store: Store, tmp_path: Path) -> None:
+    base = fill(tmp_path / "state")
+    (base / "notes" / "folder.json").mkdir()
+    (base / "notes" / "N.JSON").write_bytes(b"{}")
+    odd = os.path.join(os.fsencode(base), b"sessions", b"caf\xe9.json")
+    with open(odd, "wb") as file:
+        file.write(written(document(id="odd")))
+    with open(os.path.join(os.fsencode(base), b"notes", b"caf\xe9.md"), "wb") as file:
+        file.write(b"note")
+    assert [report.error for report in take(store, base).failed] == []
+    files = exported(store)
+    assert files[os.fsdecode(b"notes/caf\xe9.md")] == b"note"
+    (name,) = (name for name in files if name.startswith("sessions/~"))
+    assert files[name] == written(document(id="odd"))
+    assert not {"notes/folder.json", "notes/N.JSON"} & set(files)
+
+
 def test_a_folder_of_sessions_and_one_file_are_recognised(store: Store, tmp_path: Path) -> None:
     base = fill(tmp_path / "state")
     one = take(store, base / "sessions" / "s-1.json")
