@@ -128,7 +128,10 @@ class DirectoryBlobs:
             share(gate, BLOB_PATIENCE, self._path)
             share(lock, BLOB_PATIENCE, self._path)
             unlock(gate)
-            yield
+            try:
+                yield
+            finally:
+                unlock(lock)  # a child that was forked meanwhile has the file open, too
 
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
@@ -137,8 +140,12 @@ class DirectoryBlobs:
             lock(gate, BLOB_PATIENCE, self._path)
             lock(alone, BLOB_PATIENCE, self._path)
             sign(alone)
-            self._tidy()
-            yield
+            try:
+                self._tidy()
+                yield
+            finally:
+                unlock(alone)
+                unlock(gate)
 
     def _tidy(self) -> None:
         """Remove what killed writers left beside the places of blobs: nobody is at work now."""
