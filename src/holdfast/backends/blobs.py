@@ -128,10 +128,7 @@ class DirectoryBlobs:
             share(gate, BLOB_PATIENCE, self._path)
             share(lock, BLOB_PATIENCE, self._path)
             unlock(gate)
-            try:
-                yield
-            finally:
-                unlock(lock)  # a child that was forked meanwhile has the file open, too
+            yield
 
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
@@ -140,12 +137,8 @@ class DirectoryBlobs:
             lock(gate, BLOB_PATIENCE, self._path)
             lock(alone, BLOB_PATIENCE, self._path)
             sign(alone)
-            try:
-                self._tidy()
-                yield
-            finally:
-                unlock(alone)
-                unlock(gate)
+            self._tidy()
+            yield
 
     def _tidy(self) -> None:
         """Remove what killed writers left beside the places of blobs: nobody is at work now."""
