@@ -799,6 +799,23 @@ def test_what_the_program_could_not_read_is_refused(state: BlockingStateStore) -
     assert state.list_sessions() == []
 
 
+def test_what_is_called_a_secret_is_not_written() -> None:
+    with holdfast.open("memory://", secrets=["token"]) as store:
+        state = BlockingStateStore(store)
+        session = Session.with_id("u", "s")
+        session.set_metadata("token", "abc")
+        session.set_metadata("more", {"token": "abc", "kept": 1})
+        session.extend_trajectory([TrajectoryStepRecord(tool_name="curl", tool_args={"token": "abc", "url": "x"})])
+        state.save_session(session)
+        state.save_session(session)
+        found = loaded(state, "s")
+        assert found.metadata == {"more": {"kept": 1}}
+        assert found.trajectory()[0].tool_args == {"token": "***", "url": "x"}
+        session.add_user_message("more")
+        state.save_session(session)
+        assert words(loaded(state, "s")) == ["more"]
+
+
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     for url in (f"sqlite://{tmp_path}/s.db", f"file://{tmp_path}/f"):
         with holdfast.open(url) as store:

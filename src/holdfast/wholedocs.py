@@ -92,4 +92,4 @@ class _Taking:
                 return
         made = self._documents.write(id, source, rev=0 if info is None else info.rev)
         self._noted[id] = [digest, made.rev]
-        report.bytes = len(source)
+        report.events, report.bytes = 1, len(source)

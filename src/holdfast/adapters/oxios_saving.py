@@ -47,8 +47,10 @@ from holdfast.formats.transcript import mapping
 from holdfast.info import BYTES, SUMMARY, Tally, body_of, clean, encode_body, info_of, session_ref, tags_of
 from holdfast.model import AnyPayload
 from holdfast.plan import Commit, Entry, Head, Refused, check_id
+from holdfast.redact import masked
 from holdfast.refusals import refusal
 from holdfast.session import Session as Kept
+from holdfast.settings import without
 from holdfast.store import Store
 from holdfast.updates import RETRIES, restless
 
@@ -184,6 +186,7 @@ class Saving:
         """
         document = document_in(self._session)
         _check_ranges(self._session)
+        document["metadata"] = without(document["metadata"], self._store.secrets)
         with self._store.large.hold:
             for _ in range(RETRIES):
                 head = self._store.backend.get([self._ref])[0]
@@ -197,7 +200,7 @@ class Saving:
                     raise refusal(result, commit)
             else:
                 raise restless(self._ref.id)
-        self._session.base = base_of(self._session)
+        self._session.base = msgspec.structs.replace(base_of(self._session), metadata=_copy(document["metadata"]))
 
     def _commit(self, head: Head | None, document: dict[str, Any], must: str | None) -> Commit | None:
         """The commit that stores it; None if there is nothing new."""
@@ -292,7 +295,8 @@ class Saving:
             ids = [id for id, _, _ in made]
             stored = {entry.id for entry in self._store.backend.read(self._ref, ids=ids, voided=True)}
             made = [one for one in made if one[0] not in stored]
-        entries = [Entry(id, at, codec.encode(payload, self._store.large)) for id, at, payload in made]
+        secrets = self._store.secrets
+        entries = [Entry(id, at, codec.encode(masked(one, secrets), self._store.large)) for id, at, one in made]
         tally = Tally([payload for _, _, payload in made], titled=titled)
         tally.add[BYTES] = sum(len(entry.body) for entry in entries)
         return entries, tally

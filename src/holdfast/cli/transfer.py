@@ -367,7 +367,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         return
     for report in reports:
         if report.events or report.unreadable_lines:
-            what = f"{report.document}  new" if report.document else f"{report.session}  {_taken(report)}"
+            kept = f"{report.document}  {'new' if report.events else 'known'}"
+            what = kept if report.document else f"{report.session}  {_taken(report)}"
             app.line(safe_line(f"{what}  {report.path}"))
     for report in reports:
         if report.skipped:
@@ -375,7 +376,7 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         if report.left:
             app.say(f"{report.path}: its last {plural(report.left, 'byte')} are no whole line yet, and were left")
         for note in report.notes:
-            app.say(f"{report.session}: {note}")
+            app.say(f"{report.session or report.path}: {note}")
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:
