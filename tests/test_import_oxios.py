@@ -251,6 +251,23 @@ def test_two_places_do_not_share_a_file(store: Store, tmp_path: Path) -> None:
         exported(store)
 
 
+def test_a_document_that_can_be_no_file_is_left_out_and_named(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    base = fill(tmp_path / "state")
+    with holdfast.open(shell.url) as store:
+        take(store, base)
+        store.documents.put("../out.md", "leads elsewhere")
+        (base / "sessions" / "s-1.json").write_bytes(b"torn after it was imported")
+        (report,) = (report for report in take(store, base).files if report.path.endswith("s-1.json"))
+        assert report.unreadable_lines == 1
+    done = shell("export", "-f", "oxios", "--all", "-o", str(tmp_path / "to" / "here"))
+    assert done.code != 0
+    assert "../out.md" in done.err
+    assert "sessions/s-1.json.md" in done.err
+    assert not (tmp_path / "to" / "out.md").exists()
+    assert (tmp_path / "to" / "here" / "sessions" / "s-1.json").read_bytes() == written(document())
+
+
 # What it accepts we accept, what it refuses we report
 
 REQUIRED = {"id": "x", "user_id": "u", "created_at": AT.format(0), "updated_at": AT.format(0)}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.cli.writing import written
-from holdfast.errors import Invalid
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from holdfast.store import Store
 
 Writer = Callable[["Store", Sequence[str], str, bool], "zeroclaw_out.Written | oxios_out.Written"]
-Beside = Callable[["Store", str, bool, list[str]], None]
+Beside = Callable[["Store", Sequence[str], str, bool], list[str]]
 
 
 def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> zeroclaw_out.Written:
@@ -56,19 +55,18 @@ def _oxios(store: Store, ids: Sequence[str], output: str, force: bool) -> oxios_
     return done
 
 
-def _oxios_documents(store: Store, output: str, force: bool, missing: list[str]) -> None:
-    """The documents in the same folder."""
-    from holdfast.formats.oxios_out import documents
+def _oxios_documents(store: Store, ids: Sequence[str], output: str, force: bool) -> list[str]:
+    """The documents in the same folder; the ids of those that are not written."""
+    from holdfast.formats.oxios_out import documents, file_names
 
-    for name, data in documents(store, missing):
+    missing: list[str] = []
+    for name, data in documents(store, missing, set(file_names(store, ids).values())):
         _put(output, name, data, force)
+    return missing
 
 
 def _put(folder: str, name: str, data: bytes, force: bool) -> None:
-    """Write a file within a folder, and nowhere else."""
     path = os.path.join(as_path(folder), *name.split("/"))
-    if ".." in name.split("/") or os.path.isabs(name):
-        raise Invalid(f"{name!r} would lead out of the folder {folder}", file=name)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with written(path, force) as file:
         file.write(data)
@@ -77,4 +75,4 @@ def _put(folder: str, name: str, data: bytes, force: bool) -> None:
 FOREIGN: Mapping[str, Writer] = {"zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite, "oxios": _oxios}
 """The forms; each needs a path to write to."""
 BESIDE: Mapping[str, Beside] = {"oxios": _oxios_documents}
-"""What writes the documents beside all sessions, of the forms that have a place for them."""
+"""What writes the documents beside all sessions, of the forms that have a place for them, and says which it can't."""

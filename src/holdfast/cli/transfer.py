@@ -65,12 +65,12 @@ def export(
         ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
         ids = list(dict.fromkeys(ids))
         gone: list[str] | None = [] if everything else None
-        unsaid = {}
+        unsaid, unfit = {}, list[str]()
         if form in FOREIGN:
             done = FOREIGN[form](store, ids, output or "", force)
             damaged, unsaid = done.damaged, {"unsaid": done.left_out}
             if everything and form in BESIDE:
-                BESIDE[form](store, output or "", force, missing)
+                unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as file:
                 damaged = _write(store, ids, form, hidden, file, gone)
@@ -78,17 +78,21 @@ def export(
                     damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
-        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
-        told |= unsaid
+        left = {"left_out": [*missing, *unfit], **unsaid}
+        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, **left}
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
     if unsaid.get("unsaid"):
         app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has no place for them")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
-    for id in missing:
-        app.warn(left_out(id))
-    if damaged or missing:
+    for warning in [*map(left_out, missing), *map(_unfit, unfit)]:
+        app.warn(warning)
+    if damaged or missing or unfit:
         raise click.exceptions.Exit(INTEGRITY)
+
+
+def _unfit(id: str) -> str:
+    return f"left out: the document {id!r} can't be read, or can be no file there"
 
 
 def _form_of(output: str) -> str:

@@ -8,7 +8,8 @@ agent said and for steps, so the rest of a session is counted as left out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,6 +40,8 @@ from holdfast.model import Custom, Damaged, Edit, Event, State
 from holdfast.session import Session
 from holdfast.store import Store
 
+MAX_PART = 255
+"""Bytes of a file's name."""
 HERE = "oxios_here"
 """Where a session's metadata has what was said of it here, over what it was imported with."""
 
@@ -229,12 +232,13 @@ def session_bytes(store: Store, id: str, written: Written) -> bytes:
     return made.encoded()
 
 
-def documents(store: Store, missing: list[str]) -> Iterator[tuple[str, bytes]]:
+def documents(store: Store, missing: list[str], taken: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
     """The files that the store's documents are in a folder of the program's, all of them but what imports noted.
 
     Args:
         store: Where they are.
-        missing: Gets the ids of those that can't be read.
+        missing: Gets the ids of those that can't be read, or can be no file beside these sessions.
+        taken: The files of sessions, which go before a document that would be the same file.
 
     Raises:
         Conflict: two of them would share a file.
@@ -249,11 +253,17 @@ def documents(store: Store, missing: list[str]) -> Iterator[tuple[str, bytes]]:
             document = None if head is None else kept.documents.get(id)
         except HoldfastError:
             document = None
-        if document is None:
+        path, source = file_of(id, b"" if document is None else document.source)
+        if document is None or path in taken or not _is_path(path):
             missing.append(id)
             continue
-        path, source = file_of(id, document.source)
         if other := holders.get(path):
             raise Conflict(f"documents {other!r} and {id!r} would share the file {path!r}", document=id, other=other)
         holders[path] = id
         yield path, source
+
+
+def _is_path(path: str) -> bool:
+    """Whether a path leads to a file within the folder, on every file system that is usual."""
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") and len(os.fsencode(part)) <= MAX_PART for part in parts)
