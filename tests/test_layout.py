@@ -16,7 +16,7 @@ MAX_LINES = 450
 MAX_FUNCTION = 50
 
 BOTTOM = {"errors", "forks", "paths", "clock", "parts", "model", "codec", "plan", "refusals", "search", "wording"}
-TOP = {"cli", "web", "adapters", "formats", "importer", "intake", "lineage", "sources", "titles"}
+TOP = {"cli", "web", "adapters", "formats", "importer", "intake", "lineage", "reports", "sources", "titles", "wholes"}
 FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "backends"}
 
 

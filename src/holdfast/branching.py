@@ -207,8 +207,8 @@ def children(store: Store, id: str) -> Iterator[tuple[Head | None, str]]:
         after = (heads[-1].at, heads[-1].ref.id)
 
 
-def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None) -> None:
-    """See `Store.delete`; only if the head carries the tags of `fence`."""
+def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None, rev: int | None = None) -> None:
+    """See `Store.delete`; only if the head carries the tags of `fence`, and only if it is still at `rev`."""
     check_id(id, "session id")
     for _ in range(TRIES):
         try:
@@ -220,7 +220,8 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None)
             for child in pins(head).values():
                 _take_id(store, child, head)
         mark = {MARK: head.tags.get(MARK)} if head is not None and not head.dead else {}
-        commit = Commit(ref=session_ref(id), at=now(), delete=True, if_tags={**mark, **(fence or {})} or None)
+        tags = {**mark, **(fence or {})} or None
+        commit = Commit(ref=session_ref(id), at=now(), delete=True, if_rev=rev, if_tags=tags)
         result = store.batcher.commit(commit)
         if isinstance(result, Head):
             if head is not None:

@@ -12,23 +12,24 @@ being written, the next is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from holdfast.clock import now
-from holdfast.errors import HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.errors import Stale
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
-from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, parse, source_of, time_of
+from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
+from holdfast.reports import TOLD, FileReport, Unreadable, told_in
 from holdfast.sources import SourceFile, find_sources
 from holdfast.store import Store
 from holdfast.titles import spread, told
+from holdfast.wholes import take_whole
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of source lines in one commit, about."""
@@ -36,42 +37,8 @@ BATCH_EVENTS = 1000
 """Events in one commit, about."""
 QUIET = 3_600_000_000
 """Microseconds without a change after which half a line at the end of a file is taken for all there will be."""
-TOLD = 1000
-"""Unreadable lines of one file that a report names; it counts them all."""
 RETRIES = 20
 """How often one file is begun again, because it was rewritten or another import took it meanwhile."""
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """A line that was kept and could not be read, and why."""
-
-    line: int
-    reason: str
-
-
-class FileReport(msgspec.Struct, kw_only=True):
-    """What was taken from one file.
-
-    `events` were stored now, `known` were there already. `unknown` counts lines by type, of types that this version
-    does not know; they are kept under `x.<program>.<type>`. `unreadable` names the first of `unreadable_lines`, kept as
-    `x.<program>.unreadable` or, over 32 MiB, `x.<program>.oversize`. Of `size` bytes, `bytes` were taken now; `left`
-    are half a line that is still being written. `skipped` says why nothing was to be done, `error` what went wrong.
-    """
-
-    path: str
-    program: str | None = None
-    session: str | None = None
-    document: str | None = None
-    events: int = 0
-    known: int = 0
-    unknown: dict[str, int] = {}
-    unreadable: list[Unreadable] = []
-    unreadable_lines: int = 0
-    size: int = 0
-    bytes: int = 0
-    left: int = 0
-    skipped: str | None = None
-    error: str | None = None
 
 
 class ImportReport(msgspec.Struct, frozen=True):
@@ -121,22 +88,18 @@ def import_files(
     """
     found = find_sources() if files is None else files
     user = user or store.user
-    reports = [
-        FileReport(path=f.path, size=f.size, error=f.error, skipped=None if f.error else "it is empty")
-        for f in found
-        if f.program is None
-    ]
-    chosen = in_order(store, [f for f in found if f.program is not None])
-    titles = told(store, user)
-    total, done = sum(f.size for f in chosen), 0
+    reports = [_passed(f) for f in found if f.program is None]
+    chosen = in_order(store, [f for f in found if f.program is not None and f.whole is None])
+    wholes = [f for f in found if f.whole is not None]
+    titles, show = told(store, user), progress or _unseen
+    total, done, count = sum(f.size for f in [*chosen, *wholes]), 0, len(chosen) + len(wholes)
     last: _FileImport | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="holdfast-import") as writer:
         try:
             for index, file in enumerate(chosen):
 
                 def tick(offset: int, file: SourceFile = file, index: int = index, before: int = done) -> None:
-                    if progress is not None:
-                        progress(Progress(file.path, index + 1, len(chosen), min(before + offset, total), total))
+                    show(Progress(file.path, index + 1, count, min(before + offset, total), total))
 
                 last = _FileImport(file, Intake(store, file, user, titles), tick, writer, last)
                 reports.append(last.report)
@@ -148,23 +111,21 @@ def import_files(
         finally:
             if last is not None:
                 last.close()
+    for index, file in enumerate(wholes, len(chosen) + 1):
+        reports += take_whole(store, file, user)
+        done += file.size
+        show(Progress(file.path, index, count, done, total))
     spread(store)
     return ImportReport(reports)
 
 
-@contextmanager
-def _told_in(report: FileReport) -> Generator[None]:
-    """What goes wrong with a file is put into its report; what is wrong with the store is raised."""
-    try:
-        yield
-    except (Unavailable, Uncertain, ReadOnly):
-        raise
-    except OSError as error:
-        report.error = error.strerror or str(error)
-    except HoldfastError as error:
-        report.error = error.message
-    except Exception as error:  # noqa: BLE001  # a bug that one file brings to light must not keep the others out
-        report.error = f"reading it failed: {type(error).__name__}: {error}"
+def _passed(file: SourceFile) -> FileReport:
+    """The report of a file that is none to import."""
+    return FileReport(path=file.path, size=file.size, error=file.error, skipped=None if file.error else "it is empty")
+
+
+def _unseen(progress: Progress) -> None:
+    """Shows nothing."""
 
 
 class _FileImport:
@@ -200,7 +161,7 @@ class _FileImport:
         if self._before is not None and self._before.report.session == self.report.session:
             self._finish_before()
         try:
-            with _told_in(self.report):
+            with told_in(self.report):
                 self._take()
             self._finish_before()
         except BaseException:
@@ -210,7 +171,7 @@ class _FileImport:
     def finish(self) -> None:
         """Wait until all is stored."""
         try:
-            with _told_in(self.report):
+            with told_in(self.report):
                 while self._writing is not None and self._file is not None:
                     try:
                         self._settle()
@@ -321,7 +282,7 @@ class _FileImport:
         raw = piece.raw
         if raw is None:
             return ("", None) if waits else (self._line_id(piece.digest), self._oversize(piece, stored))
-        value, reason = (None, "") if raw.isspace() else parse(raw)
+        value, reason = (None, "") if raw.isspace() else self._program.read(raw)
         if not isinstance(value, dict):
             if waits:
                 return "", None

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.formats import claude_code, codex
+from holdfast.formats import claude_code, codex, zeroclaw, zeroclaw_db
 from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import Origin, Reader, id_of, parse
+from holdfast.formats.whole import Whole
 
 HEAD = 4 * 1024 * 1024
 """Bytes of a file that are looked at to tell what it is, and the rest of the line in which they end."""
+_PEEK = 4096
+"""Bytes of a file by which a source that is read as a whole is told."""
 HEAD_LINES = 64
 """Lines of a file that are looked at to tell what it is."""
 
@@ -34,6 +37,8 @@ class Program(NamedTuple):
     reader: Callable[[Origin], Reader]
     named: str
     """The key under which a line has a name of its own, "" where it has none."""
+    read: Callable[[bytes], tuple[Any, str]] = parse
+    """The value of a line and "", or None and why there is none."""
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -48,14 +53,31 @@ PROGRAMS: Mapping[str, Program] = {
             "uuid",
         ),
         Program(codex.PROGRAM, codex.NAME, codex.is_record, codex.origin_of, codex.CodexReader, ""),
+        Program(
+            zeroclaw.PROGRAM,
+            zeroclaw.NAME,
+            zeroclaw.is_record,
+            zeroclaw.origin_of,
+            zeroclaw.ZeroclawReader,
+            "",
+            zeroclaw.read,
+        ),
     )
 }
+WHOLES: Mapping[str, Whole] = {
+    "zeroclaw database": Whole(zeroclaw.PROGRAM, zeroclaw_db.is_database, zeroclaw_db.database),
+    "zeroclaw state file": Whole(zeroclaw.PROGRAM, zeroclaw.is_state_file, zeroclaw.state_file),
+}
+"""Sources that are read as a whole."""
+_NAMES = (".jsonl", "sessions.db")
+"""How the names of files end that are looked at in folders."""
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that was found. `program` is None where it was not recognised; `error` says why it can't be read.
 
-    `session` is the id that its session has in the store: `<program>:<the program's own id>`.
+    `session` is the id that its session has in the store: `<program>:<the program's own id>`. A source that is read as
+    a whole has its kind in `whole`, and may tell many sessions.
     """
 
     path: str
@@ -63,6 +85,7 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     program: str | None = None
     origin: Origin | None = None
     error: str | None = None
+    whole: str | None = None
 
     @property
     def session(self) -> str | None:
@@ -81,14 +104,20 @@ def usual_places() -> list[str]:
     rollouts = os.environ.get("CODEX_HOME") or "~/.codex"
     places = [os.path.join(place.strip(), "projects") for place in claude.split(",")]
     places += [os.path.join(rollouts, "sessions"), os.path.join(rollouts, "archived_sessions")]
+    workspace = os.environ.get("ZEROCLAW_WORKSPACE")
+    places += [
+        os.path.join(place, "sessions")
+        for place in ([workspace] if workspace else ["~/.zeroclaw/workspace", "~/.zeroclaw/data"])
+    ]
     return [path for path in map(os.path.expanduser, places) if os.path.isdir(path)]
 
 
 def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[SourceFile]:
     """The transcripts under these files and folders; by default, those in the usual places of the known programs.
 
-    The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`), and
-    `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`). In a folder only `*.jsonl` is looked at. A file
+    The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`),
+    `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`), and `sessions` in `~/.zeroclaw/workspace` and
+    `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`). In a folder only `*.jsonl` and `sessions.db` are looked at. A file
     that can be reached in two ways is found once.
     """
     given = usual_places() if paths is None else [str(os.fspath(path)) for path in paths]
@@ -117,7 +146,7 @@ def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
         yield path, _reason(error)
         return
     for entry in names:
-        if entry.name.endswith(".jsonl") or _is_folder(entry):
+        if entry.name.endswith(_NAMES) or _is_folder(entry):
             yield from _files(entry.path, seen)
 
 
@@ -135,11 +164,19 @@ def _reason(error: Exception) -> str:
 def look_at(path: str) -> SourceFile:
     """What a file is, by its first lines."""
     try:
-        with open_source(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            program, head = _recognise(iter(lambda: file.readline(LINE_LIMIT), b""))
+        if path.endswith(".db"):
+            # To open and close a database that this process has open would take its locks away.
+            size, first, program, head = os.stat(path).st_size, zeroclaw_db.MAGIC, None, list[dict[str, Any]]()
+        else:
+            with open_source(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                first = file.read(_PEEK)
+                file.seek(0)
+                program, head = _recognise(iter(lambda: file.readline(LINE_LIMIT), b""))
     except (OSError, ValueError, HoldfastError) as error:
         return SourceFile(path=path, error=_reason(error))
+    if kind := next((name for name, whole in WHOLES.items() if whole.is_one(path, first)), None):
+        return SourceFile(path=path, size=size, program=WHOLES[kind].program, whole=kind)
     if program is None:
         why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"
         return SourceFile(path=path, size=size, error=None if size == 0 else why)
@@ -153,14 +190,18 @@ def _recognise(lines: Iterator[bytes]) -> tuple[Program | None, list[dict[str, A
     left = HEAD
     for number, raw in enumerate(lines):
         left -= len(raw)
-        value, _ = parse(raw)
+        program = program or next((p for p in PROGRAMS.values() if _is_of(p, raw)), None)
+        value, _ = (program.read if program else parse)(raw)
         if isinstance(value, dict):
-            record = cast("dict[str, Any]", value)
-            head.append(record)
-            program = program or next((p for p in PROGRAMS.values() if p.is_record(record)), None)
+            head.append(cast("dict[str, Any]", value))
         if left <= 0 or number >= HEAD_LINES or (program and _is_enough(program, head)):
             break
     return program, head
+
+
+def _is_of(program: Program, raw: bytes) -> bool:
+    value, _ = program.read(raw)
+    return isinstance(value, dict) and program.is_record(cast("dict[str, Any]", value))
 
 
 def _is_enough(program: Program, head: list[dict[str, Any]]) -> bool:

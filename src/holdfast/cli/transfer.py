@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
+from holdfast.cli.foreign import FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
-from holdfast.errors import Exists, HoldfastError
+from holdfast.cli.writing import written
+from holdfast.errors import HoldfastError
 from holdfast.formats.words import plural, safe_line
 from holdfast.paths import as_path
 
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
     holdfast export support-42 > support-42.jsonl
     holdfast export -f html -o support-42.html support-42
     holdfast export --all -o backup.jsonl
+    holdfast export -f zeroclaw-sqlite -o sessions.db zeroclaw:7f3a
     """,
 )
 @click.argument("refs", type=REF, metavar="[REF]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every session of the store.")
-@click.option("-f", "--format", "form", type=click.Choice(["jsonl", "md", "html"]), help="Else by the name of -o.")
+@click.option(
+    "-f", "--format", "form", type=click.Choice(["jsonl", "md", "html", *FOREIGN]), help="Else by the name of -o."
+)
 @click.option("-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed; - is stdout.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all.")
@@ -43,27 +48,38 @@ if TYPE_CHECKING:
 def export(
     app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
 ) -> None:
-    """Write sessions as a bundle that `import` reads back exactly (jsonl), or as documents to read (md, html).
+    """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
+    files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite).
 
     With --all, a bundle also has the documents beside the sessions.
     """
     if bool(refs) == everything:
         raise click.UsageError("name the sessions to export, or say --all")
     form = form or _form_of(output or "")
+    if form in FOREIGN and output in (None, "-"):
+        raise click.UsageError(f"-f {form} needs -o, the file or folder to write")
     if app.json and form != "jsonl" and output in (None, "-"):
         raise click.UsageError("with --json, md and html need -o FILE")
     with app.store() as store:
         ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
         ids = list(dict.fromkeys(ids))
         gone: list[str] | None = [] if everything else None
-        with _written(output, force) as file:
-            damaged = _write(store, ids, form, hidden, file, gone)
-            if everything and form == "jsonl":
-                damaged += _write_store_documents(store, file, missing)
+        unsaid = {}
+        if form in FOREIGN:
+            done = FOREIGN[form](store, ids, output or "", force)
+            damaged, unsaid = done.damaged, {"unsaid": done.left_out}
+        else:
+            with written(output, force) as file:
+                damaged = _write(store, ids, form, hidden, file, gone)
+                if everything and form == "jsonl":
+                    damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
+        told |= unsaid
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
+    if unsaid.get("unsaid"):
+        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has a place for messages only")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
     for id in missing:
@@ -158,34 +174,6 @@ def _write_documents(
 def _put(file: BinaryIO, texts: Iterable[str]) -> None:
     for text in texts:
         file.write(text.encode("utf-8", "replace"))
-
-
-@contextlib.contextmanager
-def _written(output: str | None, force: bool) -> Generator[BinaryIO]:
-    """Where to write: stdout, or a file that appears under its name when it is whole."""
-    if output is None or output == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    refusal = Exists(f"{output} is there already; --force replaces it", file=output)
-    output = as_path(output)
-    if not force and os.path.lexists(output):
-        raise refusal
-    beside = f"{output}.{os.getpid()}.tmp"
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            os.replace(beside, output)
-        else:
-            os.link(beside, output)  # unlike a rename, refuses a file that appeared meanwhile
-    except FileExistsError:
-        raise refusal from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
 
 
 @click.command(
@@ -286,7 +274,7 @@ def _tell_copied(app: App, done: Sequence[Copied]) -> None:
 @click.option("--user", help="Whose sessions the imported transcripts are to be.")
 @pass_app
 def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
-    """Take in transcripts of Claude Code and Codex CLI, and bundles; again takes only what is new.
+    """Take in sessions of Claude Code, Codex CLI and zeroclaw, and bundles; again takes only what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.
@@ -383,6 +371,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
             app.say(f"{report.path}: skipped, {report.skipped}")
         if report.left:
             app.say(f"{report.path}: its last {plural(report.left, 'byte')} are no whole line yet, and were left")
+        for note in report.notes:
+            app.say(f"{report.session}: {note}")
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:
