@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.formats import claude_code, codex, zeroclaw, zeroclaw_db
+from holdfast.formats import a3s, claude_code, codex, zeroclaw, zeroclaw_db
 from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import Origin, Reader, id_of, parse
 from holdfast.formats.whole import Whole
@@ -69,6 +69,8 @@ WHOLES: Mapping[str, Whole] = {
     "zeroclaw state file": Whole(zeroclaw.PROGRAM, zeroclaw.is_state_file, zeroclaw.state_file),
 }
 """Sources that are read as a whole."""
+FOLDER = "a3s folder"
+"""The kind of a source that is a whole folder, whose files belong together."""
 _NAMES = (".jsonl", "sessions.db")
 """How the names of files end that are looked at in folders."""
 
@@ -117,8 +119,9 @@ def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[
 
     The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`),
     `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`), and `sessions` in `~/.zeroclaw/workspace` and
-    `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`). In a folder only `*.jsonl` and `sessions.db` are looked at. A file
-    that can be reached in two ways is found once.
+    `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`). In a folder only `*.jsonl` and `sessions.db` are looked at, and
+    folders of sessions that a3s-code wrote, each of which is found as a whole: also as `.a3s/tui/sessions` in a
+    workspace. A file that can be reached in two ways is found once.
     """
     given = usual_places() if paths is None else [str(os.fspath(path)) for path in paths]
     seen: set[tuple[int, int]] = set()
@@ -137,9 +140,11 @@ def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
         if here in seen:
             return
         seen.add(here)
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) or a3s.is_folder(path):
             yield path, ""
             return
+        if (inside := a3s.workspace_in(path)) is not None:
+            yield from _files(inside, seen)
         with os.scandir(path) as entries:
             names = sorted(entries, key=lambda entry: entry.name)
     except (OSError, ValueError) as error:
@@ -162,8 +167,10 @@ def _reason(error: Exception) -> str:
 
 
 def look_at(path: str) -> SourceFile:
-    """What a file is, by its first lines."""
+    """What a file is, by its first lines, or a folder that is a source itself, by what is in it."""
     try:
+        if os.path.isdir(path):
+            return SourceFile(path=path, size=_size_of(path), program=a3s.PROGRAM, whole=FOLDER)
         if path.endswith(".db"):
             # To open and close a database that this process has open would take its locks away.
             size, first, program, head = os.stat(path).st_size, zeroclaw_db.MAGIC, None, list[dict[str, Any]]()
@@ -181,6 +188,11 @@ def look_at(path: str) -> SourceFile:
         why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"
         return SourceFile(path=path, size=size, error=None if size == 0 else why)
     return SourceFile(path=path, size=size, program=program.name, origin=program.origin_of(path, head))
+
+
+def _size_of(folder: str) -> int:
+    """The bytes of all files in a folder; a link counts for what it is."""
+    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 
 def _recognise(lines: Iterator[bytes]) -> tuple[Program | None, list[dict[str, Any]]]:

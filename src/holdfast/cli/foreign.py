@@ -44,5 +44,21 @@ def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool)
     return done
 
 
-FOREIGN: Mapping[str, Writer] = {"zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite}
+def _a3s(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
+    """A folder of a3s-code's. Whether two sessions would share a file is known before the first is written."""
+    from holdfast.formats.a3s_out import file_names, files_of
+    from holdfast.formats.zeroclaw_out import Written
+
+    names, done = file_names(store, ids), Written()
+    folder = as_path(output)
+    for id, name in names.items():
+        for path, data in files_of(store, id, name, done):
+            place = os.path.join(folder, path)
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            with written(place, force) as file:
+                file.write(data)
+    return done
+
+
+FOREIGN: Mapping[str, Writer] = {"a3s": _a3s, "zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite}
 """The forms; each needs a path to write to."""
