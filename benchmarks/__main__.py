@@ -10,7 +10,20 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import appends, contexts, imports, lists, processes, reads, report, searches, sizes, starts, tasks
+from benchmarks import (
+    appends,
+    contexts,
+    imports,
+    lists,
+    processes,
+    prunes,
+    reads,
+    report,
+    searches,
+    sizes,
+    starts,
+    tasks,
+)
 from benchmarks.bench import Bench
 from benchmarks.rows import Row
 
@@ -26,6 +39,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "context": contexts.context,
     "fork": contexts.fork,
     "list": lists.run,
+    "prune": prunes.run,
     "search": searches.run,
     "search-appends": searches.appends,
     "size": sizes.run,

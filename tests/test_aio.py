@@ -16,8 +16,10 @@ from holdfast import (
     Artifacts,
     AsyncArtifacts,
     AsyncDocuments,
+    AsyncPrunePlan,
     AsyncSession,
     AsyncStore,
+    AsyncTrash,
     AsyncTurn,
     Deleted,
     Denied,
@@ -26,10 +28,13 @@ from holdfast import (
     Invalid,
     KeyReused,
     NotFound,
+    Policy,
+    PrunePlan,
     Session,
     Stale,
     Step,
     Store,
+    Trash,
     Turn,
     assistant,
     note,
@@ -100,6 +105,8 @@ MIRRORS = [
     (Turn, AsyncTurn),
     (Documents, AsyncDocuments),
     (Artifacts, AsyncArtifacts),
+    (Trash, AsyncTrash),
+    (PrunePlan, AsyncPrunePlan),
 ]
 
 
@@ -132,6 +139,29 @@ def test_both_are_opened_alike() -> None:
 
 
 # --- The same answers ---
+
+
+def test_sessions_are_pruned_restored_and_purged(url: str, tmp_path: Path) -> None:
+    async def use(store: AsyncStore) -> None:
+        for number in range(4):
+            await (await store.session(f"s{number}")).append(user("one"))
+        plan = await store.prune(Policy(max_sessions=1))
+        assert [one.session for one in plan.chosen] == ["s0", "s1", "s2"]
+        done = await plan.apply(archive=tmp_path / "archive")
+        assert done.moved == ("s0", "s1", "s2")
+        assert (await store.prunes())[0].id == done.prune
+        assert [one.session.id for one in await store.trash.list(limit=2)] == ["s2", "s1"]
+        away = await store.trash.get("s1")
+        assert away is not None
+        assert [m.text for m in await away.messages()] == ["one"]
+        await (await store.trash.restore("s1")).append(user("two"))
+        assert (await store.trash.undo(str(done.prune))).restored == ("s2", "s0")
+        await store.trash.put("s3", why="done with it")
+        assert (await store.trash.purge(older_than=0)).purged == ("s3",)
+        await store.compact()
+        assert (await store.check()).ok
+
+    run(url, use)
 
 
 def test_a_session_is_recorded_and_read(url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Store, Unavailable, Uncertain, note, user
+from holdfast.info import session_ref as ref
 from holdfast.plan import Commit, Head, Refused
 
 
@@ -40,6 +41,25 @@ class Failing:
         if len(batch) > 1:
             raise self.error
         return self.real(batch)
+
+
+def test_many_commits_of_one_caller_are_each_on_its_own(store: Store) -> None:
+    ids = [f"s{number}" for number in range(2500)]
+    made = store.batcher.commit_all([Commit(ref=ref(id), if_rev=0) for id in ids])
+    assert [result.ref.id for result in made if isinstance(result, Head)] == ids
+    told = store.batcher.commit_all([Commit(ref=ref("s1"), if_rev=0), Commit(ref=ref("new"), if_rev=0)])
+    assert [type(result) for result in told] == [Refused, Head]
+    with pytest.raises(Invalid):
+        store.batcher.commit_all([Commit(ref=ref("s2"), tags={"x": "1"}), Commit(ref=ref("a\0b"))])
+    assert store.batcher.commit_all([]) == []
+    assert not store.head("s2").tags
+    failing = Failing(store, holdfast.Corrupt("a row is damaged"))
+    told = store.batcher.commit_all([Commit(ref=ref(id), tags={"x": "1"}) for id in ("s1", "s2")])
+    assert [type(result) for result in told] == [Head, Head]
+    assert failing.calls == [2, 1, 1]
+    failing.error = Unavailable("the disk is full")
+    told = store.batcher.commit_all([Commit(ref=ref(id), tags={"x": "2"}) for id in ("s1", "s2")])
+    assert [type(result) for result in told] == [Unavailable, Unavailable]
 
 
 def together(store: Store, count: int) -> list[BaseException | None]:

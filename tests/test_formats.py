@@ -47,6 +47,16 @@ def expected(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
+def said(store: holdfast.Store, then: dict[str, Any]) -> dict[str, Any]:
+    """All that a store says of itself, but for the fields of sessions that there were not then."""
+    told: dict[str, Any] = maker.contents(store)
+    for id, session in then["sessions"].items():
+        info = told["sessions"][id]["info"]
+        info["counts"] = {name: count for name, count in info["counts"].items() if name in session["info"]["counts"]}
+        told["sessions"][id]["info"] = {name: info[name] for name in session["info"]}
+    return told
+
+
 def name_of(path: Path) -> str:
     return f"{path.parent.name}-{path.name}"
 
@@ -58,7 +68,7 @@ def test_this_version_has_a_fixture_of_each_persistent_backend() -> None:
 @pytest.mark.parametrize("path", STORES, ids=name_of)
 def test_a_store_of_an_earlier_version_says_what_it_said(path: Path, tmp_path: Path) -> None:
     with holdfast.open(copied(path, tmp_path)) as store:
-        assert maker.contents(store) == expected(path)
+        assert said(store, expected(path)) == expected(path)
         assert store.check().ok
         assert "deleted" not in expected(path)["sessions"]
         with pytest.raises(holdfast.Deleted):
@@ -100,7 +110,7 @@ def test_a_conversion_that_is_killed_leaves_the_store_as_it_was(path: Path, tmp_
         killed = subprocess.run([sys.executable, "-c", KILLED, url, str(number)], check=False)
         assert killed.returncode == -signal.SIGKILL
     with holdfast.open(url) as store:
-        assert maker.contents(store) == expected(path)
+        assert said(store, expected(path)) == expected(path)
         assert store.check().ok
 
 
@@ -116,7 +126,8 @@ def test_a_store_that_is_open_elsewhere_is_not_converted(tmp_path: Path) -> None
             holdfast.open(url + "?timeout=1")
         process.communicate("\n")
     with holdfast.open(url) as store:
-        assert maker.contents(store) == expected(FORMATS / "0.1" / "sqlite")
+        then = expected(FORMATS / "0.1" / "sqlite")
+        assert said(store, then) == then
 
 
 def schema_of(path: Path) -> list[tuple[str, str]]:

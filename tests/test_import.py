@@ -407,6 +407,18 @@ def test_a_session_that_was_deleted_here_does_not_come_back(store: Store, tmp_pa
     assert store.get(id) is None
 
 
+def test_a_session_in_the_trash_here_is_left_there(store: Store, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", said("Hi", 0))
+    id = take_one(store, path).session or ""
+    store.trash.put(id)
+    write(path, said("Hi", 0), said("More", 1))
+    report = take_one(store, path)
+    assert (report.events, report.error) == (0, None)
+    assert report.skipped == "its session is in the trash here"
+    store.trash.restore(id)
+    assert take_one(store, path).events == 1
+
+
 def test_sessions_belong_to_the_user_who_imports(store: Store, tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", said("Hi", 0))
     files = find_sources([path])

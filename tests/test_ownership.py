@@ -26,6 +26,7 @@ from holdfast import (
     HoldfastError,
     Invalid,
     NotFound,
+    Policy,
     Session,
     Store,
     assistant,
@@ -105,11 +106,11 @@ def watched(view: Store) -> list[Any]:
 
 
 def _outcome(call: Callable[[], Any]) -> Any:
-    """What a call answers, or how it was refused."""
+    """What a call answers, or how it was refused; an error may say the id that it was given."""
     try:
         return call()
     except holdfast.HoldfastError as error:
-        return error
+        return type(error).__name__
 
 
 ON_STORE: dict[str, Callable[[Store], Any]] = {
@@ -132,6 +133,18 @@ ON_STORE: dict[str, Callable[[Store], Any]] = {
     "recover": lambda view: [view.recover(older_than=0), view.recover("bob-running", older_than=0)],
     "check": lambda view: [view.check(), _outcome(lambda: view.check(sweep=True))],
     "usage": lambda view: [view.usage(by, user=u) for by in ("session", "model", "day") for u in (None, "bob")],
+    "trash": lambda view: [
+        view.trash.list(),
+        *[_outcome(lambda id=id: view.trash.put(id)) for id in ("bob-1", "bob-running")],
+        _outcome(lambda: view.trash.restore("bob-1")),
+        view.trash.purge(older_than=0).left,
+    ],
+    "prune": lambda view: [
+        view.prune(Policy(max_sessions=0, user=user, cooldown=cooldown)).apply()
+        for user, cooldown in ((None, 3600), ("bob", 0))
+    ],
+    "prunes": lambda view: view.prunes(),
+    "compact": lambda view: _outcome(view.compact),
     "text_of": lambda view: view.text_of(b'{"v":1,"type":"note","text":"x"}'),
     "resolve": lambda view: [view.resolve("@last"), view.resolve("bob")],
 }

@@ -16,7 +16,7 @@ NAMES = """
 AsyncSession AsyncStore AsyncTurn aopen
 Branch CheckReport Context ContextUsage Finding Problem Repair
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound ReadOnly
-Stale TooLarge Unavailable Uncertain
+Stale TooLarge Trashed Unavailable Uncertain
 Counts SessionInfo
 Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source State Step
 Summary Tasks Text ToolCall ToolResult Uri Usage
@@ -25,6 +25,7 @@ Receipt Session
 AgentPrune AppliedAgents AsyncDocuments Document DocumentInfo Documents PlannedAgent
 Artifacts AsyncArtifacts Swept Check checks_of report Task tasks tasks_of Price UsageReport UsageTotal priced
 ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig
+AsyncPrunePlan AsyncTrash Chosen Policy Prune PrunePlan Pruned Purged Restored Spared Trash TrashedSession
 Change Finished Lease Page Recovery SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     )
     from holdfast.aioartifacts import AsyncArtifacts as AsyncArtifacts
     from holdfast.aiodocuments import AsyncDocuments as AsyncDocuments
+    from holdfast.aioretention import (
+        AsyncPrunePlan as AsyncPrunePlan,
+        AsyncTrash as AsyncTrash,
+    )
     from holdfast.aiosession import AsyncSession as AsyncSession
     from holdfast.aioturns import AsyncTurn as AsyncTurn
     from holdfast.artifacts import Artifacts as Artifacts
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
         ReadOnly as ReadOnly,
         Stale as Stale,
         TooLarge as TooLarge,
+        Trashed as Trashed,
         Unavailable as Unavailable,
         Uncertain as Uncertain,
     )
@@ -107,8 +112,15 @@ if TYPE_CHECKING:
         usd as usd,
         user as user,
     )
+    from holdfast.opening import open as open
     from holdfast.pages import Page as Page
     from holdfast.pairs import Problem as Problem
+    from holdfast.policies import (
+        Chosen as Chosen,
+        Policy as Policy,
+        Spared as Spared,
+    )
+    from holdfast.prunes import Prune as Prune
     from holdfast.receipts import Receipt as Receipt
     from holdfast.recovery import (
         Finished as Finished,
@@ -120,6 +132,10 @@ if TYPE_CHECKING:
         checks_of as checks_of,
         report as report,
     )
+    from holdfast.retention import (
+        Pruned as Pruned,
+        PrunePlan as PrunePlan,
+    )
     from holdfast.session import Session as Session
     from holdfast.settings import (
         ConfirmationPolicy as ConfirmationPolicy,
@@ -129,10 +145,7 @@ if TYPE_CHECKING:
         SecurityConfig as SecurityConfig,
         SessionConfig as SessionConfig,
     )
-    from holdfast.store import (
-        Store as Store,
-        open as open,
-    )
+    from holdfast.store import Store as Store
     from holdfast.sweeping import Swept as Swept
     from holdfast.tasklists import (
         Task as Task,
@@ -145,6 +158,12 @@ if TYPE_CHECKING:
         UsageTotal as UsageTotal,
         priced as priced,
     )
+    from holdfast.trash import (
+        Purged as Purged,
+        Restored as Restored,
+        Trash as Trash,
+        TrashedSession as TrashedSession,
+    )
     from holdfast.turns import Turn as Turn
     from holdfast.watch import Change as Change
 
@@ -155,6 +174,7 @@ _HOME = {
     "aio": "AsyncStore aopen",
     "aiodocuments": "AsyncDocuments",
     "aioartifacts": "AsyncArtifacts",
+    "aioretention": "AsyncPrunePlan AsyncTrash",
     "aiosession": "AsyncSession",
     "aioturns": "AsyncTurn",
     "artifacts": "Artifacts",
@@ -164,25 +184,30 @@ _HOME = {
     "docheads": "Document DocumentInfo",
     "documents": "Documents",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
-    "ReadOnly Stale TooLarge Unavailable Uncertain",
+    "ReadOnly Stale TooLarge Trashed Unavailable Uncertain",
     "info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
     "pairs": "Problem",
+    "policies": "Chosen Policy Spared",
+    "prunes": "Prune",
     "receipts": "Receipt",
     "recovery": "Finished Recovery",
     "repair": "Repair",
     "reporting": "Check checks_of report",
+    "retention": "Pruned PrunePlan",
     "session": "Session",
     "settings": "ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig",
     "leases": "Lease",
     "pages": "Page",
     "hits": "SearchHit",
-    "store": "Store open",
+    "opening": "open",
+    "store": "Store",
     "sweeping": "Swept",
     "tasklists": "Task tasks tasks_of",
     "totals": "Price UsageReport UsageTotal priced",
+    "trash": "Purged Restored Trash TrashedSession",
     "turns": "Turn",
     "watch": "Change",
 }

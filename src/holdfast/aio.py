@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from holdfast.aiodocuments import AsyncDocuments
+from holdfast.aioretention import AsyncPrunePlan, AsyncTrash
 from holdfast.aiosession import AsyncSession, woken
 from holdfast.branching import Branch
 from holdfast.check import CheckReport
@@ -31,6 +32,8 @@ from holdfast.leases import Lease
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
 from holdfast.pages import Page
+from holdfast.policies import Policy
+from holdfast.prunes import Prune
 from holdfast.recovery import Recovery, look_over, pause_of
 from holdfast.settings import SessionConfig
 from holdfast.store import Store
@@ -248,6 +251,23 @@ class AsyncStore:
     async def delete(self, id: str) -> None:
         """See `Store.delete`."""
         await self.run(self._store.delete, id)
+
+    @property
+    def trash(self) -> AsyncTrash:
+        """See `Store.trash`."""
+        return AsyncTrash(self)
+
+    async def prune(self, policy: Policy) -> AsyncPrunePlan:
+        """See `Store.prune`."""
+        return AsyncPrunePlan(self, await self.run(self._store.prune, policy))
+
+    async def prunes(self, *, limit: int = 50) -> list[Prune]:
+        """See `Store.prunes`."""
+        return await self.run(self._store.prunes, limit=limit)
+
+    async def compact(self) -> None:
+        """See `Store.compact`."""
+        await self.run(self._store.compact)
 
     async def tree(self, id: str) -> Branch:
         """See `Store.tree`."""

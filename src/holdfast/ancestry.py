@@ -49,7 +49,7 @@ def segments(store: Store, head: Head) -> list[Segment]:
         child = found[-1]
         parent = store.backend.get([session_ref(id)])[0]
         if parent is None or parent.dead:
-            store.head(head.ref.id)  # both were deleted meanwhile, it may be
+            store.head(head.ref.id, trashed=True)  # both were deleted meanwhile, it may be
             raise Corrupt(
                 f"session {id!r} is gone, which {child.head.ref.id!r} was forked from at event {child.head.base}; "
                 "what was appended to the fork can still be read from there",
@@ -83,7 +83,7 @@ def edit_at(store: Store, lineage: Sequence[Segment], seq: int) -> Edit:
                 if isinstance(payload, Edit):
                     return payload
     id = lineage[0].head.ref.id
-    store.head(id)  # if it was deleted meanwhile, that is what is wrong
+    store.head(id, trashed=True)  # if it was deleted meanwhile, that is what is wrong
     raise Corrupt(
         f"event {seq} of session {id!r} should say what was hidden, and can't be read; check the session",
         session=id,
@@ -151,7 +151,7 @@ def read(
     if FORKED not in head.tags or after >= head.base:
         return store.backend.read(head.ref, after=after, upto=upto, limit=limit, reverse=reverse, voided=voided)
     for _ in range(TRIES):
-        lineage = segments(store, store.head(head.ref.id))
+        lineage = segments(store, store.head(head.ref.id, trashed=True))
         found: list[Entry] = []
         for index in range(len(lineage)) if reverse else reversed(range(len(lineage))):
             lowest, highest = (
@@ -174,7 +174,9 @@ def _seen(store: Store, lineage: Sequence[Segment], index: int) -> Differing | N
     try:
         return differing(store, lineage, index) if index else None
     except (Corrupt, NotFound):
-        store.head(lineage[0].head.ref.id)  # the fork, and then its parent, may have been deleted meanwhile
+        store.head(
+            lineage[0].head.ref.id, trashed=True
+        )  # the fork, and then its parent, may have been deleted meanwhile
         raise
 
 

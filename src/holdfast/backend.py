@@ -157,18 +157,22 @@ class Backend(Protocol):
         after: tuple[int, str] | None = None,
         limit: int = 100,
         dead: bool = False,
+        trashed: bool = False,
     ) -> Heads:
         """Living heads that carry all the tags (None: lack it), newest first: by `(at, id)` falling, below `after`.
 
-        With `dead`, tombstones instead of living heads; they carry no tags. A head that changes while pages are turned
-        moves to the front, where the next page does not look.
+        With `dead`, tombstones instead of living heads; they carry no tags. With `trashed`, those that were put away,
+        which are not found otherwise, and must cost a list of the living nothing. A head that changes while pages are
+        turned moves to the front, where the next page does not look.
         One that can't be trusted is left out, so that it hides no other, and named in `damaged`. It does not count for
         `limit`: fewer heads than that are the end.
         """
         ...
 
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id, code point by code point, from the first above `after`: changes move none of them.
+
+        With `trashed`, those that were put away instead.
 
         One that can't be trusted is left out, and named in `damaged`, as by `find`.
         """
@@ -191,6 +195,7 @@ class Backend(Protocol):
     ) -> list[Hit]:
         """Entries not voided that match, best first, or newest first by their time; of one head when `id` is given.
 
+        Those of heads that were put away are left out.
         Every entry that was committed before the call is considered.
         """
         ...
@@ -209,6 +214,16 @@ class Backend(Protocol):
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` soon after any commit, of any process; late, lost, needless calls are allowed. Returns a stop."""
+        ...
+
+    def compact(self) -> None:
+        """Give back the space of what was deleted or trimmed, and leave no byte of it in any file, index and log.
+
+        It may take as long as copying the store, while others read and no one writes; nothing that is there changes.
+
+        Raises:
+            Unavailable: it could not be done now, or not to the end; nothing was lost.
+        """
         ...
 
     def verify(self) -> list[Problem]:

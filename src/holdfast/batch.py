@@ -92,6 +92,20 @@ class Batcher:
             raise slot.error
         return cast("Result", slot.result)  # the loop above ends with one of the two
 
+    def commit_all(self, commits: Sequence[Commit]) -> list[Result | HoldfastError]:
+        """Make commits, each on its own, in as few transactions as may be; for each its result, or what failed it.
+
+        Raises:
+            Invalid, TooLarge: one of them can't be stored; none was made. See `plan.validate`.
+        """
+        for commit in commits:
+            validate(commit)
+        slots = [_Slot(commit) for commit in commits]
+        with self._lock:
+            for start in range(0, len(slots), MAX_COMMITS):
+                self._write(slots[start : start + MAX_COMMITS])
+        return [cast("Result | HoldfastError", slot.result or slot.error) for slot in slots]
+
     def enqueue(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Result]:
         """Make one commit without blocking the event loop that calls. Cancelling the future does not undo it.
 

@@ -18,6 +18,7 @@ from holdfast import codec, names
 from holdfast.ancestry import FORKED, edit_at, first_of, newest_edit, segments, stored, top_of
 from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale
 from holdfast.info import (
+    BYTES,
     CALL_TIMEOUT,
     EDIT,
     SESSION,
@@ -144,7 +145,8 @@ def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -
     tags[CALL_TIMEOUT] = head.tags.get(CALL_TIMEOUT)
     models = [tag for tag in head.tags if said_by_appends(tag) and tag not in tags][:MAX_TAGS]
     body = {key: value for key, value in body_of(head).items() if key in ("metadata", "config")}
-    counts = {name: count for name, count in _counts_at(store, head, at).items() if count}
+    # Its parent's bytes are not its own.
+    counts = {name: count for name, count in _counts_at(store, head, at).items() if count and name != BYTES}
     return Commit(
         ref=session_ref(child),
         at=time,
@@ -195,11 +197,11 @@ def _subtract(counts: dict[str, int], less: Mapping[str, int]) -> None:
         counts[name] = counts.get(name, 0) - count
 
 
-def children(store: Store, id: str) -> Iterator[tuple[Head | None, str]]:
-    """The living forks of a session and their ids; no head where it can't be trusted."""
+def children(store: Store, id: str, *, trashed: bool = False) -> Iterator[tuple[Head | None, str]]:
+    """The living forks of a session and their ids, or those in the trash; no head where it can't be trusted."""
     after: tuple[int, str] | None = None
     while True:
-        heads = store.backend.find(SESSION, {FORKED: id}, after=after, limit=PAGE)
+        heads = store.backend.find(SESSION, {FORKED: id}, after=after, limit=PAGE, trashed=trashed)
         yield from ((None, ref.id) for ref in heads.damaged)
         yield from ((head, head.ref.id) for head in heads)
         if len(heads) < PAGE:
@@ -237,12 +239,22 @@ def _lost(head: Head | None, fence: Mapping[str, str | None] | None) -> bool:
 
 
 def _check_unforked(store: Store, id: str) -> None:
-    for _, child in children(store, id):
+    child = any_fork(store, id)
+    if child is not None:
         raise Conflict(
-            f"session {id!r} can't be deleted while its fork {child!r} reads its events; delete that one first",
+            f"session {id!r} can't be deleted while its fork {child!r} reads its events; "
+            "delete that one first, or purge it if it is in the trash",
             session=id,
             fork=child,
         )
+
+
+def any_fork(store: Store, id: str) -> str | None:
+    """The id of a session that reads events through this one, be it in the trash; None if there is none."""
+    for trashed in (False, True):
+        for _, child in children(store, id, trashed=trashed):
+            return child
+    return None
 
 
 def _take_id(store: Store, child: str, parent: Head) -> None:

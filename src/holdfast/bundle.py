@@ -188,7 +188,7 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
             yield Copied(session="", error=error)  # which session it was can't be told
             continue
         try:
-            yield reader.replay()
+            yield reader.replay(store)
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
@@ -199,10 +199,35 @@ def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
                 yield Copied(session=ref.id, error=error)
 
 
-class _Reader:
-    """The lines of a bundle, session by session."""
+def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
+    """Read a bundle to its end and store nothing: the sessions that are whole in it, and what is wrong with the others.
 
-    def __init__(self, store: Store, lines: Iterable[bytes]) -> None:
+    What can't be told to belong to a session stands under "".
+    """
+    reader = _Reader(None, lines)
+    whole: set[str] = set()
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            if not reader.find_head():
+                return whole, faults
+        except Corrupt as error:
+            faults[""] = error.message
+            continue
+        id = reader.head.ref.id
+        try:
+            for _ in reader.entries():
+                pass
+        except Corrupt as error:
+            faults[id] = error.message
+        else:
+            whole.add(id)
+
+
+class _Reader:
+    """The lines of a bundle, session by session. Without a store, chunks are only held against their digests."""
+
+    def __init__(self, store: Store | None, lines: Iterable[bytes]) -> None:
         self._store = store
         self._lines = iter(lines)
         self._number = 0
@@ -265,21 +290,21 @@ class _Reader:
         )  # fmt: skip
         return True
 
-    def replay(self) -> Copied:
+    def replay(self, store: Store) -> Copied:
         """Replay the session or document whose head was found last."""
         if self.head.ref.kind == docheads.DOC:
-            with self._store.large.hold:
-                return self._replay_document()
-        return replay(self._store, self.head, self.entries())
+            with store.large.hold:
+                return self._replay_document(store)
+        return replay(store, self.head, self.entries())
 
-    def _replay_document(self) -> Copied:
+    def _replay_document(self, store: Store) -> Copied:
         for _ in self.entries():
             raise Corrupt(f"{called(self.head.ref)} has events in the bundle, and no document has any")
         docheads.kind_of(docheads.id_of(self.head.ref))
-        for digest in docheads.digests(self._store, self.head):
-            if self._store.backend.blobs.get(digest) is None:
+        for digest in docheads.digests(store, self.head):
+            if store.backend.blobs.get(digest) is None:
                 raise Corrupt(f"blob {digest} of {called(self.head.ref)} is missing in the bundle", digest=digest)
-        return replay_document(self._store, self.head)
+        return replay_document(store, self.head)
 
     def entries(self) -> Iterator[Entry]:
         """The session's entries, each after the blobs it needs were stored."""
@@ -307,7 +332,8 @@ class _Reader:
         data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
             raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
-        self._store.large.put_blob(line.blob, data)
+        if self._store is not None:
+            self._store.large.put_blob(line.blob, data)
 
 
 def _body(line: Line) -> bytes:

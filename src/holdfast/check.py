@@ -142,13 +142,13 @@ def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None
     """The sessions to check, with None for a head that can't be trusted."""
     if session is not None:
         try:
-            head = store.head(session)
+            head = store.head(session, trashed=True)
         except Corrupt:
             head = None
         yield session_ref(session), head
         return
     met: set[Ref] = set()
-    for heads in all_heads(store.backend):
+    for heads in (heads for trashed in (False, True) for heads in all_heads(store.backend, trashed=trashed)):
         yield from ((ref, None) for ref in heads.damaged if ref not in met)
         yield from ((head.ref, head) for head in heads)
         met.update(heads.damaged)  # one between two pages may be named by both

@@ -193,6 +193,8 @@ def _target(store: Store, head: Head, start: int) -> Head:
         return _changed(store, None, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
     if there.dead:
         raise refusal(Refused("deleted", there), Commit(ref=head.ref))
+    if there.trashed:
+        raise refusal(Refused("trashed", there), Commit(ref=head.ref))
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
     if whole(store, there).base > start or there.last > head.last or there.at > head.at:

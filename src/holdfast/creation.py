@@ -62,6 +62,8 @@ def _safe(
 def _own(head: Head, user: str | None) -> Head:
     if head.dead:
         raise refusal(Refused("deleted", head), Commit(ref=head.ref))
+    if head.trashed:
+        raise refusal(Refused("trashed", head), Commit(ref=head.ref))
     if user is not None and head.tags.get("user") != user:
         raise denied(head.ref)
     return head
@@ -91,6 +93,8 @@ def _create(store: Store, commit: Commit) -> Head:
             return result
         if result.head is None:
             raise refusal(result, commit)
+        if result.head.trashed:
+            raise refusal(Refused("trashed", result.head), commit)
         if not result.head.dead:
             raise Exists(
                 f"session {commit.ref.id!r} is there already; use that one, or another id",

@@ -3,6 +3,7 @@
     HoldfastError
     ├── NotFound               the session, event or document is not there
     │   └── Deleted            it was there, and was deleted on purpose
+    │       └── Trashed        ... but is in the trash, and can be restored
     ├── Conflict               somebody else changed it first; nothing was written
     │   ├── Exists             it should not have been there yet
     │   ├── Stale              the stated position or revision is not the current one
@@ -37,6 +38,7 @@ __all__ = [
     "ReadOnly",
     "Stale",
     "TooLarge",
+    "Trashed",
     "Unavailable",
     "Uncertain",
 ]
@@ -75,6 +77,10 @@ class NotFound(HoldfastError):
 
 class Deleted(NotFound):
     """The session was deleted; a late writer must not bring it back."""
+
+
+class Trashed(Deleted):
+    """The session is in the trash: nothing is written to it, and `store.trash.restore` brings it back."""
 
 
 class Conflict(HoldfastError):

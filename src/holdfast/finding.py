@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 from holdfast.ancestry import FORKED, Differing, Segment, differing, segments
 from holdfast.backend import Hit, readable
 from holdfast.errors import Invalid
+from holdfast.hits import SearchHit
 from holdfast.info import SESSION
-from holdfast.search import Node, QueryError, matches, parse, score
+from holdfast.log import Log
+from holdfast.pages import Page, cursor_of, offset_of
+from holdfast.plan import Head
+from holdfast.search import Node, QueryError, matches, parse, score, snippet
+from holdfast.wording import Words
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -30,6 +35,33 @@ def parsed(query: str) -> Node | None:
         raise Invalid(str(error), query=query[:100]) from None
 
 
+def page(
+    store: Store,
+    query: str,
+    id: str | None,
+    tags: Mapping[str, str | None],
+    *,
+    newest: bool,
+    limit: int,
+    cursor: str | None,
+    width: int,
+) -> Page[SearchHit]:
+    """See `Store.search`."""
+    node = parsed(query)
+    if node is None:
+        return Page([], None)
+    offset = offset_of(cursor)
+    hits = find(store, id, node, tags, newest=newest, offset=offset, limit=limit + 1)
+    items = [_told(store, hit, node, width) for hit in hits[:limit]]
+    return Page(items, cursor_of([offset + limit]) if len(hits) > limit else None)
+
+
+def _told(store: Store, hit: Hit, node: Node, width: int) -> SearchHit:
+    event = Log(store, Head(hit.ref)).decode(hit.entry, "keep")
+    words = Words(hit.entry.body, store.large)
+    return SearchHit(hit.ref.id, event, hit.score, lambda: snippet(words.text, node, width))
+
+
 def find(
     store: Store, id: str | None, node: Node, tags: Mapping[str, str | None], *, newest: bool, offset: int, limit: int
 ) -> list[Hit]:
@@ -40,7 +72,7 @@ def find(
     """
     backend = store.backend
     head = None if id is None else store.peek(id)
-    if head is None or FORKED not in head.tags:
+    if head is None or head.trashed or FORKED not in head.tags:
         return backend.search(SESSION, node, id=id, tags=tags, newest=newest, offset=offset, limit=limit)
     if any(head.tags.get(name) != value for name, value in tags.items()):
         return []

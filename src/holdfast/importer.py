@@ -198,6 +198,9 @@ class _FileImport:
         if self._intake.head is not None and self._intake.head.dead:
             self.report.skipped = "its session was deleted here"
             return
+        if self._intake.head is not None and self._intake.head.trashed:
+            self.report.skipped = "its session is in the trash here"
+            return
         self._file = open_source(self._path)
         self._status = os.fstat(self._file.fileno())
         self.report.size = self._status.st_size

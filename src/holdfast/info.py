@@ -41,6 +41,10 @@ UNSPLIT = "unsplit"
 session."""
 NUMBERED = {"artifact": "artifacts", "report": "reports", "tasks": "task_lists"}
 """Types of events that are counted, hidden ones too, so that a reader knows when it has met them all."""
+BYTES = "bytes"
+"""Counter of a head: bytes of the bodies that were appended to its own log, before any compression."""
+STARRED = "starred"
+"""Label of the sessions that no prune touches."""
 
 _LABEL = "label:"
 MODEL = "model:"

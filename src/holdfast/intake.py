@@ -18,7 +18,7 @@ from holdfast import codec
 from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import DIGEST, digest_of
 from holdfast.formats.transcript import FOREIGN, Draft, Facts, event_id, id_of, kept, mapping, name_of
-from holdfast.info import Tally, body_of, clean, created_at, encode_body, session_ref, tags_of
+from holdfast.info import BYTES, Tally, body_of, clean, created_at, encode_body, session_ref, tags_of
 from holdfast.keys import usage_id
 from holdfast.lineage import counted_before, relatives
 from holdfast.model import AnyPayload, Damaged, Other, Source
@@ -214,6 +214,7 @@ class Intake:
     def _commit(self, entries: Sequence[Entry], payloads: Sequence[AnyPayload], facts: Facts, cursor: Cursor) -> Commit:
         head = self.head
         tally = Tally(payloads, titled=True)
+        tally.add[BYTES] = sum(len(entry.body) for entry in entries)
         times = [entry.at for entry in entries]
         at = max(times, default=0 if head else cursor.mtime // 1000)
         tags, metadata = self._told(facts, cursor)

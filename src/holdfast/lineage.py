@@ -127,7 +127,9 @@ def relatives(store: Store, session: str, parent: str | None, *, new: bool) -> l
 
 
 def _forks(store: Store, parent: str) -> list[Ref]:
-    return [head.ref for head in store.backend.find(SESSION, {"parent": parent, "fork": "1"}, limit=MAX_RELATIVES)]
+    tags = {"parent": parent, "fork": "1"}
+    living = store.backend.find(SESSION, tags, limit=MAX_RELATIVES)
+    return [head.ref for head in [*living, *store.backend.find(SESSION, tags, limit=MAX_RELATIVES, trashed=True)]]
 
 
 def counted_before(store: Store, refs: Iterable[Ref], ids: Collection[str]) -> set[str]:

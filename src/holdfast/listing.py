@@ -42,13 +42,13 @@ def list_sessions(
             return _page(found, None, damaged)
 
 
-def all_heads(backend: Backend) -> Iterator[Heads]:
-    """All sessions by id, some at a time: also those that become active meanwhile are met, and once.
+def all_heads(backend: Backend, *, trashed: bool = False) -> Iterator[Heads]:
+    """All sessions by id, or all in the trash, some at a time: who becomes active meanwhile is met, too, and once.
 
     A damaged one between two pages may be named by both.
     """
     after = ""
-    while heads := backend.scan(SESSION, after):
+    while heads := backend.scan(SESSION, after, trashed=trashed):
         yield heads
         after = heads[-1].ref.id
     if heads.damaged:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from holdfast import ancestry, codec
 from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
-from holdfast.info import UNSPLIT, SessionInfo, Tally, created_at, info_of, now
+from holdfast.info import BYTES, UNSPLIT, SessionInfo, Tally, created_at, info_of, now
 from holdfast.keys import check_key
 from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.naming import named
@@ -105,11 +105,14 @@ class Log:
         entries: list[Entry] = []
         payloads = [event.payload if isinstance(event, Event) else event for event in events]
         ids = named(self._head, events, payloads, key)
+        size = 0
         for index, event in enumerate(events):
             entry = self._entry(event, payloads[index], at, ids[index] if ids else "")
             entries.append(entry)
+            size += len(entry.body)
             latest = entry.at if index == 0 else max(latest, entry.at)
         tally = Tally(payloads, titled="title" in self._head.tags)
+        tally.add[BYTES] = size
         if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(self._head)):
             tally.tags = {**(tally.tags or {}), UNSPLIT: "1"}
         return Commit(
@@ -242,7 +245,7 @@ class Log:
     def _check_there(self, damaged: OnDamage) -> None:
         """The end of a log and the end of its session are not the same."""
         try:
-            self._store.head(self.id)
+            self._store.head(self.id, trashed=True)  # whose log can be read, as before it was put there
         except Corrupt:
             if damaged == "raise":
                 raise

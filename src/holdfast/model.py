@@ -208,7 +208,8 @@ class Note(Payload, frozen=True, tag="note"):
 class Edit(Payload, frozen=True, tag="edit"):
     """What of the log is in view was changed; the session wrote it by itself, and it is never hidden.
 
-    `action` is remove_last, rewind, clear or undo; `ranges` are the first and last seqs of what it hid, or showed again
+    `action` is remove_last, rewind, clear or undo, or trash and restore, which put the whole session away and bring it
+    back; `ranges` are the first and last seqs of what it hid, or showed again
     for an undo; `counts` is what that did to the session's counters. `previous` is the seq of the edit before it, and
     `below` of the one whose removal an undo finds once this one is undone (0: none); `undoes` is the one an undo undid.
     """

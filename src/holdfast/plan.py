@@ -34,6 +34,9 @@ MAX_COUNT = 2**63 - 1
 """Largest absolute value of a counter."""
 MAX_BASE = 2**62
 """Largest seq that a log may start behind, so that there is always room for more."""
+TRASHED = "trashed"
+"""Tag of a head that was put away: lists and searches leave it out, and only a commit that says in `if_tags` what it
+expects of this tag changes it. So a late writer is refused, whoever it is and whatever it writes."""
 FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 """The years 1 to 9999, which calendars can tell, in microseconds since 1970 UTC."""
 
@@ -76,6 +79,11 @@ class Head(msgspec.Struct, frozen=True):
     body: bytes = b""
     dead: bool = False
 
+    @property
+    def trashed(self) -> bool:
+        """Whether it was put away: it is in the trash."""
+        return TRASHED in self.tags
+
 
 class Range(NamedTuple):
     """Entries from `first` up to and with `last`, to hide (or, with `hide=False`, to show again)."""
@@ -111,15 +119,16 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     delete: bool = False
 
 
-Why = Literal["missing", "deleted", "rev", "last", "tags", "known", "range", "full", "denied"]
+Why = Literal["missing", "deleted", "trashed", "rev", "last", "tags", "known", "range", "full", "denied"]
 
 
 class Refused(NamedTuple):
     """Why a commit was not made: nothing was written. `head` is the current one.
 
-    missing: no such head; deleted: a tombstone; rev, last, tags: that precondition failed; known: an appended id is
-    in the log already; range: `void`, `trim` or `base` speak of entries that are not there; full: the head would have
-    more tags or counters than a head may. `plan` never says denied: one user's view of a store does, of another's head.
+    missing: no such head; deleted: a tombstone; trashed: it was put away; rev, last, tags: that precondition failed;
+    known: an appended id is in the log already; range: `void`, `trim` or `base` speak of entries that are not there;
+    full: the head would have more tags or counters than a head may. `plan` never says denied: one user's view of a
+    store does, of another's head.
     """
 
     why: Why
@@ -152,6 +161,8 @@ def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned |
         head = Head(ref=head.ref, rev=head.rev, last=head.last, base=head.last, at=0)
     elif known:
         return Refused("known", head)
+    elif TRASHED in head.tags and TRASHED not in (commit.if_tags or ()):
+        return Refused("trashed", head)
     elif why := _failed(head, commit):
         return Refused(why, head)
     else:

@@ -24,7 +24,7 @@ def resolved(store: Store, reference: str) -> Head:
         return newest[0]
     check_id(reference, "session id")
     head = store.backend.get([session_ref(reference)])[0]
-    if head is not None and not head.dead:
+    if head is not None and not head.dead and not head.trashed:
         return head
     found = store.backend.find(SESSION, {"name": reference}, limit=3)
     if not found and not found.damaged:
@@ -36,6 +36,7 @@ def resolved(store: Store, reference: str) -> Head:
         some = ", ".join(map(repr, ids))
         raise Invalid(f"{reference!r} could be {some}; write more of the id", matches=ids)
     if head is not None:
+        store.head(reference)  # says so if it is in the trash
         raise Deleted(f"session {reference!r} was deleted", session=reference)
     raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
 

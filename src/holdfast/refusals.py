@@ -15,6 +15,7 @@ from holdfast.errors import (
     NotFound,
     Stale,
     TooLarge,
+    Trashed,
 )
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Ref, Refused
 
@@ -29,6 +30,8 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
         return Deleted(f"{who} was deleted; only creating it anew starts it over", **facts)
     if refused.why == "denied":
         return denied(commit.ref)
+    if refused.why == "trashed":
+        return Trashed(f"{who} is in the trash; restore it from there first (store.trash.restore)", **facts)
     turn = (commit.if_tags or {}).get("turn")
     if turn is not None and head is not None and head.tags.get("turn") != turn:
         # Told before any other reason: whoever was overtaken must stop, whatever else it was wrong about.

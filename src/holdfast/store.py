@@ -11,13 +11,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast import branching, creation, finding, recovery, search
+from holdfast import branching, creation, finding, recovery, retention
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
 from holdfast.check import CheckReport, check_store
 from holdfast.documents import Documents
-from holdfast.errors import Corrupt, Denied, Exists
+from holdfast.errors import Corrupt, Denied
 from holdfast.hits import SearchHit
 from holdfast.info import (
     SessionInfo,
@@ -28,22 +28,25 @@ from holdfast.info import (
 from holdfast.large import LargeValues
 from holdfast.leases import Lease
 from holdfast.listing import list_sessions
-from holdfast.log import POLL, OnDamage
+from holdfast.log import OnDamage
 from holdfast.model import to_micros
-from holdfast.pages import Page, check_limit, cursor_of, offset_of, position_of
+from holdfast.pages import Page, check_limit, position_of
 from holdfast.places import Place
-from holdfast.plan import Commit, Head, Ref, Refused, check_id
+from holdfast.plan import Commit, Head, Refused, check_id
+from holdfast.policies import Policy
+from holdfast.prunes import Prune, history as history_of_prunes
 from holdfast.recovery import Recovery
 from holdfast.references import resolved
 from holdfast.refusals import refusal
+from holdfast.retention import PrunePlan
 from holdfast.salvage import logged_head
 from holdfast.session import Session
 from holdfast.settings import SessionConfig, secret_names
 from holdfast.totals import UsageReport, usage_totals
+from holdfast.trash import Trash
 from holdfast.turns import Turns
-from holdfast.urls import default_url
-from holdfast.watch import Change, Watcher
-from holdfast.wording import Words
+from holdfast.watch import Change, watched
+from holdfast.wording import searched
 from holdfast.wrappers import ForUser
 
 
@@ -68,11 +71,7 @@ class Store:
 
     def text_of(self, body: bytes) -> str:
         """What search looks at in a stored body; see `backend.TextOf`."""
-        words = Words(body, self.large)
-        text = search.normalise(words.text)
-        if not words.whole:
-            raise Corrupt("an event can't be read whole", text=text)
-        return text
+        return searched(body, self.large)
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +128,7 @@ class Store:
         Raises:
             Denied: it belongs to another user.
             Deleted: it was deleted; `create` starts it anew on purpose.
+            Trashed: it is in the trash; `trash.restore` brings it back.
             Invalid, TooLarge: the id or a field can't be stored.
         """
         return Session(
@@ -159,6 +159,7 @@ class Store:
 
         Raises:
             Exists: there is one with this id.
+            Trashed: there is one in the trash.
             Invalid, TooLarge: the id or a field can't be stored.
         """
         return Session(
@@ -170,7 +171,7 @@ class Store:
         )  # fmt: skip
 
     def get(self, id: str, *, damaged: OnDamage = "raise") -> Session | None:
-        """The session with this id, or None.
+        """The session with this id, or None; None also if it is in the trash, where `trash.get` finds it.
 
         Args:
             damaged: `keep` gives also a session whose head can't be trusted. Nothing is known of it but its log, whose
@@ -185,7 +186,7 @@ class Store:
             if damaged == "raise":
                 raise
             head = logged_head(self.backend, session_ref(id))
-        return None if head is None or head.dead else Session(self, head)
+        return None if head is None or head.dead or head.trashed else Session(self, head)
 
     def exists(self, id: str) -> bool:
         """Whether there is a session with this id."""
@@ -196,15 +197,17 @@ class Store:
         check_id(id, "session id")
         return self.backend.get([session_ref(id)])[0]
 
-    def head(self, id: str) -> Head:
-        """The head of a session.
+    def head(self, id: str, *, trashed: bool = False) -> Head:
+        """The head of a session; with `trashed`, also of one in the trash.
 
         Raises:
-            NotFound, Deleted: there is none.
+            NotFound, Deleted, Trashed: there is none.
         """
         head = self.peek(id)
         if head is None or head.dead:
             raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
+        if head.trashed and not trashed:
+            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
         return head
 
     def sessions(
@@ -278,18 +281,8 @@ class Store:
         check_limit(limit)
         if session is not None:
             check_id(session, "session id")
-        node = finding.parsed(query)
-        if node is None:
-            return Page([], None)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
-        offset = offset_of(cursor)
-        hits = finding.find(self, session, node, tags, newest=newest, offset=offset, limit=limit + 1)
-        items = [self._hit(hit.ref, hit.entry, hit.score, node, width) for hit in hits[:limit]]
-        return Page(items, cursor_of([offset + limit]) if len(hits) > limit else None)
-
-    def _hit(self, ref: Ref, entry: Any, score: float, node: search.Node, width: int) -> SearchHit:
-        event = Session(self, Head(ref)).decode(entry, "keep")
-        return SearchHit(ref.id, event, score, lambda: search.snippet(Words(entry.body, self.large).text, node, width))
+        return finding.page(self, query, session, tags, newest=newest, limit=limit, cursor=cursor, width=width)
 
     def usage(
         self,
@@ -329,13 +322,43 @@ class Store:
     def delete(self, id: str) -> None:
         """Delete a session for good: its events are gone, and a late writer can't bring it back.
 
-        One whose head is damaged is deleted like any other.
+        One whose head is damaged is deleted like any other. What is gone may still stand in the files until `compact`.
 
         Raises:
             NotFound, Deleted: there is none.
+            Trashed: it is in the trash; `trash.purge` deletes it.
             Conflict: a fork reads its events; `fork` on the error names it.
         """
         branching.delete(self, id)
+
+    @property
+    def trash(self) -> Trash:
+        """The sessions that were put away: to put one there, to list, restore and purge them."""
+        return Trash(self)
+
+    def prune(self, policy: Policy) -> PrunePlan:
+        """What a policy would move to the trash, and what it spares, and why. Nothing is changed until it is applied.
+
+        Every session's head is read, and none of its events.
+
+        Raises:
+            Invalid: from `Policy` itself: a number that makes no sense.
+        """
+        return retention.plan_prune(self, policy)
+
+    def prunes(self, *, limit: int = 50) -> list[Prune]:
+        """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
+        return history_of_prunes(self, limit)
+
+    def compact(self) -> None:
+        """Give the space of what was deleted back, and leave no byte of it in the store's files; `trash.purge` does so.
+
+        It takes as long as copying the store. Others read meanwhile; who writes waits.
+
+        Raises:
+            Unavailable: a long read elsewhere is in the way, or the disk is full; nothing was lost, try again.
+        """
+        self.backend.compact()
 
     def tree(self, id: str) -> Branch:
         """The tree of forks that a session stands in, from the first of its ancestors down.
@@ -347,7 +370,9 @@ class Store:
         return branching.tree(self, id)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
-        """Every session that changes or is deleted, as it happens, in any process; several changes may come as one.
+        """Every session that changes, or is deleted, put into the trash or restored, as it happens, in any process.
+
+        Several changes of one may come as one.
 
         Events are told whatever time they carry, also those of an old transcript that is imported now. A session that
         is created without events, with a time in the past, is told when it gets some.
@@ -356,16 +381,7 @@ class Store:
             since: Begin with those that were active, or deleted, after this time; now if not given.
             stop: Ends the iteration when set.
         """
-        watcher = Watcher(self.backend, now() if since is None else to_micros(since))
-        woken = threading.Event()
-        quit_listening = self.backend.listen(woken.set)
-        try:
-            while stop is None or not stop.is_set():
-                woken.clear()
-                yield from watcher.changes()
-                woken.wait(POLL)
-        finally:
-            quit_listening()
+        return watched(self.backend, now() if since is None else to_micros(since), stop)
 
     def running(self) -> list[Lease]:
         """Who runs a session now, the latest begun first, and how each `standing` is."""
@@ -419,22 +435,3 @@ class Store:
             Corrupt: it is one whose head can't be trusted; `id` on the error names it.
         """
         return Session(self, resolved(self, reference))
-
-
-def open(url: str | None = None, *, secrets: Collection[str] = ()) -> Store:
-    """Open a store, creating it if it is not there.
-
-    Args:
-        secrets: Names under which nothing is written of what metadata and configs hold, at any depth; what looks like
-            a secret by its name is never written of a config (see `SessionConfig`).
-        url: `sqlite:///path/file.db`, `file:///path/dir`, `memory://`; by default `HOLDFAST_URL`, else a SQLite file in
-            the user's data directory. `?durability=process` trades safety against power loss for speed.
-
-    Raises:
-        Invalid: the URL is wrong; the message names what is known.
-        Unavailable: the engine can't open it.
-    """
-    return Store(url or default_url(), secrets)
-
-
-__all__ = ["Change", "Exists", "Page", "SearchHit", "Store", "open"]

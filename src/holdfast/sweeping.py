@@ -117,15 +117,19 @@ class _Look:
 
     def _pages(self) -> Iterator[Heads]:
         for kind in self._store.backend.kinds():
-            after = ""
-            while True:
-                heads = self._store.backend.scan(kind, after, PAGE)
-                for ref in heads.damaged:
-                    self._miss(f"the head of {ref.kind} {ref.id!r} can't be read")
-                yield heads
-                if len(heads) < PAGE:
-                    break
-                after = heads[-1].ref.id
+            for trashed in (False, True):
+                yield from self._pages_of(kind, trashed=trashed)
+
+    def _pages_of(self, kind: str, *, trashed: bool) -> Iterator[Heads]:
+        after = ""
+        while True:
+            heads = self._store.backend.scan(kind, after, PAGE, trashed=trashed)
+            for ref in heads.damaged:
+                self._miss(f"the head of {ref.kind} {ref.id!r} can't be read")
+            yield heads
+            if len(heads) < PAGE:
+                return
+            after = heads[-1].ref.id
 
     def _at_log(self, ref: Ref) -> None:
         after = self._seen.get(ref, 0)

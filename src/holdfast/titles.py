@@ -119,7 +119,14 @@ def _holds(store: Store, ref: Ref, ids: Sequence[str]) -> dict[str, int]:
 def _give(store: Store, ref: Ref, title: str) -> None:
     for _ in range(_RETRIES):
         head = store.backend.get([ref])[0]
-        if head is None or head.dead or not title or head.tags.get("title") == title or not may_title(head, FOREIGN):
+        if (
+            head is None
+            or head.dead
+            or head.trashed
+            or not title
+            or head.tags.get("title") == title
+            or not may_title(head, FOREIGN)
+        ):
             return
         body = body_of(head)
         body.pop("v", None)

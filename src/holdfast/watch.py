@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -12,17 +13,22 @@ from holdfast.backend import Backend
 from holdfast.clock import now
 from holdfast.errors import Corrupt
 from holdfast.info import SESSION
+from holdfast.log import POLL
 from holdfast.plan import Head
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A session changed: its newest event, its revision, when it was active last, and whether it was deleted."""
+    """A session changed: its newest event, its revision, when it was active last, and where it stands now.
+
+    `deleted` says that it is gone for good, `trashed` that it is in the trash.
+    """
 
     session: str
     last: int
     rev: int
     at: int
     deleted: bool = False
+    trashed: bool = False
 
 
 class Watcher:
@@ -77,4 +83,20 @@ class Watcher:
             self._since = max(self._since, min(head.at, now()))
         while len(self._seen) > self.SEEN:
             self._seen.popitem(last=False)
-        return [Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead) for h in fresh]
+        return [
+            Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead, trashed=h.trashed) for h in fresh
+        ]
+
+
+def watched(backend: Backend, since: int, stop: threading.Event | None) -> Iterator[Change]:
+    """The changes since a time, in microseconds UTC, as they happen; see `Store.watch`."""
+    watcher = Watcher(backend, since)
+    woken = threading.Event()
+    quit_listening = backend.listen(woken.set)
+    try:
+        while stop is None or not stop.is_set():
+            woken.clear()
+            yield from watcher.changes()
+            woken.wait(POLL)
+    finally:
+        quit_listening()

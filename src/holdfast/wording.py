@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from holdfast import codec, model
+from holdfast import codec, model, search
 from holdfast.codec import LargeStore
 from holdfast.errors import Corrupt
 from holdfast.model import Custom, Large, Message, Other, OtherPart
@@ -85,3 +85,16 @@ _WORD_FIELDS = {
     "artifact": ("name", "uri"),
     "note": ("text",),
 }
+
+
+def searched(body: bytes, large: LargeStore) -> str:
+    """What search looks at in a stored body, normalised; see `backend.TextOf`.
+
+    Raises:
+        Corrupt: it can't be read whole; `text` on the error is what can.
+    """
+    words = Words(body, large)
+    text = search.normalise(words.text)
+    if not words.whole:
+        raise Corrupt("an event can't be read whole", text=text)
+    return text

@@ -256,13 +256,14 @@ class ForUser:
         after: tuple[int, str] | None = None,
         limit: int = 100,
         dead: bool = False,
+        trashed: bool = False,
     ) -> Heads:
         """Heads of hers. Damaged ones are left out and not named, as nobody can tell whose they are."""
         if dead:
             return self._gone(kind, after, limit)
         if tags.get(USER, self.user) != self.user:
             return Heads()
-        heads = self._inner.find(kind, {**tags, USER: self.user}, after=after, limit=limit)
+        heads = self._inner.find(kind, {**tags, USER: self.user}, after=after, limit=limit, trashed=trashed)
         self._met(heads)
         return Heads(heads)
 
@@ -277,11 +278,11 @@ class ForUser:
             after = (heads[-1].at, heads[-1].ref.id)
         return Heads(found[:limit])
 
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Heads of hers by id; it passes over all others', so it takes as long as the store is large."""
         found: list[Head] = []
         while len(found) < limit:
-            heads = self._inner.scan(kind, after, PAGE)
+            heads = self._inner.scan(kind, after, PAGE, trashed=trashed)
             found += [head for head in heads if self._is_hers(head)]
             if len(heads) < PAGE:
                 break
@@ -293,6 +294,14 @@ class ForUser:
     def kinds(self) -> list[str]:
         """The kinds of which the store has heads."""
         return self._inner.kinds()
+
+    def compact(self) -> None:
+        """Refused: it is the whole store's files that are written anew.
+
+        Raises:
+            Denied: always.
+        """
+        raise Denied(f"this store is open for the user {self.user!r} alone; only the whole store can be compacted")
 
     def search(
         self,

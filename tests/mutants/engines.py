@@ -66,12 +66,25 @@ def glues_torn_lines(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LogBodies, "meet", lambda self, db, ref: False)
 
 
+def forgets_only_rows(patch: pytest.MonkeyPatch) -> None:
+    """What is deleted keeps its bytes in the file."""
+    patch.setattr(SQLiteFile, "compact", lambda self: None)
+
+
+def keeps_forgotten_words(patch: pytest.MonkeyPatch) -> None:
+    """The index keeps what it was told to forget."""
+    patch.setattr(WordIndex, "compact", lambda self: None)
+
+
 ENGINES: list[tuple[Break, str, str]] = [
     (takes_no_lock, "sqlite", "test_two_openings_lose_nothing"),
     (takes_no_lock, "files", "test_two_openings_lose_nothing"),
     (never_catches_up, "sqlite", "test_a_hit_carries_the_entry_as_it_is_read"),
     (indexes_no_words, "sqlite", "test_a_hit_carries_the_entry_as_it_is_read"),
     (believes_any_index, "files", "test_an_index_that_is_old_is_not_believed"),
+    (forgets_only_rows, "apsw", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
+    (keeps_forgotten_words, "sqlite", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
+    (keeps_forgotten_words, "files", "test_nothing_is_left_of_what_was_deleted_once_it_is_compact"),
     (glues_torn_lines, "files", "test_a_torn_write_is_in_nobodys_way"),
 ]
 """What is broken, in which of the engines, and the first example that notices."""

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.backend import Heads, Hit, TextOf
 from holdfast.backends.memory import MemoryBackend
-from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.plan import TRASHED, Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
 from mutants import Mutant, mutant
 
@@ -129,14 +129,14 @@ class TakesTheOldestForDamaged(Mutant):
 class ScansByTime(Mutant):
     """Pages of an order in which what becomes active moves."""
 
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, **options: Any) -> Heads:
         behind = self._heads.get(Ref(kind, after))
-        return self.find(kind, {}, after=(behind.at, after) if behind else None, limit=limit)
+        return self.find(kind, {}, after=(behind.at, after) if behind else None, limit=limit, **options)
 
 
 @mutant
 class ScansTheDeleted(Mutant):
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, **options: Any) -> Heads:
         found = [h for h in self._heads.values() if h.ref.kind == kind and h.ref.id > after]
         return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
 
@@ -145,6 +145,38 @@ class ScansTheDeleted(Mutant):
 class TellsTheDeletedAsLiving(Mutant):
     def find(self, kind: str, tags: Mapping[str, str | None], *, dead: bool = False, **options: Any) -> Heads:
         return super().find(kind, tags, **options)
+
+
+@mutant
+class ListsTheTrash(Mutant):
+    def find(self, kind: str, tags: Mapping[str, str | None], *, trashed: bool = False, **options: Any) -> Heads:
+        found = [*super().find(kind, tags, **options), *super().find(kind, tags, trashed=True, **options)]
+        return Heads(sorted(found, key=lambda h: (h.at, h.ref.id), reverse=True)[: options.get("limit", 100)])
+
+
+@mutant
+class ScansTheTrash(Mutant):
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
+        found = [*super().scan(kind, after, limit), *super().scan(kind, after, limit, trashed=True)]
+        return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
+
+
+@mutant
+class TakesTheTrashForDeleted(Mutant):
+    def find(self, kind: str, tags: Mapping[str, str | None], *, trashed: bool = False, **options: Any) -> Heads:
+        return Heads() if trashed else super().find(kind, tags, **options)
+
+
+@mutant
+class SearchesTheTrash(Mutant):
+    def search(self, kind: str, query: Node, **options: Any) -> list[Hit]:
+        kept = dict(self._heads)
+        for ref, head in kept.items():
+            self._heads[ref] = replace(head, tags={n: v for n, v in head.tags.items() if n != TRASHED})
+        try:
+            return super().search(kind, query, **options)
+        finally:
+            self._heads.update(kept)
 
 
 @mutant

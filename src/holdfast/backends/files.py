@@ -216,6 +216,12 @@ class FilesBackend(RowBackend):
                 self._note()
         return super().commit(batch)
 
+    def compact(self) -> None:
+        """The index, as for any rows; logs were written anew when something of them was forgotten."""
+        with self._file.mutex:
+            self._note()
+        super().compact()
+
     def _note(self) -> None:
         """From now on the rows may differ from what is on the disk; say so durably, once."""
         if self._closed:

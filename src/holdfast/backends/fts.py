@@ -115,6 +115,18 @@ class WordIndex:
             db.execute("UPDATE meta SET value = ? WHERE name = 'fts_mark'", (last,))
         return len(rows)
 
+    def compact(self) -> None:
+        """Take what was forgotten out of the index's own tables: until then its words stand there as such."""
+        with self._file.reader() as db:
+            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fts'").fetchone()
+            mark = self.mark(db)
+        if not made:
+            return
+        if mark is None:
+            self._prepare(None)
+        with self._file.transaction() as db:
+            db.execute("INSERT INTO fts (fts) VALUES ('optimize')")
+
     def words(self, packed: object) -> str | None:
         """The words of a row's body, as far as they can be read; None if it can't be read at all."""
         if not isinstance(packed, bytes):  # a flipped bit may change a column's type

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from holdfast import search
 from holdfast.backends.engine import Connection
 from holdfast.backends.fts import WordIndex
-from holdfast.backends.rows import ENTRY, as_number, tag_filter
+from holdfast.backends.rows import ENTRY, LIVING, as_number, tag_filter
 
 AHEAD = 1e6
 """What a score gets to be above every rank of SQLite's, which is at most about 40 for each of 64 terms."""
@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
         if self.id is not None:
             where += " AND h.id = ?"
             values.append(self.id)
-        return f"e.void = 0 AND h.kind = ?{where}", [self.kind, *values]
+        return f"e.void = 0 AND h.kind = ? AND h.dead = {LIVING}{where}", [self.kind, *values]
 
 
 class Match(NamedTuple):

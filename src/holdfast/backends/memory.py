@@ -15,7 +15,7 @@ import msgspec
 from holdfast import search
 from holdfast.backend import BLOB_PATIENCE, Blobs, Heads, Hit, Problem, TextOf, readable
 from holdfast.errors import Unavailable
-from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
+from holdfast.plan import TRASHED, Commit, Entry, Head, Ref, Refused, plan
 
 
 class MemoryBlobs:
@@ -161,18 +161,24 @@ class MemoryBackend:
         after: tuple[int, str] | None = None,
         limit: int = 100,
         dead: bool = False,
+        trashed: bool = False,
     ) -> Heads:
         """Living heads, or tombstones, newest first."""
         with self._lock:
             heads = list(self._heads.values())
-        found = [h for h in heads if h.ref.kind == kind and h.dead == dead and _carries(h, tags)]
+        found = [
+            h
+            for h in heads
+            if h.ref.kind == kind and h.dead == dead and (TRASHED in h.tags) == trashed and _carries(h, tags)
+        ]
         found.sort(key=lambda h: (h.at, h.ref.id), reverse=True)
         return Heads([h for h in found if after is None or (h.at, h.ref.id) < after][:limit])
 
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
         with self._lock:
-            found = [h for h in self._heads.values() if h.ref.kind == kind and not h.dead and h.ref.id > after]
+            heads = list(self._heads.values())
+        found = [h for h in heads if h.ref.kind == kind and not h.dead and h.trashed == trashed and h.ref.id > after]
         return Heads(sorted(found, key=lambda h: h.ref.id)[:limit])
 
     def kinds(self) -> list[str]:
@@ -196,7 +202,12 @@ class MemoryBackend:
             logs = [(h, self._logs.get(h.ref, [])) for h in self._heads.values()]
         hits: list[Hit] = []
         for head, log in logs:
-            if head.ref.kind != kind or (id is not None and head.ref.id != id) or not _carries(head, tags or {}):
+            if (
+                head.trashed
+                or head.ref.kind != kind
+                or (id is not None and head.ref.id != id)
+                or not _carries(head, tags or {})
+            ):
                 continue
             for entry in log:
                 text = "" if entry.void else readable(self._text_of, entry.body)
@@ -227,6 +238,9 @@ class MemoryBackend:
                     self._wakes.remove(wake)
 
         return stop
+
+    def compact(self) -> None:
+        """What was deleted is gone."""
 
     def verify(self) -> list[Problem]:
         """Memory does not rot."""

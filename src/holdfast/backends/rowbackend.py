@@ -19,8 +19,11 @@ from holdfast.backends.listening import Listening
 from holdfast.backends.matching import Wanted, find
 from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
+    DEAD,
     ENTRY,
     HEAD,
+    IN_TRASH,
+    LIVING,
     MISPLACED,
     as_bytes,
     as_number,
@@ -172,15 +175,18 @@ class RowBackend:
         after: tuple[int, str] | None = None,
         limit: int = 100,
         dead: bool = False,
+        trashed: bool = False,
     ) -> Heads:
         """Living heads, or tombstones, newest first."""
+        standing = DEAD if dead else IN_TRASH if trashed else LIVING
         with self._guarded(), self._file.reader() as db:
-            sql, values = find_sql(db, kind, tags, after, dead=dead)
+            sql, values = find_sql(db, kind, tags, after, standing)
             return self._heads_of(db, f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values, limit)
 
-    def scan(self, kind: str, after: str = "", limit: int = 1000) -> Heads:
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
-        sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id > ? AND dead = 0 ORDER BY id"  # noqa: S608  # columns
+        standing = IN_TRASH if trashed else LIVING
+        sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id > ? AND dead = {standing} ORDER BY id"  # noqa: S608
         with self._guarded(), self._file.reader() as db:
             return self._heads_of(db, sql, (kind, after), limit)
 
@@ -266,6 +272,12 @@ class RowBackend:
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""
         return self._listening.add(wake)
+
+    def compact(self) -> None:
+        """Words that are gone leave the index, then all is written anew, and the log of the file is cut off."""
+        with self._guarded():
+            self._words.compact()
+            self._file.compact()
 
     def verify(self) -> list[Problem]:
         """SQLite's own check, every record's checksum, and whether what they are found by agrees."""

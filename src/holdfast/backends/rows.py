@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.backends.engine import Connection
 from holdfast.errors import Corrupt
-from holdfast.plan import Entry, Head, Ref
+from holdfast.plan import TRASHED, Entry, Head, Ref
 
 HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, crc"
 """Columns of a head, in the order in which `head_of` takes them."""
@@ -33,6 +33,8 @@ UPDATE_HEAD = (
 GROW_HEAD = "UPDATE head SET rev = ?, last = ?, at = ?, counts = ?, crc = ?, runs = ? WHERE n = ?"
 SLOT = 14
 """Bits of microseconds that make a slot of the index by time: 16 ms."""
+LIVING, DEAD, IN_TRASH = 0, 1, 2
+"""Where a head stands, in its column `dead`: each has an index by time of its own, and costs the others nothing."""
 MISPLACED = -1
 """Stands for the checksum of a head that is found in another slot than that of its time."""
 
@@ -52,7 +54,7 @@ def only_grew(head: Head, saved: Head) -> bool:
 def head_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
     """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones, `runs` see `OpenRuns`."""
     rev, last, at, counts, crc, _ = grown_values(head, tags, runs)
-    return rev, last, head.base, head.trim, at, at >> SLOT, head.dead, tags, counts, head.body, crc, runs
+    return rev, last, head.base, head.trim, at, at >> SLOT, _standing(head), tags, counts, head.body, crc, runs
 
 
 def grown_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
@@ -61,6 +63,10 @@ def grown_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
     kind, id = head.ref
     numbers = _head_numbers(head.rev, head.last, head.base, head.trim, head.at, head.dead)
     return head.rev, head.last, head.at, counts, _head_crc(kind, id, numbers, tags, counts, head.body, runs), runs
+
+
+def _standing(head: Head) -> int:
+    return DEAD if head.dead else IN_TRASH if TRASHED in head.tags else LIVING
 
 
 def _head_crc(kind: str, id: str, numbers: bytes, tags: bytes, counts: bytes, body: bytes, runs: bytes) -> int:
@@ -76,16 +82,19 @@ def head_of(row: Any) -> Head:
     """
     _, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, crc = row
     try:
-        sound = crc == _head_crc(kind, id, _head_numbers(rev, last, base, trim, at, dead), tags, counts, body, runs)
+        numbers = _head_numbers(rev, last, base, trim, at, dead == DEAD)
+        sound = crc == _head_crc(kind, id, numbers, tags, counts, body, runs)
     except (TypeError, AttributeError, UnicodeError, error):
         sound = False  # a flipped bit may change a column's type
-    if not sound:
-        raise Corrupt(
-            f"the head of {as_text(kind)} {as_text(id)!r} is damaged: its checksum does not match; its bytes are kept, "
-            "its events can still be read (get(id, damaged='keep'), session show), and a delete removes it",
-            id=as_text(id),
-        )
-    return Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, bool(dead))
+    if sound:
+        head = Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, dead == DEAD)
+        if dead == _standing(head):  # which the checksum does not tell
+            return head
+    raise Corrupt(
+        f"the head of {as_text(kind)} {as_text(id)!r} is damaged: its checksum does not match; its bytes are kept, "
+        "its events can still be read (get(id, damaged='keep'), session show), and a delete removes it",
+        id=as_text(id),
+    )
 
 
 def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
@@ -192,7 +201,7 @@ def tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
 
 
 def find_sql(
-    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None, *, dead: bool
+    db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None, standing: int
 ) -> tuple[str, list[Any]]:
     """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
     # A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
@@ -204,7 +213,7 @@ def find_sql(
         source = "tag x CROSS JOIN head h ON h.n = x.head"
         tags = {name: value for name, value in tags.items() if name != rarest[0]}
     where, more = tag_filter(tags)
-    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = {int(dead)}"  # noqa: S608  # the texts above
+    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = {standing}"  # noqa: S608  # the texts above
     values.append(kind)
     if rarest is not None:
         sql += " AND x.name = ? AND x.value = ?"

@@ -25,6 +25,8 @@ MIN_FREE = 4 * 1024 * 1024
 """Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
 PATIENCE = 0.1
 """Seconds to wait for the writers' lock when closing, which can do without."""
+FOR_READERS = 5.0
+"""Seconds to wait for reads to end before the log can be cut off: all writers wait meanwhile."""
 MAX_READERS = 16
 """Idle read connections that are kept."""
 
@@ -195,9 +197,7 @@ class SQLiteFile:
         db = self.writer()
         if not self._derived:
             self._check_place()
-        if not try_lock(self._lock_fd):
-            lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
-        sign(self._lock_fd)
+        self._lock(patience)
         try:
             if patience is None:
                 db.execute("BEGIN IMMEDIATE")
@@ -208,11 +208,22 @@ class SQLiteFile:
             raise
         return db
 
+    def _lock(self, patience: float | None = None) -> None:
+        if not try_lock(self._lock_fd):
+            lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
+        sign(self._lock_fd)
+
     def _begin_within(self, db: Connection, patience: float) -> None:
         """The same beside another program, which knows nothing of our lock."""
-        db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        try:
+        with self._waiting(db, patience):
             db.execute("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def _waiting(self, db: Connection, seconds: float) -> Generator[None]:
+        """SQLite waits no longer than that within the block."""
+        db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        try:
+            yield
         finally:
             db.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
 
@@ -248,6 +259,31 @@ class SQLiteFile:
                 self.release()
         finally:
             self.mutex.release()
+
+    def compact(self) -> None:
+        """Write the file anew without what was deleted, and cut its log off, under the lock of all processes.
+
+        Nothing less is sure: freed space keeps its bytes, also between the rows of a page, and the log keeps old pages.
+
+        Raises:
+            Unavailable: somebody reads and does not end, so the log can't be cut off.
+        """
+        with self.mutex:
+            db = self.writer()
+            self._check_place()
+            self._lock()
+            try:
+                db.execute("VACUUM")
+                with self._waiting(db, min(self.timeout, FOR_READERS)):
+                    busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self.release()
+        if busy:
+            raise Unavailable(
+                f"{self.path} was written anew, but a long read elsewhere keeps its log, where bytes of what was "
+                "deleted may stand; try again when it has ended",
+                path=self.path,
+            )
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Connection]:

@@ -57,7 +57,7 @@ class App:
         Raises:
             NotFound: there is none, and it is not to be created.
         """
-        from holdfast.store import open
+        from holdfast.opening import open
         from holdfast.urls import default_url
 
         url = self.url or default_url()

@@ -63,7 +63,7 @@ def demo(app: App) -> None:
 
 
 def _record(app: App, url: str, folder: str) -> dict[str, Any]:
-    from holdfast import store as stores
+    from holdfast import opening
     from holdfast.cli.agent import RUNS
     from holdfast.info import new_id
 
@@ -84,7 +84,7 @@ def _record(app: App, url: str, folder: str) -> dict[str, Any]:
     with _agent(url, id, folder) as reports:
         for told in reports:
             _say(app, told)
-    with stores.open(url) as store:
+    with opening.open(url) as store:
         last = store.head(id).last
         sound = store.check(session=id).ok
     app.say(f"\n{last} events, {'all sound' if sound else 'damaged'}; none is lost, none is there twice.")

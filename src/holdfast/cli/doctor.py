@@ -91,7 +91,7 @@ def _store(where: Location, problems: list[str]) -> dict[str, Any]:
     if int(facts["mode"], 8) & 0o077:
         problems.append(f"{path} has mode {facts['mode']}: others can read it; chmod go= '{path}'")
     try:
-        from holdfast.store import open
+        from holdfast.opening import open
 
         with open(where.url) as store:
             facts["backend"] = dict(store.backend.info())

@@ -99,7 +99,7 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
     ) -> list[CompletionItem]:
         """Ids and names that start so. Whatever goes wrong, a shell gets no completions rather than an error."""
         from holdfast.cli.app import check_there
-        from holdfast.store import open
+        from holdfast.opening import open
         from holdfast.urls import default_url
 
         common = ctx.find_root().params

@@ -194,7 +194,7 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
     not there.
     """
     from holdfast.copies import STORE_ERRORS
-    from holdfast.store import open
+    from holdfast.opening import open
 
     check_there(source)
     done: list[Copied] = []

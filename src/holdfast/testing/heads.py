@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.backend import Backend
-from holdfast.plan import MAX_COUNT, MAX_COUNTERS, MAX_HEAD_TAGS, MAX_TAGS, Commit, Head, Refused
+from holdfast.plan import MAX_COUNT, MAX_COUNTERS, MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Head, Refused
 from holdfast.testing.subject import Subject, created, done, entries, entry, head, ids, ref, refused, seqs, texts
 
 IDS = (
@@ -221,6 +221,24 @@ class HeadContract(Subject):
         assert texts(backend.read(ref(), ids=["k"])) == ["three"]
         assert ids(backend.find("session", {"user": "bob"})) == ["s"]
         assert backend.find("session", {"user": "ann"}) == []
+
+    def test_what_was_put_away_is_changed_only_by_who_says_so(self, backend: Backend) -> None:
+        created(backend, at=5, tags={"user": "ann"}, append=[entry("one", "k")])
+        away = done(backend, tags={TRASHED: "7"})
+        assert away == Head(ref(), 2, 1, 0, 0, 5, {"user": "ann", TRASHED: "7"})
+        assert refused(backend, append=entries("late")) == "trashed"
+        assert refused(backend, append=entries("late"), if_last=1, if_rev=2, if_tags={"user": "ann"}) == "trashed"
+        assert refused(backend, append=[entry("one", "k")]) == "known"
+        assert refused(backend, tags={TRASHED: None}) == "trashed"
+        assert refused(backend, delete=True) == "trashed"
+        assert refused(backend, if_rev=0) == "trashed"
+        assert refused(backend, append=entries("late"), if_tags={TRASHED: None}) == "tags"
+        assert refused(backend, delete=True, if_tags={TRASHED: "8"}) == "tags"
+        back = done(backend, if_tags={TRASHED: "7"}, tags={TRASHED: None})
+        assert back == Head(ref(), 3, 1, 0, 0, 5, {"user": "ann"})
+        assert done(backend, append=entries("two")).last == 2
+        done(backend, tags={TRASHED: "9"})
+        assert done(backend, delete=True, if_tags={TRASHED: "9"}).dead
 
     def test_a_log_may_start_behind_a_base(self, backend: Backend) -> None:
         made = created(backend, base=7, append=entries("eight", "nine"))

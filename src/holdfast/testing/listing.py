@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.backend import Backend
-from holdfast.plan import Head
+from holdfast.plan import TRASHED, Head
 from holdfast.testing.heads import IDS
-from holdfast.testing.subject import Subject, created, done, entries, head, ids, ref
+from holdfast.testing.subject import Subject, created, done, entries, head, hits, ids, ref, texts
 
 
 def pages(backend: Backend, size: int, tags: dict[str, str | None]) -> list[Head]:
@@ -94,6 +94,33 @@ class FindContract(Subject):
         assert all(h.dead for h in backend.find("session", {}, dead=True))
         done(backend, "a", at=20, if_rev=head(backend, "a").rev)  # anew
         assert ids(backend.find("session", {}, dead=True)) == ["b", "c"]
+
+    def test_what_was_put_away_is_found_only_when_asked_for(self, backend: Backend) -> None:
+        for number, id in enumerate("abcd"):
+            created(backend, id, at=number, tags={"user": "ann"}, append=entries("apple"))
+        for id in "ca":
+            done(backend, id, tags={TRASHED: id})
+        assert ids(backend.find("session", {})) == ids(backend.find("session", {"user": "ann"})) == ["d", "b"]
+        assert ids(backend.find("session", {"user": "ann"}, limit=1)) == ["d"]
+        assert ids(backend.scan("session")) == ["b", "d"]
+        assert ids(backend.find("session", {}, dead=True)) == []
+        for tags in ({}, {"user": "ann"}):
+            assert ids(backend.find("session", tags, trashed=True)) == ["c", "a"]
+        assert ids(backend.find("session", {TRASHED: "a"}, trashed=True)) == ["a"]
+        assert ids(backend.find("session", {}, trashed=True, limit=1)) == ["c"]
+        assert ids(backend.find("session", {}, trashed=True, after=(2, "c"))) == ["a"]
+        assert ids(backend.scan("session", trashed=True)) == ["a", "c"]
+        assert ids(backend.scan("session", "a", 1, trashed=True)) == ["c"]
+        assert hits(backend, "apple") == {("b", 1), ("d", 1)}
+        assert hits(backend, "apple", id="a") == set()
+        assert texts(backend.read(ref("a"))) == ["apple"]
+        done(backend, "a", if_tags={TRASHED: "a"}, tags={TRASHED: None})
+        assert ids(backend.find("session", {})) == ["d", "b", "a"]
+        assert ids(backend.find("session", {}, trashed=True)) == ["c"]
+        assert hits(backend, "apple", id="a") == {("a", 1)}
+        done(backend, "c", if_tags={TRASHED: "c"}, delete=True)
+        assert ids(backend.find("session", {}, trashed=True)) == []
+        assert ids(backend.find("session", {}, dead=True)) == ["c"]
 
     def test_pages_leave_nothing_out_and_tell_nothing_twice(self, backend: Backend) -> None:
         expected: list[tuple[int, str]] = []

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from holdfast import search
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.errors import Invalid
-from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused, validate
+from holdfast.plan import TRASHED, Commit, Entry, Head, Range, Ref, Refused, validate
 from holdfast.testing.subject import text_of
 
 IDS = ("a", "A", "a/b", "é", "e\u0301", "b")
@@ -28,7 +28,7 @@ KINDS = ("session", "doc")
 KEYS = ("", "", "", "", "", "", "k1", "k2", "K1", "k3", "é", "e\u0301")
 TIMES = (0, 1, 2, 3, 7)
 WORDS = ("apple", "apple", "pear", "applepie", "日本", "crème", "not", "x.y", "getName")
-TAGS = ("user", "label:x")
+TAGS = ("user", "label:x", TRASHED)
 VALUES = ("ann", "Ann", "")
 QUERIES = (
     "apple", "app*", '"apple pear"', "apple -pear", "apple OR pear", "日", "creme", "NOT", "y x", "name", "getname",
@@ -203,6 +203,9 @@ class BackendMachine(RuleBasedStateMachine):
             assert self.backend.scan(kind, id, size) == self.model.scan(kind, id, size)
             assert self.backend.scan(kind) == self.model.scan(kind)
             assert self.backend.find(kind, {}, dead=True) == self.model.find(kind, {}, dead=True)
+            put_away = self.model.find(kind, tags, trashed=True)
+            assert self.backend.find(kind, tags, trashed=True) == put_away
+            assert self.backend.scan(kind, trashed=True) == self.model.scan(kind, trashed=True)
         found: list[Head] = []
         after: tuple[int, str] | None = None
         while page := self.backend.find("session", tags, after=after, limit=size):
@@ -242,6 +245,15 @@ class BackendMachine(RuleBasedStateMachine):
         """Bring the index up to date; a second time there is nothing left."""
         self.backend.index()
         assert self.backend.index() == 0
+
+    @rule()
+    def compact(self) -> None:
+        """Give space back; all that is there stays as it is."""
+        self.backend.compact()
+        assert self.backend.get(NAMES) == self.model.get(NAMES)
+        for name in NAMES:
+            assert self.backend.read(name, voided=True) == self.model.read(name, voided=True)
+            self._agree_on_hits(name.kind, APPLE, False, 1000, {})
 
     @precondition(lambda self: self.persistent)
     @rule()
