@@ -174,8 +174,8 @@ def parse_session(data: bytes, *, newer: bool = False) -> tuple[Json, Json | Non
             raise rules.Refusal("it is no snapshot: it has no schema_version")
         rules.session(rules.read(data, rules.anything), "")
         return value, None
-    version = value.get("schema_version")
-    if version != 1 or version is True:
+    version: object = value.get("schema_version")
+    if isinstance(version, bool) or version != 1:
         raise rules.Refusal(f"its schema_version is {version!r:.40}, not 1")
     rules.struct({"session": rules.session})(value, "")
     inside = {"artifacts": value.get("artifacts", [])}
