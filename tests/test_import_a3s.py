@@ -32,13 +32,14 @@ from a3s_files import (
     tree,
 )
 from holdfast.errors import Conflict, Deleted, Invalid
-from holdfast.formats import a3s, a3s_out, a3s_rules as rules
+from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import place_of, session_id_of
 from holdfast.formats.zeroclaw_out import Written
 from holdfast.importer import FileReport
-from holdfast.model import Artifact, Edit, Message, Step, Usage
+from holdfast.model import Edit, Message, Step
 from holdfast.session import Session
 from holdfast.store import Store
+from shell import Shell
 from transcripts import take
 
 
@@ -147,7 +148,7 @@ def test_a_session_that_went_on_adds_what_is_new(store: Store, folder: Path, tmp
     assert len(found.messages()) == 6
     assert found.info().counts.calls == 3
     assert [a.name for a in found.artifacts.list()] == [artifact(1)["artifact_id"], artifact(3)["artifact_id"]]
-    assert [r for r in found.reports()] == []
+    assert list(found.reports()) == []
     assert told.known >= 7
     exported(store, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(folder)
@@ -180,12 +181,8 @@ def test_files_of_later_versions_are_kept_as_they_are(store: Store, folder: Path
     put(folder, "workflow_checkpoints/w-1.json", b'{"of": "nobody"}')
     put(folder, "notes/hello.bin", b"\xff\x00\xfe")
     reports = by_id(take(store, folder).files)
-    held = [e for e in of(store, folder, "fixture").events(types="x.a3s.file")]
-    assert [e.payload.data["path"] for e in held] == [  # type: ignore[union-attr]
-        "loop_checkpoints/run-1.json",
-        "runs/fixture.json",
-        "subagent_tasks/fixture.json",
-    ] or len(held) == 3
+    held = list(of(store, folder, "fixture").events(types="x.a3s.file"))
+    assert len(held) == 3
     assert reports["~store"].unreadable == []
     exported(store, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(folder)
@@ -323,14 +320,12 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("change", REFUSED)
-def test_what_the_program_refuses_is_isolated_told_and_kept(
-    tmp_path: Path, change: Callable[[Json], None]
-) -> None:
+def test_what_the_program_refuses_is_isolated_told_and_kept(tmp_path: Path, change: Callable[[Json], None]) -> None:
     document = session()
     document = copy.deepcopy(document)
     change(document)
     folder = tmp_path / "sessions"
-    fill(folder, document if "id" in document and document["id"] else {**document, "id": "s-1"})
+    fill(folder, document if document.get("id") else {**document, "id": "s-1"})
     put(folder, "s-1.json", pretty(document))
     fill(folder, session("sound"))
     with holdfast.open("memory://") as store:
@@ -429,7 +424,7 @@ def test_links_that_lead_out_are_not_followed(store: Store, folder: Path, tmp_pa
     (folder / "secret.json").symlink_to(tmp_path / "secret.json")
     told = by_id(take(store, folder).files)
     assert "secret" not in told
-    assert told["~store"].unreadable[0].reason == "secret.json: a link that leads out of the folder"
+    assert told[""].unreadable[0].reason == "secret.json: a link that leads out of the folder"
 
 
 def test_left_overs_of_saves_are_no_sessions(store: Store, folder: Path) -> None:
@@ -605,7 +600,7 @@ import_files(store, find_sources([folder]))
 """
 
 
-@pytest.mark.parametrize("left", [0, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("left", [0, 1, 2, 3, 5, 6])
 @pytest.mark.parametrize("scheme", ["file", "sqlite"])
 def test_an_import_that_was_killed_goes_on_where_it_was(folder: Path, tmp_path: Path, scheme: str, left: int) -> None:
     url = f"{scheme}://{tmp_path}/store" + (".db" if scheme == "sqlite" else "")
@@ -680,19 +675,13 @@ def test_whatever_a_session_says_comes_back(
 
 
 def test_the_command_imports_and_exports(folder: Path, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from holdfast.cli.app import main
-
-    url = f"sqlite://{tmp_path}/store.db"
-
-    def run(*args: str) -> str:
-        result = CliRunner().invoke(main, ["--store", url, *args])
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    run("init")
-    told = json.loads(run("import", "--json", str(folder)).splitlines()[0])
-    assert told["program"] == "a3s" if isinstance(told, dict) else told[0]["program"] == "a3s"
-    run("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out"))
+    shell = Shell(tmp_path)
+    shell.ok("init")
+    told = shell.ok("import", "--json", str(folder)).json["files"]
+    assert {(file["program"], file["error"]) for file in told} == {("a3s", None)}
+    done = shell.ok("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out"), "--json").json
+    assert (done["format"], done["sessions"], done["unsaid"]) == ("a3s", 3, 0)
+    assert tree(tmp_path / "out") == tree(folder)
+    assert shell("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out")).code == 1  # nothing is replaced
+    shell.ok("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out"), "--force")
     assert tree(tmp_path / "out") == tree(folder)

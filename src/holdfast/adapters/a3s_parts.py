@@ -79,6 +79,8 @@ def _plain(value: Any) -> Any:
         return value.json()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("list[Any]", value)]
+    if isinstance(value, float):
+        return float(value)  # also of a number that was read as one of 32 bits
     return str(value) if isinstance(value, StrEnum) else value
 
 

@@ -43,19 +43,19 @@ class SessionData(Record, kw_only=True):
     id: str
     config: SessionConfig = msgspec.field(default_factory=SessionConfig)
     state: SessionState = SessionState.Unknown
-    messages: list[Message] = msgspec.field(default_factory=list)
+    messages: list[Message] = msgspec.field(default_factory=list[Message])
     context_usage: ContextUsage = msgspec.field(default_factory=ContextUsage)
     total_usage: TokenUsage = msgspec.field(default_factory=TokenUsage)
     total_cost: float = 0.0
     model_name: str | None = None
-    cost_records: list[LlmCostRecord] = msgspec.field(default_factory=list)
-    tool_names: list[str] = msgspec.field(default_factory=list)
+    cost_records: list[LlmCostRecord] = msgspec.field(default_factory=list[LlmCostRecord])
+    tool_names: list[str] = msgspec.field(default_factory=list[str])
     thinking_enabled: bool = False
     thinking_budget: int | None = None
     created_at: int = 0
     updated_at: int = 0
     llm_config: LlmConfigData | None = None
-    tasks: list[Task] = msgspec.field(default_factory=list)
+    tasks: list[Task] = msgspec.field(default_factory=list[Task])
     parent_id: str | None = None
     OMITTED = frozenset({"model_name", "llm_config", "parent_id"})
     PARTS: ClassVar[Mapping[str, type[Record]]] = {
@@ -145,8 +145,8 @@ class TraceEvent(Record, kw_only=True):
     exit_code: int
     duration_ms: int
     output_bytes: int
-    metadata_keys: list[str] = msgspec.field(default_factory=list)
-    artifact_uris: list[str] = msgspec.field(default_factory=list)
+    metadata_keys: list[str] = msgspec.field(default_factory=list[str])
+    artifact_uris: list[str] = msgspec.field(default_factory=list[str])
     details: Any = None
     OMITTED = frozenset({"metadata_keys", "artifact_uris", "details"})
 
@@ -189,8 +189,8 @@ class VerificationCheck(Record, kw_only=True):
     description: str
     status: str = "needs_review"
     required: bool = True
-    suggested_tools: list[str] = msgspec.field(default_factory=list)
-    evidence_uris: list[str] = msgspec.field(default_factory=list)
+    suggested_tools: list[str] = msgspec.field(default_factory=list[str])
+    evidence_uris: list[str] = msgspec.field(default_factory=list[str])
     residual_risk: str | None = None
     OMITTED = frozenset({"suggested_tools", "evidence_uris", "residual_risk"})
 
@@ -205,8 +205,8 @@ class VerificationReport(Record, kw_only=True):
     schema: str = REPORT_SCHEMA
     subject: str
     status: str
-    checks: list[VerificationCheck] = msgspec.field(default_factory=list)
-    residual_risks: list[str] = msgspec.field(default_factory=list)
+    checks: list[VerificationCheck] = msgspec.field(default_factory=list[VerificationCheck])
+    residual_risks: list[str] = msgspec.field(default_factory=list[str])
     OMITTED = frozenset({"residual_risks"})
     PARTS: ClassVar[Mapping[str, type[Record]]] = {"checks": VerificationCheck}
 

@@ -53,7 +53,9 @@ class Kept(msgspec.Struct):
 
 
 class Stored(msgspec.Struct):
-    """All that a session holds of what a3s-code knows. `left_out` counts the events that it has no place for."""
+    """All that a session holds of what a3s-code knows. `left_out` counts the events that it has no place for;
+    `hidden_costs` are the calls that were counted and taken back.
+    """
 
     lists: dict[str, list[Held]]
     tasks: list[Json] | None = None
@@ -73,7 +75,7 @@ def look(session: Session, damaged: OnDamage = "raise") -> Stored:
     found = Stored({kind: [] for kind in KINDS})
     for event in session.events(hidden=True, damaged=damaged):
         if event.hidden:
-            if isinstance(event.payload, Usage):
+            if isinstance(event.payload, Usage) and not event.payload.repeated:
                 found.hidden_costs.append(key_of(cost_record(event, event.payload)))
         elif (told := _record(event)) is not None:
             found.lists[told[0]].append(Held(told[1], event))

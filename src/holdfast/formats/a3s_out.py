@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from holdfast.errors import Conflict, Invalid
-from holdfast.formats import rustjson
+from holdfast.formats import a3s_rules as rules, rustjson
 from holdfast.formats.a3s import FRAGMENTS, STORE, encoded, fitted, id_in, safe
 from holdfast.formats.a3s_events import REPORT, TRACE, Json
 from holdfast.formats.a3s_get import Stored, about_of, artifact_records, look, session_record
@@ -102,7 +102,7 @@ def _made(session: Session, name: str, about: Json, record: Json, stored: Stored
     if about.get("form") == "v1":
         yield name, _folded(name, mapping(about.get("envelope")), record, artifacts, traces, reports, stored)
         return
-    yield name, record
+    yield name, _loadable(record)
     stem = name.removesuffix(".json")
     saved = about.get("saved", FRAGMENTS) if about.get("file") else FRAGMENTS
     told = mapping(about.get("artifacts")) or {"artifacts": None}
@@ -116,6 +116,21 @@ def _made(session: Session, name: str, about: Json, record: Json, stored: Stored
         unread = path in stored.files  # it could not be read, and goes back as it was
         if not unread and (records or kind in saved):
             yield path, value
+
+
+def _loadable(record: Json) -> Json:
+    """The session file without blocks of types for which 2.0.0 would refuse all of it: they go as text."""
+    if rules.fits(rules.session, record):
+        return record
+    messages: list[Json] = []
+    for message in record["messages"]:
+        blocks = [block if rules.fits(rules.block, block) else _as_text(block) for block in message["content"]]
+        messages.append({**message, "content": blocks})
+    return {**record, "messages": messages}
+
+
+def _as_text(block: Json) -> Json:
+    return {"type": "text", "text": rustjson.compact(block)}
 
 
 def _folded(

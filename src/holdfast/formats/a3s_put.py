@@ -7,6 +7,7 @@ costs its new messages, and one that was compacted hides what went and appends w
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ from holdfast.formats.transcript import as_title, mapping, source_of
 from holdfast.history import Taken, edit_commit, removal
 from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
 from holdfast.keys import artifact_id
-from holdfast.model import AnyPayload, Artifact, Custom, Event, Message, Report, Source, Step
+from holdfast.model import AnyPayload, Artifact, Custom, Event, Message, Report, Source, Step, Usage
 from holdfast.parts import LargeRef
 from holdfast.plan import FIRST_TIME, LAST_TIME, Commit, Entry, Head
 from holdfast.refusals import refusal
@@ -206,12 +207,12 @@ class _Save:
             gone.pop(index)
         change.hide += [h.event for h in gone]
         change.known += len(kept)
-        counted = [*stored.hidden_costs, *(key_of(h.record) for h in gone)] if kind == COST else []
+        counted = _counted(stored, held, [held[index] for index in kept]) if kind == COST else Counter[str]()
         for record in records[len(kept) :]:
             payload = payload_of(record, kind)
             at = cost_at(record) if kind == COST else None
-            if kind == COST and (name := key_of(record)) in counted:
-                counted.remove(name)  # it was counted before it was taken away
+            if kind == COST and counted[name := key_of(record)] > 0:
+                counted[name] -= 1  # it was counted before it was taken away
                 payload = msgspec.structs.replace(payload, repeated=True)  # type: ignore[type-var]  # of costs
             change.payloads.append((at, payload))
 
@@ -348,6 +349,14 @@ def _kept_of(held: Sequence[Held], records: Sequence[Json]) -> list[int]:
         if len(kept) < len(keys) and key_of(one.record) == keys[len(kept)]:
             kept.append(index)
     return kept
+
+
+def _counted(stored: Stored, held: Sequence[Held], kept: Sequence[Held]) -> Counter[str]:
+    """The calls that were counted, and are not among those that are kept."""
+    there = [h for h in held if not (isinstance(h.event.payload, Usage) and h.event.payload.repeated)]
+    counted = Counter([*stored.hidden_costs, *(key_of(h.record) for h in there)])
+    counted.subtract(key_of(h.record) for h in kept)
+    return counted
 
 
 def _is_equal(old: Artifact, new: Artifact) -> bool:

@@ -142,7 +142,7 @@ def _answer(value: Any, path: str) -> None:
         many(_shown)(value, path)
 
 
-_block = tagged(
+block = tagged(
     {
         "text": struct({"text": text}),
         "image": struct({"source": _source}),
@@ -150,7 +150,7 @@ _block = tagged(
         "tool_result": struct({"tool_use_id": text, "content": _answer}, {"is_error": optional(flag)}),
     }
 )
-message = struct({"role": text, "content": many(_block)}, {"reasoning_content": optional(text)})
+message = struct({"role": text, "content": many(block)}, {"reasoning_content": optional(text)})
 
 
 def _rule_of_tools(value: Any, path: str) -> None:
