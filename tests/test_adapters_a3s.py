@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -582,9 +584,9 @@ def test_what_the_program_could_not_read_is_not_saved(sessions: SyncSessionStore
     session.tasks = [Task(id="1", content="x", status="done")]
     with pytest.raises(Invalid, match=r"tasks\[0\].status is 'done'"):
         sessions.save(session)
+    event = TraceEvent.tool_execution("x", True, 0, 0, 0)
+    event.kind = "guess"
     with pytest.raises(Invalid, match="kind"):
-        event = TraceEvent.tool_execution("x", True, 0, 0, 0)
-        event.kind = "guess"
         sessions.save_trace_events("x", [event])
     assert sessions.list() == []
     with pytest.raises(Invalid, match="slash"):
@@ -669,6 +671,68 @@ def test_writers_at_once_leave_one_whole_session(sessions: SyncSessionStore) -> 
     assert [m.content[0].text for m in loaded.messages] == [f"{first}.{n}" for n in range(5)]
 
 
+SAVING = """
+import sys
+import holdfast
+from holdfast.adapters.a3s import *
+store = holdfast.open(sys.argv[1])
+sessions = SyncSessionStore(store)
+for n in range(int(sys.argv[3])):
+    name = f"{sys.argv[2]}.{n}"
+    named = {"artifact_id": name, "artifact_uri": name, "tool_name": "t", "content": name}
+    kept = ToolArtifact(**named, original_bytes=1, shown_bytes=1)
+    session = SessionData(id="shared", messages=[Message.user(name)] * 3, updated_at=n)
+    event = TraceEvent.tool_execution(name, True, 0, 0, 0)
+    report = VerificationReport.new(name, [])
+    sessions.save_snapshot(session, ArtifactStore([kept]), [event], [report])
+    print(n, flush=True)
+"""
+
+
+def told(sessions: SyncSessionStore) -> set[str]:
+    """What each part of the shared session says: one name, if all are of one save."""
+    loaded, artifacts = sessions.load("shared"), sessions.load_artifacts("shared")
+    assert loaded is not None
+    said = {message.content[0].text for message in loaded.messages}
+    said |= {kept.content for kept in artifacts or ()}
+    said |= {event.name for event in sessions.load_trace_events("shared") or ()}
+    return said | {report.subject for report in sessions.load_verification_reports("shared") or ()}
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_a_process_that_is_killed_in_a_save_leaves_one_generation(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}://{tmp_path}/store" + (".db" if scheme == "sqlite" else "")
+    for round in range(4):
+        running = subprocess.Popen(
+            [sys.executable, "-c", SAVING, url, str(round), "100000"], stdout=subprocess.PIPE, text=True
+        )
+        assert running.stdout is not None
+        for _ in range(5 + round):
+            running.stdout.readline()
+        running.kill()
+        running.communicate()
+        with holdfast.open(url) as store:
+            assert len(told(SyncSessionStore(store))) == 1
+            assert store.check().ok
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_processes_that_save_at_once_lose_no_save(tmp_path: Path, scheme: str) -> None:
+    url = f"{scheme}://{tmp_path}/store" + (".db" if scheme == "sqlite" else "")
+    with holdfast.open(url) as store:
+        children = [
+            subprocess.Popen([sys.executable, "-c", SAVING, url, name, "15"], stdout=subprocess.DEVNULL)
+            for name in ("a", "b")
+        ]
+        assert [child.wait(120) for child in children] == [0, 0]
+        sessions = SyncSessionStore(store)
+        assert len(told(sessions)) == 1
+        found = sessions.session("shared")
+        assert found is not None
+        assert found.info().rev == 30
+        assert store.check().ok
+
+
 def test_tool_names_and_maps_keep_their_order(sessions: SyncSessionStore) -> None:
     session = create_test_session_data()
     session.tool_names = ["z", "a", "m"]
@@ -687,7 +751,9 @@ def test_the_queue_has_the_program_s_own_defaults() -> None:
         "executeMaxConcurrency": 2,
         "generateMaxConcurrency": 1,
     }
-    assert SessionQueueConfig.of({"control_max_concurrency": 9}).extra == {"control_max_concurrency": 9}
+    read = SessionQueueConfig.of({"queryMaxConcurrency": 3, "control_max_concurrency": 9})
+    assert read.extra == {"control_max_concurrency": 9}
+    assert read.json() == {"queryMaxConcurrency": 3, "control_max_concurrency": 9}
 
 
 def test_without_an_event_loop_it_is_saved_all_the_same(sessions: SyncSessionStore) -> None:

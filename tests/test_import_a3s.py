@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -94,6 +95,17 @@ def test_a_workspace_is_searched_for_its_sessions(store: Store, tmp_path: Path) 
     (found,) = take(store, tmp_path / "work").files
     assert (found.session or "").endswith("/tui")
     assert found.error is None
+
+
+def test_a_folder_with_nothing_but_session_files_is_recognised(store: Store, tmp_path: Path) -> None:
+    put(tmp_path, "plain/a.json", b"{}")
+    put(tmp_path, "plain/s-1.json", pretty(session()))
+    told = by_id(take(store, tmp_path / "plain").files)
+    assert set(told) == {"s-1", "~store"}
+    exported(store, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+    put(tmp_path, "other/s.json", b'{"id": 1, "name": "x"}')
+    assert take(store, tmp_path / "other").files == []
 
 
 def test_what_a_session_says_becomes_its_own(store: Store, folder: Path) -> None:
@@ -210,6 +222,18 @@ def test_two_sessions_are_never_given_one_file(store: Store, tmp_path: Path) -> 
     store.create("n" * 300)
     with pytest.raises(Invalid):
         exported(store, tmp_path / "out", ["n" * 300])
+
+
+@pytest.mark.parametrize("path", ["../out.json", "/tmp/x.json", "a/../../x.json", "nul\0.json", "a//b.json", ""])
+def test_no_file_is_written_outside_of_the_folder(store: Store, tmp_path: Path, path: str) -> None:
+    hostile = holdfast.custom("x.a3s.file", {"path": path})
+    source = holdfast.model.Source(file="x", line=1, raw="{}")
+    store.create("a3s:place/~store").append(msgspec.structs.replace(hostile, source=source))
+    store.create("a3s:place/x", metadata={"a3s": {"document": {"id": "x"}, "file": path}})
+    for id in ("a3s:place/~store", "a3s:place/x"):
+        with pytest.raises(Invalid):
+            exported(store, tmp_path / "out", [id])
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_a_session_that_was_deleted_here_stays_so(store: Store, folder: Path) -> None:
@@ -677,11 +701,11 @@ def test_whatever_a_session_says_comes_back(
 def test_the_command_imports_and_exports(folder: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.ok("init")
-    told = shell.ok("import", "--json", str(folder)).json["files"]
+    told = shell.ok("import", "--json", str(folder)).json["items"]
     assert {(file["program"], file["error"]) for file in told} == {("a3s", None)}
     done = shell.ok("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out"), "--json").json
     assert (done["format"], done["sessions"], done["unsaid"]) == ("a3s", 3, 0)
     assert tree(tmp_path / "out") == tree(folder)
-    assert shell("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out")).code == 1  # nothing is replaced
+    assert shell("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out")).code == 4  # nothing is replaced
     shell.ok("export", "--all", "-f", "a3s", "-o", str(tmp_path / "out"), "--force")
     assert tree(tmp_path / "out") == tree(folder)

@@ -262,13 +262,22 @@ _LANES = ("control_max_concurrency", "query_max_concurrency", "execute_max_concu
 
 
 class SessionQueueConfig(Record, kw_only=True):
-    """How many tasks of each lane run at once. In `extra` are the other fields, by their names in JSON."""
+    """How many tasks of each lane run at once. In `extra` are the other fields, by their names in JSON.
 
-    control_max_concurrency: int = 2
-    query_max_concurrency: int = 4
-    execute_max_concurrency: int = 2
-    generate_max_concurrency: int = 1
+    What a file does not say is None and is not written: the program reads other numbers for it than it begins with.
+    """
+
+    control_max_concurrency: int | None = 2
+    query_max_concurrency: int | None = 4
+    execute_max_concurrency: int | None = 2
+    generate_max_concurrency: int | None = 1
+    OMITTED = frozenset(_LANES)
     NAMES = {name: name.partition("_")[0] + "MaxConcurrency" for name in _LANES}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Self:
+        """The config that a JSON object tells."""
+        return super().of({**dict.fromkeys(cls.NAMES.values()), **value})
 
 
 class SessionConfig(Record, kw_only=True):

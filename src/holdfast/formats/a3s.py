@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from holdfast.errors import HoldfastError
+from holdfast.formats.lines import open_source
 from holdfast.formats.transcript import mapping
 from holdfast.plan import check_id
 
@@ -38,6 +39,8 @@ SEALED = b"A3SE"
 """How a file begins that was encrypted."""
 STATES = {"Active": "idle", "Paused": "paused", "Completed": "completed", "Error": "error", "Unknown": "unknown"}
 """The program's states, and the states of holdfast that answer to them."""
+LOOKED_AT = 5
+"""Files of a folder that are looked at to tell whether it is one of the program's."""
 _ENCODED = re.compile("id_([A-Za-z0-9_-]*)")
 
 
@@ -98,7 +101,7 @@ def decoded(stem: str) -> str | None:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a folder looks like one of the program's stores: by the folders in it, or by where it lies."""
+    """Whether a folder looks like one of the program's stores: by the folders in it, where it lies or its files."""
     if os.path.basename(path).startswith("."):
         return False
     if os.path.isdir(os.path.join(path, "v1", "sessions")):
@@ -106,7 +109,21 @@ def is_folder(path: str) -> bool:
     here = os.path.realpath(path).split(os.sep)
     if here[-3:] == [".a3s", "tui", "sessions"]:
         return True
-    return all(os.path.isdir(os.path.join(path, name)) for name in FRAGMENTS)
+    if all(os.path.isdir(os.path.join(path, name)) for name in FRAGMENTS):
+        return True
+    with os.scandir(path) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+    return any(_is_session(os.path.join(path, name)) for name in names[:LOOKED_AT])
+
+
+def _is_session(path: str) -> bool:
+    """Whether a file begins as a session file does: with its id and its config."""
+    try:
+        with open_source(path) as file:
+            head = file.read(4096)
+    except (OSError, HoldfastError):
+        return False
+    return all(f'"{name}"'.encode() in head for name in ("id", "config", "name", "workspace"))
 
 
 def workspace_in(path: str) -> str | None:

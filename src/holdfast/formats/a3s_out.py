@@ -29,7 +29,7 @@ def file_names(store: Store, ids: Sequence[str]) -> dict[str, str]:
 
     Raises:
         Conflict: two sessions would share a file, as the program of 2.0 names files so that different ids may.
-        Invalid: a session's id is too long for a file there.
+        Invalid: a session's id can't name a file there.
         NotFound, Deleted: a session is not there.
     """
     names: dict[str, str] = {}
@@ -45,9 +45,16 @@ def file_names(store: Store, ids: Sequence[str]) -> dict[str, str]:
                 other=other,
                 file=name,
             )
+        _check_inside(id, name or ".")
         if len(name.rpartition("/")[2].encode()) > MAX_NAME:
             raise Invalid(f"the id of session {id!r} is too long for a file of a3s-code; its name has {MAX_NAME} bytes")
     return names
+
+
+def _check_inside(id: str, path: str) -> None:
+    """Refuse a path that leads out of the folder, or to no file: a session may have come from anywhere."""
+    if "\0" in path or (path != "." and any(part in ("", ".", "..") for part in path.split("/"))):
+        raise Invalid(f"session {id!r} names {path!r}, which is no file in a folder", session=id, file=path)
 
 
 def _file_of(info: SessionInfo) -> str:
@@ -59,7 +66,7 @@ def _file_of(info: SessionInfo) -> str:
         return f"{safe(id)}.json"
     path = about.get("file")
     if isinstance(path, str):
-        return path
+        return path or "/"
     return f"v1/sessions/{encoded(id)}.json" if about.get("form") == "v1" else f"{safe(id)}.json"
 
 
@@ -74,6 +81,7 @@ def files_of(store: Store, id: str, name: str, written: Written) -> Iterator[tup
 
     Raises:
         Corrupt: the bytes of an artifact are not what was put.
+        Invalid: it names a file that is none in the folder.
         NotFound, Deleted: the session is not there.
     """
     session = Session(store, store.head(id))
@@ -91,6 +99,7 @@ def files_of(store: Store, id: str, name: str, written: Written) -> Iterator[tup
             yield path, _as_it_was(about, stored, path, rustjson.pretty(value).encode())
     for path, kept in stored.files.items():
         if own and not path.startswith("=") and "#" not in path:
+            _check_inside(id, path)
             yield path, kept.data
 
 
