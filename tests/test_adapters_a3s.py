@@ -48,7 +48,7 @@ from holdfast.adapters.a3s import (
     VerificationCheck,
     VerificationReport,
 )
-from holdfast.errors import Conflict, Corrupt, Invalid, Unavailable
+from holdfast.errors import Conflict, Corrupt, Invalid, Trashed, Unavailable
 from holdfast.formats.a3s import place_of
 from holdfast.model import Edit, Usage
 from holdfast.store import Store
@@ -823,6 +823,21 @@ def test_it_is_the_same_session_for_holdfast(sessions: SyncSessionStore) -> None
     assert found.info().state == "completed"
     context = found.context()
     assert [m.role for m in context.messages][-1] == "assistant"
+
+
+def test_what_is_in_the_trash_is_not_there_and_is_not_written_over(store: Store, folder: Path) -> None:
+    fill(folder, document("test-session-1"))
+    sessions = SyncFileSessionStore(store, folder)
+    session = create_test_session_data()
+    sessions.save_snapshot(session, create_test_artifacts())
+    store.trash.put(sessions.session_id(session.id))
+    assert (sessions.load(session.id), sessions.exists(session.id), sessions.list()) == (None, False, [])
+    assert sessions.load_artifacts(session.id) is None
+    for call in (lambda: sessions.save(session), lambda: sessions.delete(session.id)):
+        with pytest.raises(Trashed):
+            call()
+    store.trash.restore(sessions.session_id(session.id))
+    assert sessions.load(session.id) == session
 
 
 def test_places_and_users_are_apart(store: Store) -> None:

@@ -245,6 +245,17 @@ def test_a_session_that_was_deleted_here_stays_so(store: Store, folder: Path) ->
         store.head(session_id_of(place_of(str(folder)), "fixture"))
 
 
+def test_a_session_in_the_trash_here_is_left_there(store: Store, folder: Path) -> None:
+    take(store, folder)
+    id = of(store, folder, "fixture").id
+    store.trash.put(id)
+    fill(folder, session("fixture", []))
+    assert by_id(take(store, folder).files)["fixture"].skipped == "its session is in the trash here"
+    store.trash.restore(id)
+    assert take(store, folder).failed == []
+    assert of(store, folder, "fixture").messages() == []
+
+
 def test_a_key_in_a_file_is_left_out(store: Store, folder: Path, tmp_path: Path) -> None:
     secret = "sk-THE-KEY-123"
     fill(folder, session("keyed", llm_config={"api_key": secret}))

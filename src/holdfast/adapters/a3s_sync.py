@@ -21,7 +21,7 @@ from holdfast.adapters.a3s_types import (
     VerificationReport,
     checked,
 )
-from holdfast.errors import Corrupt, Invalid, NotFound, Unavailable
+from holdfast.errors import Corrupt, Invalid, NotFound, Trashed, Unavailable
 from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import (
     FRAGMENTS,
@@ -80,7 +80,7 @@ class SyncSessionStore:
 
     def _head(self, id: str) -> Head | None:
         head = self.store.peek(self.session_id(id))
-        return None if head is None or head.dead or _is_bare(info_of(head)) else head
+        return None if head is None or head.dead or head.trashed or _is_bare(info_of(head)) else head
 
     def save(self, session: SessionData) -> None:
         """Save a session: what is new is appended, what went is hidden, in one step. What is as it was costs a read.
@@ -138,9 +138,12 @@ class SyncSessionStore:
 
         Raises:
             Conflict: a fork reads its messages.
+            Trashed: it is in the trash; restore or purge it there.
         """
         try:
             branching.delete(self.store, self.session_id(id))
+        except Trashed:
+            raise
         except NotFound:
             return
 
@@ -197,7 +200,7 @@ class SyncSessionStore:
     def _part(self, id: str, kind: str) -> Session | None:
         """The session if that part of it was saved, or something of it was made here."""
         head = self.store.peek(self.session_id(id))
-        if head is None or head.dead:
+        if head is None or head.dead or head.trashed:
             return None
         counter = {"artifacts": "artifacts", "traces": "steps", "verification": "reports"}[kind]
         saved = kind in about_of(info_of(head)).get("saved", ())
@@ -268,7 +271,7 @@ class SyncFileSessionStore(SyncSessionStore):
     def _is_here(self, id: str) -> bool:
         """Whether the store knows of the session, also that it was deleted."""
         head = self.store.peek(self.session_id(id))
-        return head is not None and (head.dead or not _is_bare(info_of(head)))
+        return head is not None and (head.dead or head.trashed or not _is_bare(info_of(head)))
 
     def _old(self, id: str) -> Snapshot | None:
         """The session of the folder; None if there is none."""

@@ -340,6 +340,9 @@ class _Taking:
             if head is not None and head.dead:
                 report.skipped = "its session was deleted here"
                 return None
+            if head is not None and head.trashed:
+                report.skipped = "its session is in the trash here"
+                return None
             if head is not None and self.user is not None and head.tags.get("user") != self.user:
                 raise Denied(f"session {id!r} belongs to another user; import as that user")
             noted = imported(head)
