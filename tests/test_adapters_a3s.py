@@ -44,6 +44,7 @@ from holdfast.adapters.a3s import (
     TokenUsage,
     ToolArtifact,
     ToolDefinition,
+    ToolUseBlock,
     TraceEvent,
     VerificationCheck,
     VerificationReport,
@@ -838,6 +839,23 @@ def test_what_is_in_the_trash_is_not_there_and_is_not_written_over(store: Store,
             call()
     store.trash.restore(sessions.session_id(session.id))
     assert sessions.load(session.id) == session
+
+
+def test_what_the_user_calls_a_secret_is_not_written(url: str) -> None:
+    with holdfast.open(url, secrets=["tenant"]) as store:
+        sessions = SyncSessionStore(store)
+        session = create_test_session_data()
+        session.extra = {"tenant": "acme-corp"}
+        call = ToolUseBlock(id="c", name="bill", input={"tenant": "acme-corp", "sum": 7})
+        session.messages.append(Message(role="assistant", content=[call]))
+        sessions.save(session)
+        sessions.save_trace_events(session.id, [])
+        found = sessions.session(session.id)
+        assert found is not None
+        assert "acme-corp" not in repr((found.info(), [event.raw for event in found.events()]))
+        loaded = sessions.load(session.id)
+        assert loaded is not None
+        assert loaded.messages[-1].content[0].input == {"tenant": "***", "sum": 7}
 
 
 def test_places_and_users_are_apart(store: Store) -> None:

@@ -41,6 +41,7 @@ from holdfast.formats.transcript import mapping
 from holdfast.info import SessionInfo, info_of, now, session_ref
 from holdfast.paths import as_path
 from holdfast.plan import Commit, Head, check_id
+from holdfast.redact import masked
 from holdfast.session import Session
 from holdfast.store import Store
 
@@ -100,7 +101,7 @@ class SyncSessionStore:
         verification_reports: Sequence[VerificationReport] | None = None,
     ) -> None:
         """Save a session and what belongs to it, all in one step; what is None is left as it is."""
-        record: Json = without_keys(session.json())
+        record: Json = masked(without_keys(session.json()), self.store.secrets)
         known = [{**message, "content": _known(message["content"])} for message in record["messages"]]
         checked(rules.session, {**record, "messages": known}, "session")
         before = self._head(session.id)
@@ -108,7 +109,8 @@ class SyncSessionStore:
         if isinstance(created, int):
             record["created_at"] = min(created, record["created_at"])
         at = session.updated_at * 1_000_000 if 0 <= session.updated_at < 2**40 else 0
-        snapshot = Snapshot(session=record, at=at, **_parts(artifacts, trace_events, verification_reports))
+        parts = masked(_parts(artifacts, trace_events, verification_reports), self.store.secrets)
+        snapshot = Snapshot(session=record, at=at, **parts)
         save(self.store, self.session_id(session.id), snapshot, user=self._user)
 
     def load(self, id: str) -> SessionData | None:
@@ -178,7 +180,8 @@ class SyncSessionStore:
         self._save(id, verification_reports=reports)
 
     def _save(self, id: str, **parts: Any) -> None:
-        save(self.store, self.session_id(id), Snapshot(at=now(), **_parts(**parts)), user=self._user)
+        made = masked(_parts(**parts), self.store.secrets)
+        save(self.store, self.session_id(id), Snapshot(at=now(), **made), user=self._user)
 
     def load_artifacts(self, id: str) -> ArtifactStore | None:
         """The artifacts of a session; None if none were ever saved."""

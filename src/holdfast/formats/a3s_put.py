@@ -318,8 +318,9 @@ class _Save:
             "verification": self.snapshot.reports,
         }
         if end and self.snapshot.session is not None:
-            said = without_secrets(without_keys(self.snapshot.session), self.store.secrets)
-            document, config = split(said)
+            document, config = (
+                without_secrets(without_keys(part), self.store.secrets) for part in split(self.snapshot.session)
+            )
             llm, own = mapping(document.get("llm_config")), "llm" in config
             names = ("input_tokens", "output_tokens", "cost")
             counted = {name: counts.get(name, 0) for name in names}
