@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -452,6 +453,23 @@ def test_other_ways_to_write_the_same_come_back_as_they_were(store: Store, tmp_p
     made = json.loads((tmp_path / "changed" / "x.json").read_bytes())
     assert made["messages"][-1] == message("user", text("changed"))
     assert (tmp_path / "changed" / "traces" / "x.json").read_bytes() == (folder / "traces" / "x.json").read_bytes()
+
+
+def test_a_file_that_is_too_large_or_none_stops_no_other(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.formats.a3s_in.MAX_FILE", 400_000)
+    put(folder, "loop_checkpoints/run.json", b" " * 400_001)
+    put(folder, "huge.json", b" " * 400_001)
+    os.mkfifo(folder / "runs.json")
+    reports = take(store, folder).files
+    told = by_id(reports)
+    assert {"fixture", "foo/bar\\baz..qux", "ユニコード"} <= set(told)
+    failed = {Path(report.path).name: str(report.error) for report in reports if report.error}
+    assert set(failed) == {"huge.json", "runs.json"}
+    assert "larger than 400,000 bytes" in failed["huge.json"]
+    (unread,) = (report.unreadable for report in reports if report.unreadable)
+    assert "loop_checkpoints/run.json" in unread[0].reason
 
 
 def test_links_that_lead_out_are_not_followed(store: Store, folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from holdfast.adapters.a3s_types import (
     VerificationReport,
     checked,
 )
-from holdfast.errors import Corrupt, Invalid, NotFound, Trashed, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound, Trashed, Unavailable
 from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import (
     FRAGMENTS,
@@ -311,7 +311,7 @@ class SyncFileSessionStore(SyncSessionStore):
         for path in folder.sessions if folder else ():
             try:
                 id = read_session(folder, path).id if folder else ""
-            except (OSError, rules.Refusal):
+            except (OSError, HoldfastError, rules.Refusal):
                 continue  # `load` tells what is wrong with it
             if not self._is_here(id) and path == f"{safe(id)}.json":
                 found.add(id)

@@ -117,7 +117,11 @@ class Folder:
             kind = path.removeprefix("v1/").partition("/")[0]
             if kind not in OTHERS or self._key(path) in stems:
                 continue
-            if (owner := _owner_in(self.data(path))) is not None:
+            try:
+                owner = _owner_in(self.data(path))
+            except (OSError, HoldfastError):
+                continue  # it is told with what belongs to no session
+            if owner is not None:
                 owned.setdefault(owner, []).append(path)
         return owned
 
