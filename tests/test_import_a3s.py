@@ -38,7 +38,7 @@ from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import place_of, session_id_of
 from holdfast.formats.zeroclaw_out import Written
 from holdfast.importer import FileReport
-from holdfast.model import Edit, Message, Step
+from holdfast.model import Edit, Message, Source, Step
 from holdfast.session import Session
 from holdfast.store import Store
 from shell import Shell
@@ -228,7 +228,7 @@ def test_two_sessions_are_never_given_one_file(store: Store, tmp_path: Path) -> 
 @pytest.mark.parametrize("path", ["../out.json", "/tmp/x.json", "a/../../x.json", "nul\0.json", "a//b.json", ""])
 def test_no_file_is_written_outside_of_the_folder(store: Store, tmp_path: Path, path: str) -> None:
     hostile = holdfast.custom("x.a3s.file", {"path": path})
-    source = holdfast.model.Source(file="x", line=1, raw="{}")
+    source = Source(file="x", line=1, raw="{}")
     store.create("a3s:place/~store").append(msgspec.structs.replace(hostile, source=source))
     store.create("a3s:place/x", metadata={"a3s": {"document": {"id": "x"}, "file": path}})
     for id in ("a3s:place/~store", "a3s:place/x"):
