@@ -35,7 +35,8 @@ from holdfast.adapters.oxios import (
 )
 from holdfast.errors import Conflict, Corrupt, Deleted, Denied, Invalid, NotFound
 from holdfast.formats.oxios import session_of
-from holdfast.formats.oxios_out import Written, session_bytes
+from holdfast.formats.oxios_out import session_bytes
+from holdfast.formats.written import Written
 from holdfast.formats.zeroclaw import place_of
 from holdfast.plan import Commit, Ref
 from holdfast.store import Store

@@ -19,7 +19,8 @@ from holdfast.adapters.oxios import BlockingStateStore
 from holdfast.errors import Conflict
 from holdfast.formats import rustjson
 from holdfast.formats.oxios import NotRust, micros_of, session_of
-from holdfast.formats.oxios_out import Written, document_of, documents, file_names, session_bytes
+from holdfast.formats.oxios_out import document_of, documents, file_names, session_bytes
+from holdfast.formats.written import Written
 from holdfast.formats.zeroclaw import place_of
 from holdfast.importer import FileReport, import_files
 from holdfast.model import assistant, step, user

@@ -58,7 +58,7 @@ def remove_last(store: Store, session: Session, fence: Fence) -> Event | None:
             return None
         taken = Taken(event.seq - 1)
         taken.add([event], event.seq)
-        if _committed(store, head, _removal(store, head, "remove_last", taken), fence):
+        if _committed(store, head, removal(store, head, "remove_last", taken), fence):
             return event
     raise _restless(session.id)
 
@@ -78,7 +78,7 @@ def rewind(store: Store, session: Session, fence: Fence, to: int, action: str = 
         taken.add(session.events(after=taken.position, before=head.last + 1, damaged="keep"), head.last)
         if not taken.ranges:
             return None
-        edit = _removal(store, head, action, taken)
+        edit = removal(store, head, action, taken)
         if _committed(store, head, edit, fence):
             return edit
     raise _restless(session.id)
@@ -113,7 +113,8 @@ def newest_removal(store: Store, head: Head) -> Edit | None:
     return edit_at(store, lineage, top) if top else None
 
 
-def _removal(store: Store, head: Head, action: str, taken: Taken) -> Edit:
+def removal(store: Store, head: Head, action: str, taken: Taken) -> Edit:
+    """The edit that hides what was taken back."""
     newest = newest_edit(head)
     below = top_of(store, segments(store, head), newest) if newest else 0
     return Edit(action=action, ranges=tuple(taken.ranges), counts=taken.counts, previous=newest, below=below)

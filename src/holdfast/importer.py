@@ -20,13 +20,14 @@ import msgspec
 
 from holdfast.clock import now
 from holdfast.errors import Stale
+from holdfast.formats.a3s_in import take_folder
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
 from holdfast.intake import Cursor, Intake, Row, StartOver
 from holdfast.lineage import in_order
 from holdfast.model import Source
 from holdfast.reports import TOLD, FileReport, Unreadable, told_in
-from holdfast.sources import SourceFile, find_sources
+from holdfast.sources import FOLDER, SourceFile, find_sources
 from holdfast.store import Store
 from holdfast.titles import spread, told
 from holdfast.wholes import take_whole
@@ -112,7 +113,7 @@ def import_files(
             if last is not None:
                 last.close()
     for index, file in enumerate(wholes, len(chosen) + 1):
-        reports += take_whole(store, file, user)
+        reports += (take_folder if file.whole == FOLDER else take_whole)(store, file, user)
         done += file.size
         show(Progress(file.path, index, count, done, total))
     spread(store)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.formats import claude_code, codex, oxios, oxios_folder, zeroclaw, zeroclaw_db
+from holdfast.formats import a3s, claude_code, codex, oxios, oxios_folder, zeroclaw, zeroclaw_db
 from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import Origin, Reader, id_of, parse
 from holdfast.formats.whole import Whole
@@ -75,6 +75,8 @@ WHOLES: Mapping[str, Whole] = {
     ),
 }
 """Sources that are read as a whole."""
+FOLDER = "a3s folder"
+"""The kind of a source that is a whole folder, whose files belong together."""
 _NAMES = (".jsonl", "sessions.db")
 """How the names of files end that are looked at in folders."""
 
@@ -125,8 +127,8 @@ def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[
     The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`),
     `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`), `sessions` in `~/.zeroclaw/workspace` and
     `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`), and `~/.oxios/workspace` and `~/.oxios/state`. In a folder only
-    `*.jsonl` and `sessions.db` are looked at, and whether it is one that a program keeps as a whole. A file that can be
-    reached in two ways is found once.
+    `*.jsonl` and `sessions.db` are looked at, and whether it is one that a program keeps as a whole: of a3s-code also
+    as `.a3s/tui/sessions` in a workspace. A file that can be reached in two ways is found once.
     """
     given = usual_places() if paths is None else [str(os.fspath(path)) for path in paths]
     seen: set[tuple[int, int]] = set()
@@ -148,9 +150,11 @@ def _files(path: str, seen: set[tuple[int, int]], *, within: bool = False) -> It
         if here in seen:
             return
         seen.add(here)
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) or a3s.is_folder(path):
             yield path, ""
             return
+        if (inside := a3s.workspace_in(path)) is not None:
+            yield from _files(inside, seen)
         with os.scandir(path) as entries:
             names = sorted(entries, key=lambda entry: entry.name)
     except (OSError, ValueError) as error:
@@ -181,9 +185,12 @@ def _reason(error: Exception) -> str:
 
 def look_at(path: str) -> SourceFile:
     """What a file is, by its first lines; and what kind a folder is that is read as a whole."""
-    if os.path.isdir(path) and (kind := _kind_of_folder(path)):
-        return SourceFile(path=path, program=WHOLES[kind].program, whole=kind)
     try:
+        if os.path.isdir(path):
+            kind = FOLDER if a3s.is_folder(path) else _kind_of_folder(path)
+            if kind is not None:
+                program = a3s.PROGRAM if kind == FOLDER else WHOLES[kind].program
+                return SourceFile(path=path, size=_size_of(path), program=program, whole=kind)
         if path.endswith(".db"):
             # To open and close a database that this process has open would take its locks away.
             size, first, program, head = os.stat(path).st_size, zeroclaw_db.MAGIC, None, list[dict[str, Any]]()
@@ -203,6 +210,11 @@ def look_at(path: str) -> SourceFile:
         why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"
         return SourceFile(path=path, size=size, error=None if size == 0 else why)
     return SourceFile(path=path, size=size, program=program.name, origin=program.origin_of(path, head))
+
+
+def _size_of(folder: str) -> int:
+    """The bytes of all files in a folder; a link counts for what it is."""
+    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 
 def _recognise(lines: Iterator[bytes]) -> tuple[Program | None, list[dict[str, Any]]]:

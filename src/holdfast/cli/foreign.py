@@ -12,16 +12,17 @@ from holdfast.cli.writing import written
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.formats import oxios_out, zeroclaw_out
+    from holdfast.formats.written import Written
     from holdfast.store import Store
 
-Writer = Callable[["Store", Sequence[str], str, bool], "zeroclaw_out.Written | oxios_out.Written"]
+Writer = Callable[["Store", Sequence[str], str, bool], "Written"]
 Beside = Callable[["Store", Sequence[str], str, bool], list[str]]
 
 
-def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> zeroclaw_out.Written:
+def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
     """A folder of JSONL files. Whether two would have one name is known before the first is written."""
-    from holdfast.formats.zeroclaw_out import Written, file_names, jsonl_lines
+    from holdfast.formats.written import Written
+    from holdfast.formats.zeroclaw_out import file_names, jsonl_lines
 
     names, done = file_names(store, ids), Written()
     folder = as_path(output)
@@ -33,7 +34,7 @@ def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> zer
     return done
 
 
-def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool) -> zeroclaw_out.Written:
+def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
     """A database, made elsewhere, so that nothing of SQLite's stays beside it."""
     from holdfast.formats.zeroclaw_out import write_database
 
@@ -45,9 +46,10 @@ def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool)
     return done
 
 
-def _oxios(store: Store, ids: Sequence[str], output: str, force: bool) -> oxios_out.Written:
+def _oxios(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
     """A folder with a file for each session. Whether two would have one name is known before the first is written."""
-    from holdfast.formats.oxios_out import Written, file_names, session_bytes
+    from holdfast.formats.oxios_out import file_names, session_bytes
+    from holdfast.formats.written import Written
 
     names, done = file_names(store, ids), Written()
     for id, name in names.items():
@@ -72,7 +74,24 @@ def _put(folder: str, name: str, data: bytes, force: bool) -> None:
         file.write(data)
 
 
-FOREIGN: Mapping[str, Writer] = {"zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite, "oxios": _oxios}
+def _a3s(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
+    """A folder of a3s-code's. Whether two sessions would share a file is known before the first is written."""
+    from holdfast.formats.a3s_out import file_names, files_of
+    from holdfast.formats.written import Written
+
+    names, done = file_names(store, ids), Written()
+    for id, name in names.items():
+        for path, data in files_of(store, id, name, done):
+            _put(output, path, data, force)
+    return done
+
+
+FOREIGN: Mapping[str, Writer] = {
+    "zeroclaw": _zeroclaw,
+    "zeroclaw-sqlite": _zeroclaw_sqlite,
+    "oxios": _oxios,
+    "a3s": _a3s,
+}
 """The forms; each needs a path to write to."""
 BESIDE: Mapping[str, Beside] = {"oxios": _oxios_documents}
 """What writes the documents beside all sessions, of the forms that have a place for them, and says which it can't."""

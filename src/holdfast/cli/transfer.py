@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     holdfast export -f html -o support-42.html support-42
     holdfast export --all -o backup.jsonl
     holdfast export -f zeroclaw-sqlite -o sessions.db zeroclaw:7f3a
+    holdfast export -f a3s -o sessions --all
     """,
 )
 @click.argument("refs", type=REF, metavar="[REF]...", nargs=-1)
@@ -50,7 +51,7 @@ def export(
 ) -> None:
     """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
     files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite), of oxios a
-    folder of its state (oxios).
+    folder of its state (oxios), of a3s-code a folder of sessions (a3s).
 
     With --all, a bundle and a folder of oxios also have the documents beside the sessions.
     """
@@ -281,7 +282,7 @@ def _tell_copied(app: App, done: Sequence[Copied]) -> None:
 @click.option("--user", help="Whose sessions the imported transcripts are to be.")
 @pass_app
 def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
-    """Take in sessions of Claude Code, Codex CLI and zeroclaw, and bundles; again takes only what is new.
+    """Take in sessions of Claude Code, Codex CLI, zeroclaw and a3s-code, and bundles; again takes only what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.

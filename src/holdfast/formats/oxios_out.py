@@ -12,8 +12,6 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from holdfast.docheads import all_documents, id_of, owner_of
 from holdfast.errors import Conflict, HoldfastError
 from holdfast.formats import rustjson
@@ -34,6 +32,7 @@ from holdfast.formats.oxios import (
 )
 from holdfast.formats.oxios_folder import SESSIONS, file_of
 from holdfast.formats.transcript import mapping
+from holdfast.formats.written import Written
 from holdfast.info import SessionInfo
 from holdfast.log import OnDamage
 from holdfast.model import Custom, Damaged, Edit, Event, State
@@ -44,15 +43,6 @@ MAX_PART = 255
 """Bytes of a file's name."""
 HERE = "oxios_here"
 """Where a session's metadata has what was said of it here, over what it was imported with."""
-
-
-class Written(msgspec.Struct):
-    """What was written. `left_out` counts the events that the program has no place for; `damaged` those unread."""
-
-    sessions: int = 0
-    messages: int = 0
-    left_out: int = 0
-    damaged: int = 0
 
 
 class Document(NamedTuple):

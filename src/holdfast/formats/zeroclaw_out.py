@@ -19,6 +19,7 @@ import msgspec
 from holdfast.errors import Conflict
 from holdfast.formats import rustjson
 from holdfast.formats.transcript import mapping
+from holdfast.formats.written import Written
 from holdfast.formats.zeroclaw import PROGRAM, key_of, safe
 from holdfast.formats.zeroclaw_db import RECEIPTS, bound, quoted, rows_of
 from holdfast.info import SessionInfo
@@ -66,15 +67,6 @@ _STATES = {"idle": "idle", "running": "running", "error": "error"}
 """The states that the program has; any other is idle there."""
 
 _Row = dict[str, Any]
-
-
-class Written(msgspec.Struct):
-    """What was written. `left_out` counts the events that zeroclaw's form has no place for; `damaged` those unread."""
-
-    sessions: int = 0
-    messages: int = 0
-    left_out: int = 0
-    damaged: int = 0
 
 
 def words_of(message: Message) -> str:
