@@ -54,6 +54,9 @@ def artifact() -> None:
 @pass_app
 def put(app: App, ref: str, name: str, file: str | None, dry_run: bool, **how: Any) -> None:
     """Keep the bytes of FILE, or of stdin, under NAME, which stood for other bytes before, maybe. Of any size."""
+    from holdfast.artifacts import uri_of
+    from holdfast.model import Artifact
+
     with app.store() as store, opened(file, "the FILE") as stream:
         found = whole(store, ref)
         if dry_run:
@@ -61,16 +64,17 @@ def put(app: App, ref: str, name: str, file: str | None, dry_run: bool, **how: A
             while data := stream.read(CHUNK):
                 digest.update(data)
                 size += len(data)
-            told: dict[str, Any] = {"sha256": digest.hexdigest(), "size": size, "name": name}
+            fields = {field: how[field] for field in ("media_type", "tool", "shown")}
+            uri = how["uri"] or uri_of("artifact", name, digest.hexdigest())
+            made = Artifact(name=name, sha256=digest.hexdigest(), size=size, uri=uri, **fields)
         else:
             made = found.artifacts.put(name, stream, **how)
-            told = _shape(found, made)
     if app.json:
-        app.data({"session": found.id, **told, "dry_run": dry_run})
+        app.data({**_shape(found, made), "dry_run": dry_run})
     elif dry_run:
-        app.say(f"would keep {plural(told['size'], 'byte')} as {name} in {found.id}")
+        app.say(f"would keep {plural(made.size, 'byte')} as {name} in {found.id}")
     else:
-        app.line(safe_line(told["uri"]))
+        app.line(safe_line(made.uri or name))
 
 
 @artifact.command(

@@ -135,17 +135,17 @@ def apply(app: App, archive: str | None, yes: bool, dry_run: bool, **policy: Any
             return
         if made.chosen:
             question = f"Put {plural(len(made.chosen), 'session')} ({plural(made.bytes, 'byte')}) into the trash?"
-            sure(app, question, yes=yes, what="many sessions may go", done="moved")
+            sure(app, question, yes=yes, what="sessions would go to the trash", done="moved")
         done = made.apply(archive=None if archive is None else as_path(archive))
     tell_pruned(app, done)
 
 
-def tell_pruned(app: App, done: Pruned) -> None:
+def tell_pruned(app: App, done: Pruned, *, dry_run: bool = False) -> None:
     """Say what a prune came to, and end with its exit code."""
     if app.json:
         from msgspec import to_builtins
 
-        app.data(to_builtins(done))
+        app.data({**to_builtins(done), "dry_run": dry_run})
     else:
         for id in done.moved:
             app.line(safe_line(id))

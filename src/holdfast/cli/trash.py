@@ -287,9 +287,9 @@ def archive(app: App, refs: tuple[str, ...], output: str | None, why: str, dry_r
         else:
             done = made.apply(archive=as_path(path))
     if not app.json:
-        app.say(f"{'would be ' * dry_run}written to {path}")
-    if not dry_run or app.json:
-        tell_pruned(app, done)
+        app.say(f"{plural(len(made.chosen), 'session')} {'would be ' * dry_run}written to {path}")
+    if app.json or not dry_run:
+        tell_pruned(app, done, dry_run=dry_run)
 
 
 def _new_name() -> str:
