@@ -318,11 +318,24 @@ def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
         ["session", "label", "order-7", "a\nb"],
         ["search", "x", "--limit", "0"],
         ["copy", "sqlite:store.db", "mongodb://x"],
+        ["prune", "undo", "nothing"],
+        ["prune", "apply", "--max-age", "0", "--batch", "1001", "--yes"],
+        ["trash", "restore", "gone"],
+        ["trash", "put", "gone"],
+        ["trash", "purge"],
+        ["doc", "delete", "n/gone.md", "--rev", "3", "--yes"],
+        ["doc", "put", "n/gone.md", "--rev", "3"],
+        ["doc", "put", "gone.txt"],
+        ["artifact", "put", "order-7", "a", "--max-artifacts", "0"],
+        ["report", "add", "order-7", "it", "--check", "a=fine"],
+        ["session", "compact", "order-7@1", ""],
     ],
 )
 def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
     with holdfast.open(order.url) as store:
         store.create("gone").delete()
+        store.documents.put("n/gone.md", "words")
+        store.documents.delete("n/gone.md")
         store.session("order-7").append(user("Hi"), key="k")
     done = order(*args)
     assert done.err.startswith("holdfast: ")

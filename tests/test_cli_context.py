@@ -50,7 +50,7 @@ def test_a_provider_s_client_takes_what_is_printed(shell: Shell, form: str) -> N
 def test_a_person_sees_a_line_for_each_message_and_how_full_it_is(shell: Shell) -> None:
     told = shell.ok("session", "context", "s")
     assert told.out.splitlines()[0] == "@1 system: Be brief."
-    assert "of 200,000 tokens, 7 messages" in told.err
+    assert "of 200,000 tokens, 6 messages" in told.err
     small = shell.ok("session", "context", "s", "--max-tokens", "30", "--keep", "1")
     assert small.out.splitlines() == ["@1 system: Be brief.", "@6 user: Hello?"]
     assert "older messages had no room" in small.err
@@ -134,6 +134,9 @@ def test_a_closed_pipe_is_silent(shell: Shell) -> None:
         "two\n\n",
         "x" * 65_536,
         "x" * 65_536 + "\n",
+        "x" * 65_537,
+        "x" * 65_537 + "\n",
+        "x" * 65_536 + "\n\n",
         "é" * 40_000 + "\n",
         "\n" * 70_000,
         "ab\n" * 1_000_000,

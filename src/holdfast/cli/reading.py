@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.model import Large
 
 SMALL = 65_536
-"""Bytes up to which a text is held in memory, as its event will hold it."""
+"""Bytes up to which a text stays in its event, and so in memory."""
 
 
 @contextlib.contextmanager
@@ -40,10 +40,11 @@ def words_of_stdin() -> str | Large:
         Invalid: it is no UTF-8; of a long one told when it is read, and then nothing is stored.
     """
     first = b""
-    while len(first) <= SMALL and (more := sys.stdin.buffer.read(SMALL + 1 - len(first))):
+    enough = SMALL + 2  # one byte more, and one for the newline
+    while len(first) < enough and (more := sys.stdin.buffer.read(enough - len(first))):
         first += more
     words = Words(first, sys.stdin.buffer)
-    if len(first) <= SMALL:
+    if len(first) < enough:
         return words.read().decode()  # it has ended
     from holdfast.model import Large
 
