@@ -10,7 +10,27 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
+
+from holdfast.cli.app import holdfast
+
 COMMAND = [sys.executable, "-m", "holdfast.cli"]
+
+
+def commands() -> dict[tuple[str, ...], click.Command]:
+    """Every command and group there is, by the words that call it; () is `holdfast` itself."""
+    found: dict[tuple[str, ...], click.Command] = {(): holdfast}
+    todo: list[tuple[str, ...]] = [()]
+    while todo:
+        path = todo.pop()
+        group = found[path]
+        context = click.Context(group)
+        for name in group.list_commands(context) if isinstance(group, click.Group) else ():
+            command = group.get_command(context, name)
+            assert command is not None
+            found[*path, name] = command
+            todo.append((*path, name))
+    return found
 
 
 class Done(NamedTuple):
@@ -76,6 +96,21 @@ class Shell:
         assert running.wait(20) == 0
         os.close(ours)
         return written.decode().replace("\r\n", "\n")
+
+    def answered(self, *args: str, answer: str) -> tuple[int, str]:
+        """The exit code of a command that asks on a terminal, and what it says there; its question is answered so."""
+        ours, theirs = os.openpty()
+        running = self.start(*args, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 1000):
+                said += data
+                if said.endswith(b"[y/N]: "):
+                    os.write(ours, answer.encode() + b"\n")
+        code = running.wait(20)
+        os.close(ours)
+        return code, said.decode()
 
     def ok(self, *args: str, stdin: str | bytes = b"") -> Done:
         """Run a command that must succeed."""

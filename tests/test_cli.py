@@ -12,13 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import holdfast
 from holdfast import assistant, tool_call, tool_result, user
-from holdfast.cli.app import LAZY
-from holdfast.cli.sessions import session
-from shell import COMMAND, Shell
+from shell import COMMAND, Shell, commands
 
 
 @pytest.fixture
@@ -47,13 +46,25 @@ def test_version_needs_neither_click_nor_the_store(shell: Shell) -> None:
 
 
 def test_help_begins_with_examples(shell: Shell) -> None:
-    commands = [[], *([name] for name in LAZY), *(["session", name] for name in session.commands)]
-    assert len(commands) > 20
-    for args in commands:
-        named = " ".join(["holdfast", *args])
-        head, example, *_ = shell.ok(*args, "--help").out.splitlines()
+    assert len(commands()) > 70
+    for path, command in commands().items():
+        named = " ".join(["holdfast", *path])
+        told = command.get_help(click.Context(command, info_name=named))
+        head, example, *_ = told.splitlines()
         assert head == "Examples:", named
         assert named in example, named  # `completion` has an example in which it is not the first word
+    for args in ([], ["session"], ["usage", "daily"]):
+        assert shell.ok(*args, "--help").out.startswith("Examples:\n")
+
+
+def test_what_changes_something_can_be_tried_dry() -> None:
+    dry = {path for path, command in commands().items() if any("--dry-run" in p.opts for p in command.params)}
+    assert {" ".join(path) for path in dry} == {
+        *(f"session {name}" for name in ("fork", "rewind", "undo", "note", "star", "recover")),
+        *(f"session {name}" for name in ("compact", "repair", "archive")),
+        *("artifact put", "artifact delete", "report add", "doc put", "doc delete"),
+        *("prune apply", "prune undo", "trash put", "trash restore", "trash purge", "check"),
+    }
 
 
 def test_a_session_is_made_filled_shown_and_deleted(shell: Shell) -> None:
@@ -307,11 +318,24 @@ def test_colours_only_on_a_terminal_and_not_with_no_color(order: Shell) -> None:
         ["session", "label", "order-7", "a\nb"],
         ["search", "x", "--limit", "0"],
         ["copy", "sqlite:store.db", "mongodb://x"],
+        ["prune", "undo", "nothing"],
+        ["prune", "apply", "--max-age", "0", "--batch", "1001", "--yes"],
+        ["trash", "restore", "gone"],
+        ["trash", "put", "gone"],
+        ["trash", "purge"],
+        ["doc", "delete", "n/gone.md", "--rev", "3", "--yes"],
+        ["doc", "put", "n/gone.md", "--rev", "3"],
+        ["doc", "put", "gone.txt"],
+        ["artifact", "put", "order-7", "a", "--max-artifacts", "0"],
+        ["report", "add", "order-7", "it", "--check", "a=fine"],
+        ["session", "compact", "order-7@1", ""],
     ],
 )
 def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
     with holdfast.open(order.url) as store:
         store.create("gone").delete()
+        store.documents.put("n/gone.md", "words")
+        store.documents.delete("n/gone.md")
         store.session("order-7").append(user("Hi"), key="k")
     done = order(*args)
     assert done.err.startswith("holdfast: ")
@@ -319,7 +343,7 @@ def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
 
 
 def test_a_group_without_a_command_is_told_its_commands(shell: Shell) -> None:
-    for args in ([], ["session"]):
+    for args in ([], ["session"], ["prune"]):
         done = shell(*args)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("Examples:\n")

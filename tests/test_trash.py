@@ -85,9 +85,7 @@ def test_whoever_asks_for_it_is_told_where_it_is(store: Store) -> None:
         lambda: store.delete("s"), lambda: store.trash.put("s"), lambda: list(write_bundle(store, ["s"])),
     ]  # fmt: skip
     for ask in asked:
-        with pytest.raises(
-            Trashed, match=r"'s' is in the trash; restore it from there first \(store\.trash\.restore\)"
-        ):
+        with pytest.raises(Trashed, match="'s' is in the trash; restore it from there first"):
             ask()
     assert issubclass(Trashed, Deleted)
     assert not issubclass(Trashed, Exists)

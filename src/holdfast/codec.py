@@ -285,7 +285,7 @@ def preview_of(ref: LargeRef, large: LargeStore) -> str:
     if ref.form != "text":
         return ""
     with large.opener(ref)() as stream:
-        return stream.read(PREVIEW).decode("utf-8", "ignore")
+        return stream.read(4 * PREVIEW).decode("utf-8", "ignore")[:PREVIEW]
 
 
 def _check(value: Any, path: str, depth: int) -> None:

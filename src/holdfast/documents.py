@@ -315,7 +315,7 @@ class Documents:
 def _missing(id: str, head: Head | None) -> NotFound:
     if head is None:
         return NotFound(f"there is no document {id!r}", document=id)
-    return Deleted(f"document {id!r} was deleted; put it with rev=0 to start it anew", document=id)
+    return Deleted(f"document {id!r} was deleted; put it with revision 0 to start it anew", document=id)
 
 
 def _lost(id: str, rev: int, head: Head | None) -> NotFound | Conflict:

@@ -66,7 +66,7 @@ def prune(store: Store, id: str) -> Prune:
     check_id(id, "prune")
     head = store.backend.get([Ref(PRUNE, id)])[0]
     if head is None or head.dead:
-        raise NotFound(f"there is no prune {id!r}; store.prunes() lists them", prune=id)
+        raise NotFound(f"there is no prune {id!r}; the history of prunes has their ids", prune=id)
     return _prune_of(head)
 
 

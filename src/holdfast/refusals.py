@@ -31,7 +31,7 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     if refused.why == "denied":
         return denied(commit.ref)
     if refused.why == "trashed":
-        return Trashed(f"{who} is in the trash; restore it from there first (store.trash.restore)", **facts)
+        return Trashed(f"{who} is in the trash; restore it from there first", **facts)
     turn = (commit.if_tags or {}).get("turn")
     if turn is not None and head is not None and head.tags.get("turn") != turn:
         # Told before any other reason: whoever was overtaken must stop, whatever else it was wrong about.

@@ -16,7 +16,7 @@ from holdfast.leases import held
 from holdfast.log import Log
 from holdfast.model import Message, Step
 from holdfast.pairs import Asked, Pairing, Problem, answering
-from holdfast.plan import Head
+from holdfast.plan import Commit, Head
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def _read(log: Log, before: int | None = None) -> Pairing:
     return pairing
 
 
-def mend(store: Store, log: Log, fence: Fence) -> Repair:
-    """See `Session.repair`."""
+def mend(store: Store, log: Log, fence: Fence, *, dry_run: bool = False) -> Repair:
+    """See `Session.repair`; with `dry_run`, what it would do, and nothing is stored."""
     for _ in range(TRIES):
         head = store.head(log.id)
         if not fence:
@@ -61,9 +61,9 @@ def mend(store: Store, log: Log, fence: Fence) -> Repair:
         answers = [_answer(asked) for asked in answering(pairing.open)]
         if not answers:
             return Repair(log.id, left=tuple(pairing.problems))
-        commit = log.prepare(answers, None, head.last)
+        commit = Commit(ref=head.ref) if dry_run else log.prepare(answers, None, head.last)
         # What was read is as it was only if nobody hid anything either.
-        result = store.batcher.commit(msgspec.structs.replace(commit, if_rev=head.rev))
+        result = head if dry_run else store.batcher.commit(msgspec.structs.replace(commit, if_rev=head.rev))
         if isinstance(result, Head):
             for place, answer in enumerate(answers, 1):
                 pairing.take(head.last + place, answer)

@@ -20,7 +20,7 @@ from holdfast.info import BYTES, new_id, now, session_ref
 from holdfast.listing import all_heads
 from holdfast.plan import Commit, Head, Refused
 from holdfast.policies import Candidate, Chosen, Policy, Spared, choose, in_batches
-from holdfast.putting import PRUNED, away, forked, forking, running
+from holdfast.putting import PRUNED, away, check_free, forked, forking, running
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class PrunePlan:
 
         Args:
             archive: A new file. Everything is written there first, as a bundle, synced and read back. What is not whole
-            in
-                it is not moved.
+                in it is not moved.
 
         Raises:
             Conflict: another process prunes with a cooldown now.
@@ -133,6 +132,23 @@ def plan_prune(store: Store, policy: Policy) -> PrunePlan:
     chosen, spared = choose(policy, (_unless_forked(one, parents) for one in found), at)
     chosen = [one if one.bytes >= 0 else _measured(store, one) for one in chosen]
     return PrunePlan(store, policy, at, (sessions, len(found)), chosen, spared, list(damaged))
+
+
+def plan_of(store: Store, sessions: Sequence[str], why: str) -> PrunePlan:
+    """A plan that takes these sessions, whatever their names and labels; applied, it is a prune like any other.
+
+    Raises:
+        LeaseHeld, Conflict: one is running, or a fork reads its events, or is about to.
+        NotFound, Deleted, Trashed: one is not there.
+    """
+    at = now()
+    chosen: list[Chosen] = []
+    for id in dict.fromkeys(sessions):
+        head = store.head(id)
+        check_free(store, head)
+        size = size_of(store, head)
+        chosen.append(Chosen(session=id, why=why, bytes=size, rev=head.rev, updated_at=head.at))
+    return PrunePlan(store, Policy(), at, (len(chosen), len(chosen)), chosen, (), ())
 
 
 def _candidate(store: Store, policy: Policy, head: Head) -> Candidate:

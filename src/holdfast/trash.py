@@ -217,7 +217,7 @@ class _Purge:
         before = None if older_than is None else now() - micros(older_than)
         for head, id in self._named(sessions) if sessions else trashed_heads(self._store):
             tags = self._tags_left(id) if head is None else head.tags
-            if tags is None or (before is not None and _time(tags) >= before):
+            if tags is None or (before is not None and trashed_at(tags) >= before):
                 continue
             rev = None if head is None else head.rev
             self._tags[id] = tags
@@ -306,14 +306,14 @@ class _Purge:
 def _told(head: Head) -> TrashedSession:
     return TrashedSession(
         session=info_of(head),
-        trashed_at=_time(head.tags),
+        trashed_at=trashed_at(head.tags),
         why=head.tags.get(WHY, ""),
         prune=head.tags.get(PRUNED),
         bytes=head.counts.get(BYTES, 0),
     )
 
 
-def _time(tags: Mapping[str, str]) -> int:
+def trashed_at(tags: Mapping[str, str]) -> int:
     """When a session was put away; 0 if its tag does not say a time."""
     told = tags.get(TRASHED, "")
     return int(told) if told.isdecimal() and told.isascii() else 0

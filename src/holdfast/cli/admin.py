@@ -1,4 +1,4 @@
-"""`init`, `info`, `check` and `version`: the store itself."""
+"""`init`, `info`, `check`, `compact` and `version`: the store itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
     from holdfast.check import Finding
+    from holdfast.sweeping import Swept
 
 
 @click.command(
@@ -57,13 +58,28 @@ def info(app: App) -> None:
         app.line(Span(name.ljust(width), "bold"), "  ", safe_line(value))
 
 
-@click.command(cls=Command, examples="holdfast check\nholdfast check support-42")
+@click.command(cls=Command, examples="holdfast check\nholdfast check support-42\nholdfast check --sweep --dry-run")
 @click.argument("ref", type=REF, metavar="REF", required=False)
+@click.option("--sweep", "sweeps", is_flag=True, help="Then delete large values and artifacts that nothing refers to.")
+@click.option("--dry-run", is_flag=True, help="Only say what --sweep would delete.")
 @pass_app
-def check(app: App, ref: str | None) -> None:
-    """Read everything, or one session, and name whatever is damaged (exit code 5). Nothing is changed."""
+def check(app: App, ref: str | None, sweeps: bool, dry_run: bool) -> None:
+    """Read everything, or one session, and name whatever is damaged (exit code 5).
+
+    Nothing is changed without --sweep, which deletes nothing either if there is anything that can't be read.
+    """
+    if dry_run and not sweeps:
+        raise click.UsageError("a check changes nothing; --dry-run is for --sweep")
+    if sweeps and ref is not None:
+        raise click.UsageError("a sweep is of the whole store; leave REF out")
+    from msgspec.structs import replace
+
+    from holdfast.sweeping import sweep
+
     with app.store() as store:
         report = store.check(session=None if ref is None else whole(store, ref, damaged="keep").id)
+        swept = sweep(store, dry_run=dry_run) if sweeps else None
+    report = replace(report, swept=swept)
     if app.json:
         from holdfast.cli.shapes import check_shape
 
@@ -77,8 +93,18 @@ def check(app: App, ref: str | None) -> None:
         read = [plural(report.sessions, "session"), plural(report.events, "event")]
         read += [plural(report.documents, "document")] if report.documents else []
         app.line(f"{', '.join(read)}: {found}")
-    if not report.ok:
+        _tell_swept(app, report.swept)
+    if not report.ok or (report.swept is not None and report.swept.unread):
         raise click.exceptions.Exit(INTEGRITY)
+
+
+def _tell_swept(app: App, swept: Swept | None) -> None:
+    if swept is None:
+        return
+    blobs = f"{swept.deleted:,} of {plural(swept.blobs, 'blob')} {'would be ' * swept.dry_run}deleted"
+    app.line(f"{blobs}, {plural(swept.bytes, 'byte')}")
+    for what in swept.unread:
+        app.warn(f"nothing was deleted: {what}, and might refer to any of them")
 
 
 def _where(finding: Finding) -> str:
@@ -87,6 +113,25 @@ def _where(finding: Finding) -> str:
         return f"document {finding.document}" + (f" of {finding.user}" if finding.user else "")
     at = "" if finding.seq is None else f"@{finding.seq}"
     return "the store" if finding.session is None else f"{finding.session}{at}"
+
+
+@click.command(cls=Command, examples="holdfast compact\nholdfast compact --store sqlite:agents.db")
+@pass_app
+def compact(app: App) -> None:
+    """Give the space of what was deleted back, and leave no byte of it in the store's files.
+
+    It takes as long as copying the store, and the free space of a copy. `trash purge` does it by itself.
+    """
+    with app.store() as store:
+        before = store.backend.info().get("bytes")
+        store.compact()
+        after, url = store.backend.info().get("bytes"), store.url
+    if app.json:
+        sizes = {"before": before and int(before), "after": after and int(after)}
+        app.data({"url": url, **sizes})
+        return
+    told = f": {int(before):,} bytes before, {int(after):,} now" if before and after else ""
+    app.line(safe_line(f"{url}{told}"))
 
 
 @click.command(cls=Command, examples="holdfast version\nholdfast --version")

@@ -214,6 +214,12 @@ LAZY = {
     "completion": "doctor:completion",
     "session": "sessions:session",
     "stuck": "runs:stuck",
+    "artifact": "artifacts:artifact",
+    "report": "reports:report",
+    "usage": "usage:usage",
+    "doc": "docs:doc",
+    "prune": "prunes:prune",
+    "trash": "trash:trash",
     "append": "events:append",
     "tail": "events:tail",
     "search": "events:search",
@@ -221,6 +227,7 @@ LAZY = {
     "export": "transfer:export",
     "copy": "transfer:copy",
     "check": "admin:check",
+    "compact": "admin:compact",
 }
 
 EXAMPLES = """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import App, Command, pass_app
+from holdfast.cli.reading import words_of_stdin
 from holdfast.cli.refs import REF, named, to_create, whole
 from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Invalid
@@ -64,15 +65,16 @@ def append(
 
 
 def _message(role: str, text: str | None) -> AnyPayload:
-    from holdfast.model import message
+    from holdfast.model import Text, message
 
     if text is None or text == "-":
         if text is None and sys.stdin.isatty():
             raise click.UsageError("say the TEXT, or - to read it from stdin")
-        text = _utf8(sys.stdin.buffer.read(), "stdin").removesuffix("\n")
-        if not text:
+        said = words_of_stdin()
+        if said == "":
             raise Invalid("stdin is empty; to store a message without words, give '' as TEXT")
-    elif any("\ud800" <= c <= "\udfff" for c in text):
+        return message(role, said if isinstance(said, str) else Text(content=said))
+    if any("\ud800" <= c <= "\udfff" for c in text):
         raise Invalid("TEXT is not UTF-8")
     return message(role, text)
 

@@ -15,7 +15,7 @@ from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
     from holdfast.branching import Branch
-    from holdfast.model import Edit, Event
+    from holdfast.model import Edit, Event, Message
     from holdfast.session import Session
 
 WORDS = 100
@@ -140,16 +140,22 @@ def _parted(first: Session, second: Session) -> tuple[int, Iterable[Event], Iter
 
 def _gist(event: Event) -> str:
     """An event on one line."""
-    from holdfast.model import Large, Message, Text
+    from holdfast.model import Message
 
     payload = event.payload
-    if not isinstance(payload, Message):
-        return safe_line(f"@{event.seq} {event.type}")
-    said = [part.content for part in payload.parts if isinstance(part, Text)]
+    return gist(event.seq, payload) if isinstance(payload, Message) else safe_line(f"@{event.seq} {event.type}")
+
+
+def gist(seq: int, message: Message) -> str:
+    """A message on one line; `seq` is 0 where it stands in no log."""
+    from holdfast.model import Large, Text
+
+    said = [part.content for part in message.parts if isinstance(part, Text)]
     words = [content.preview if isinstance(content, Large) else content for content in said]
-    calls = [f"calls {call.name}" for call in payload.tool_calls] + ["answers" for _ in payload.tool_results]
+    calls = [f"calls {call.name}" for call in message.tool_calls] + ["answers" for _ in message.tool_results]
     text = " ".join([*words, *calls])
-    return safe_line(f"@{event.seq} {payload.role}: {text if len(text) <= WORDS else text[: WORDS - 1] + '…'}")
+    text = text if len(text) <= WORDS else text[: WORDS - 1] + "…"
+    return safe_line(f"{f'@{seq}' if seq else '-'} {message.role}: {text}")
 
 
 @click.command(

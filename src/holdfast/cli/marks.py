@@ -1,4 +1,4 @@
-"""`holdfast session note` and `star`: what a person says about a session."""
+"""`holdfast session` note, star and tasks: what is said about a session, and what it has set out to do."""
 
 from __future__ import annotations
 
@@ -63,3 +63,30 @@ def star(app: App, refs: tuple[str, ...], remove: bool, dry_run: bool) -> None:
     else:
         for id in ids:
             app.line(safe_line(id))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast session tasks support-42
+    holdfast --json session tasks @last | jq -r '.items[] | select(.status != "completed").content'
+    """,
+)
+@click.argument("ref", type=REF, metavar="REF")
+@pass_app
+def tasks(app: App, ref: str) -> None:
+    """The list of tasks of a session as it stands now."""
+    with app.store() as store:
+        there = whole(store, ref).tasks()
+    if app.json:
+        from holdfast.cli.shapes import dumps
+
+        app.items(dumps({name: getattr(one, name) for name in one.__struct_fields__}) for one in there)
+        return
+    if not there:
+        app.say("it has no tasks")
+        return
+    from holdfast.cli.terminal import table
+
+    rows = [(one.id, one.status, one.priority, ", ".join(one.dependencies), one.content) for one in there]
+    app.lines(table(("ID", "STATUS", "PRIORITY", "AFTER", "TASK"), rows, grow=4))

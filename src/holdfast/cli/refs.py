@@ -71,6 +71,39 @@ def whole(store: Store, reference: str, *, damaged: OnDamage = "raise") -> Sessi
     return session
 
 
+def in_trash(store: Store, reference: str) -> str:
+    """The id of the session in the trash that a reference names: by id, by name, or by the unique start of its id.
+
+    An id that is there, in the trash or not, is itself.
+
+    Raises:
+        NotFound: there is none.
+        Invalid: several could be meant; the message names some.
+    """
+    try:
+        head = store.peek(reference)
+    except Corrupt:
+        return reference
+    if head is not None and not head.dead:
+        return reference
+    named: list[str] = []
+    begun: list[str] = []
+    cursor = None
+    while True:
+        page = store.trash.list(limit=1000, cursor=cursor)
+        named += [one.session.id for one in page if one.session.name == reference]
+        begun += [one.session.id for one in page if one.session.id.startswith(reference)]
+        if (cursor := page.cursor) is None:
+            break
+    found = named or begun
+    if not found:
+        raise NotFound(f"no session {reference!r} is in the trash", session=reference)
+    if len(found) > 1:
+        some = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
+        raise Invalid(f"{reference!r} may be one of several in the trash: {some}", matches=found[:10])
+    return found[0]
+
+
 def left_out(id: str) -> str:
     """What to tell of a session that a list can't show."""
     return f"left out: the head of session {id!r} is damaged; `holdfast check {id}` says more"

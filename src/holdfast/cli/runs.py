@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import PARTIAL, App, Command, pass_app
+from holdfast.cli.quantities import DURATION
 from holdfast.cli.refs import REF, whole
 from holdfast.formats.words import plural, safe_line
 
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 _OLDER = click.option(
     "--older-than",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="Also runs without a lease that were silent for so long.",
+    type=DURATION,
+    metavar="DURATION",
+    help="Also runs without a lease that were silent for so long: 90, 15min, 12h.",
 )
 _WAIT = click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=DURATION,
     default=0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Stay and watch the heartbeats of other machines' turns.",
 )
 
@@ -34,7 +35,7 @@ _WAIT = click.option(
     examples="""
     holdfast stuck
     holdfast stuck --wait 90
-    holdfast --json stuck --older-than 3600 | jq -r '.items[].session'
+    holdfast --json stuck --older-than 1h | jq -r '.items[].session'
     """,
 )
 @_OLDER
@@ -92,7 +93,7 @@ def state(app: App, ref: str, state: str | None, reason: str | None, turn: str |
     examples="""
     holdfast session recover --dry-run
     holdfast session recover support-42
-    holdfast session recover --older-than 3600
+    holdfast session recover --older-than 1h
     """,
 )
 @click.argument("refs", type=REF, metavar="[REF]...", nargs=-1)

@@ -1,15 +1,15 @@
-"""`holdfast session`: list, show, new, rename, label, delete; others are in `runs`, `history` and `marks`."""
+"""`holdfast session`: list, show, new, rename, label, delete; others are in the modules of their nouns."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.cli.app import FAILURE, INTEGRITY, App, Group, pass_app
+from holdfast.cli.app import INTEGRITY, App, Group, pass_app
+from holdfast.cli.asking import YES, some, sure
 from holdfast.cli.refs import REF, left_out, named, to_create, whole
 from holdfast.cli.terminal import Line
 from holdfast.errors import Corrupt
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     lazy={
         **{name: f"runs:{name}" for name in ("state", "resume", "recover")},
         **{name: f"history:{name}" for name in ("fork", "tree", "diff", "rewind", "undo")},
-        **{name: f"marks:{name}" for name in ("note", "star")},
+        **{name: f"marks:{name}" for name in ("note", "star", "tasks")},
+        **{name: f"contexts:{name}" for name in ("context", "compact", "validate", "repair")},
+        "archive": "trash:archive",
     },
     examples="""
     holdfast session list --user ada --limit 20
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     """,
 )
 def session() -> None:
-    """List, show, create, rename, label, fork, rewind, recover and delete sessions."""
+    """List, show, create, rename, label, fork, rewind, recover, compact, archive and delete sessions."""
 
 
 @session.command(
@@ -256,7 +258,7 @@ def label(app: App, ref: str, labels: tuple[str, ...], remove: tuple[str, ...]) 
     """
 )
 @click.argument("refs", type=REF, metavar="REF...", nargs=-1, required=True)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@YES
 @pass_app
 def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
     """Delete sessions for good: their events are gone, and a late writer can't bring them back.
@@ -265,22 +267,13 @@ def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
     """
     with app.store() as store:
         found = list({s.id: s for s in (whole(store, ref, damaged="keep") for ref in refs)}.values())
-        if not yes:
-            _confirm(app, found)
+        from holdfast.formats.words import plural
+
+        told = some([f"{one.id} ({plural(one.last, 'event')})" for one in found])
+        sure(app, f"Delete {told} for good?", yes=yes, what="deleting can't be undone", done="deleted")
         for one in found:
             one.delete()
             if not app.json:
                 app.line(one.id)
     if app.json:
         app.data({"deleted": [one.id for one in found]})
-
-
-def _confirm(app: App, found: list[Session]) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("deleting can't be undone, and nobody can be asked here; add --yes")
-    from holdfast.formats.words import plural, safe_line
-
-    named = ", ".join(f"{s.id} ({plural(s.last, 'event')})" for s in found)
-    if not click.confirm(f"Delete {safe_line(named)} for good?", err=True):
-        app.say("nothing was deleted")
-        raise click.exceptions.Exit(FAILURE)

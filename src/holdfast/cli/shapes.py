@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holdfast.info import SessionInfo
     from holdfast.model import Event
     from holdfast.receipts import Receipt
+    from holdfast.sweeping import Swept
 
 
 def dumps(value: Any) -> str:
@@ -93,6 +94,17 @@ def check_shape(report: CheckReport) -> dict[str, Any]:
         "documents": report.documents,
         "findings": findings,
         "unfinished": unfinished,
+        "swept": None if report.swept is None else _swept_shape(report.swept),
+    }
+
+
+def _swept_shape(swept: Swept) -> dict[str, Any]:
+    return {
+        "blobs": swept.blobs,
+        "deleted": swept.deleted,
+        "bytes": swept.bytes,
+        "unread": list(swept.unread),
+        "dry_run": swept.dry_run,
     }
 
 

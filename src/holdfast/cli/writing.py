@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
-from collections.abc import Generator
-from typing import BinaryIO
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, BinaryIO
 
 from holdfast.errors import Exists
+from holdfast.formats.words import safe
 from holdfast.paths import as_path
+
+if TYPE_CHECKING:
+    from holdfast.cli.app import App
 
 
 @contextlib.contextmanager
@@ -38,3 +43,16 @@ def written(output: str | None, force: bool) -> Generator[BinaryIO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
+
+
+def put_out(app: App, chunks: Iterable[bytes]) -> None:
+    """Stored bytes to stdout: as they are, or for a terminal as text whose control characters are shown as escapes."""
+    if not app.terminal:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for chunk in chunks:
+        sys.stdout.write(safe(decoder.decode(chunk)))
+    sys.stdout.write(safe(decoder.decode(b"", final=True)))
