@@ -19,7 +19,7 @@ from faults import BACKENDS, start, url_of
 from faults.agent import LARGE
 from holdfast import Artifact, Conflict, Event, Large, Policy, Session, Step, Store, user
 
-ROUNDS, LONG = 3, 60
+ROUNDS, LONG = 3, 30
 
 
 class Told:

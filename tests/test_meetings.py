@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import holdfast
@@ -12,22 +15,29 @@ from holdfast import (
     Conflict,
     Deleted,
     Exists,
+    HoldfastError,
     LeaseLost,
     NotFound,
     Policy,
+    Session,
     Store,
     Trashed,
     Turn,
     assistant,
+    report,
+    tasks,
     tool_call,
+    usage,
     user,
 )
 from holdfast.branching import pins
+from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_session
 from holdfast.info import session_ref
 from holdfast.plan import Commit, Head, Refused
 from holdfast.sweeping import sweep
 
+FORMATS = Path(__file__).parent / "data" / "formats"
 WAYS: dict[str, Callable[[Turn], object]] = {
     "append": lambda turn: turn.append(user("late")),
     "update": lambda turn: turn.update(title="late", name="late", labels=["late"], config={"late": 1}),
@@ -222,3 +232,147 @@ def test_a_parent_that_is_put_away_while_its_fork_comes_back_comes_back_too(stor
     assert {info.id for info in store.sessions()} == {"s", "child"}
     with pytest.raises((NotFound, Deleted, Conflict)):
         store.trash.restore("s")
+
+
+@pytest.mark.parametrize("by", ["day", "model", "session"])
+def test_a_copy_of_a_fork_tells_the_days_of_what_it_began_with(store: Store, by: str) -> None:
+    old = 1_767_225_600_000_000  # 2026-01-01
+    session = store.create("s", created_at=old)
+    session.append(holdfast.Event(payload=usage("m", 5, response_id="r1"), at=old + 1))
+    session.fork(id="child").append(
+        holdfast.Event(payload=usage("m", 7, response_id="r2"), at=old + 3 * 86_400_000_000)
+    )
+    with holdfast.open("memory://") as other:
+        copy_session(store, other, "child")
+        told = {total.key: total.input_tokens for total in other.usage(by=by).totals}
+        early = other.usage(until=old + 2).total.input_tokens
+        copy_session(other, store, "child")  # and there and back it is the same
+    assert told == {"day": {"2026-01-01": 5, "2026-01-04": 7}, "model": {"m": 12}, "session": {"child": 12}}[by]
+    assert early == 5
+    assert store.usage().total.input_tokens == 12
+
+
+READS: dict[str, Callable[[Session], object]] = {
+    "messages": lambda s: [m.text for m in s.messages()],
+    "events": lambda s: [e.seq for e in s.events(hidden=True) if e.type != "edit"],
+    "artifacts": lambda s: [a.name for a in s.artifacts.list()],
+    "stat": lambda s: getattr(s.artifacts.stat("f"), "sha256", None),
+    "bytes": lambda s: s.artifacts.get("f"),
+    "context": lambda s: [m.text for m in s.context().messages],
+    "tasks": lambda s: [t.content for t in s.tasks()],
+    "reports": lambda s: [r.subject for r in s.reports()],
+    "validate": lambda s: s.validate(),
+}
+
+
+def whole_session(store: Store, id: str) -> Session:
+    """A session with something of each kind."""
+    session = store.create(id, name=f"name of {id}", labels=["l"], metadata={"a": 1}, config={"b": 2})
+    session.append(user("one"), assistant("two"), tasks({"id": "1", "content": "t"}), report("r", []), usage("m", 5))
+    session.artifacts.put("f", "bytes")
+    session.append(user("three"))
+    session.compact("so far", 2)
+    session.append(user("four"), user("five"))
+    session.remove_last()
+    return session
+
+
+@pytest.mark.parametrize("what", READS)
+def test_what_is_in_the_trash_can_be_read_in_all_ways(store: Store, what: str) -> None:
+    session = whole_session(store, "s")
+    child = session.fork(id="child")
+    before = READS[what](session)
+    for id in ("child", "s"):
+        store.trash.put(id)
+    for one in (session, child, store.trash.get("s"), store.trash.get("child")):
+        assert one is not None
+        assert READS[what](one) == before
+
+
+def test_what_is_gone_what_is_in_the_trash_and_what_never_was_are_told_apart(store: Store) -> None:
+    nouns: list[Callable[[Session], object]] = [
+        lambda s: s.append(user("late")), lambda s: s.update(title="late"), lambda s: s.update(name="late"),
+        lambda s: s.save(user("late"), config={"a": 1}), lambda s: s.artifacts.put("late", "late"),
+        lambda s: s.artifacts.delete("f"), lambda s: s.remove_last(), lambda s: s.clear(), lambda s: s.undo(),
+        lambda s: s.compact("late", 1), lambda s: s.repair(), lambda s: s.fork(), lambda s: s.set_state("paused"),
+        lambda s: s.turn().take(), lambda s: s.delete(), lambda s: s.info(), lambda s: store.tree(s.id),
+        lambda s: store.trash.put(s.id), lambda s: store.recover(s.id),
+    ]  # fmt: skip
+    for id, error in (("gone", Deleted), ("put away", Trashed), ("purged", Deleted)):
+        session = whole_session(store, id)
+        if error is Trashed:
+            store.trash.put(id)
+        elif id == "gone":
+            store.delete(id)
+        else:
+            store.trash.put(id)
+            store.trash.purge(id)
+        for noun in nouns:
+            with pytest.raises(HoldfastError) as told:
+                noun(session)
+            assert type(told.value) is error
+        assert store.get(id) is None
+    for ask in (store.delete, store.tree, store.trash.put, store.trash.restore, store.resolve, store.recover):
+        with pytest.raises(HoldfastError) as told:
+            ask("never")
+        assert type(told.value) is NotFound
+
+
+def test_a_bundle_carries_all_that_hangs_on_a_session(store: Store) -> None:
+    session = whole_session(store, "s")
+    session.fork(id="child").artifacts.put("own", "own")
+    store.documents.put("notes/x.md", "words")
+    lines = [*write_bundle(store, ["s", "child"]), *write_documents(store)]
+    with holdfast.open("memory://") as other:
+        list(read_bundle(other, lines))
+        assert [copied.new for copied in read_bundle(other, lines)] == [0] * 3
+        for id in ("s", "child"):
+            mine, copy = store.session(id), other.session(id)
+            for what, read in READS.items():
+                assert read(mine) == read(copy), what
+            assert msgspec.structs.replace(copy.info(), rev=0) == msgspec.structs.replace(mine.info(), rev=0)
+            assert [e.raw for e in copy.events(hidden=True)] == [e.raw for e in mine.events(hidden=True)]
+            assert {n: c for n, c in store.head(id).counts.items() if c} == dict(other.head(id).counts)
+        assert other.head("s").tags["summary"] == store.head("s").tags["summary"]
+        assert other.session("child").artifacts.get("own") == b"own"
+        assert other.documents.exists("notes/x.md")
+        with pytest.raises(Exists):
+            other.create(name="name of s")
+        other.session("s").artifacts.put("more", "more")  # its number is free there
+        assert other.check(sweep=True).ok
+        assert other.session("s").undo() is not None
+        assert other.session("s").messages()[-1].text == "five"
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "files"])
+def test_a_session_that_version_0_1_wrote_takes_part_in_all(backend: str, tmp_path: Path) -> None:
+    shutil.copytree(FORMATS / "0.1" / backend, tmp_path / "old")
+    url = f"sqlite://{tmp_path}/old/store.db" if backend == "sqlite" else f"file://{tmp_path}/old/store"
+    with holdfast.open(url) as store:
+        for info in store.sessions().items:
+            session, id = store.session(info.id), info.id
+            said = [m.text for m in session.messages()]
+            assert session.context().last == info.last
+            with session.turn() as turn:
+                turn.artifacts.put("f", "bytes")
+                turn.append(user("more"), usage("m", 5, response_id="r"))
+            session.compact("so far", session.info().last)
+            half, child = session.fork(at=info.last // 2), session.fork()
+            assert child.artifacts.get("f") == b"bytes"
+            assert half.artifacts.list() == []
+            assert child.context().messages[0].text.endswith("so far")
+            for name in (child.id, half.id):
+                store.trash.put(name)
+            store.trash.restore(child.id)
+            assert [m.text for m in child.messages()] == [*said, "more"]
+            with holdfast.open("memory://") as other:
+                copy_session(store, other, id)
+                assert other.session(id).info().counts == store.session(id).info().counts
+                assert other.check().ok
+            store.usage(by="day")
+        done = store.prune(Policy(max_age=0, keep_named=False, keep_starred=False)).apply()
+        assert done.moved
+        assert done.failed == ()
+        assert store.trash.undo(done.prune or "").failed == ()
+        checked = store.check(sweep=True)
+        assert checked.ok, checked.findings

@@ -101,7 +101,10 @@ class Trash:
         return Page(found, None if last is None else cursor_of([last.at, last.ref.id]), damaged)
 
     def get(self, id: str) -> Session | None:
-        """The session with this id if it is in the trash, to be read: whatever would write to it is refused."""
+        """The session with this id if it is in the trash, to be read: whatever would write to it is refused.
+
+        Its events, artifacts, context, tasks and reports can be read; what is known of it, `list` tells.
+        """
         head = self._store.peek(id)
         return Session(self._store, head) if head is not None and head.trashed else None
 
