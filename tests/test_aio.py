@@ -66,6 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
 # --- Parity ---
 
 INSIDE = {
+    "secrets",
     "text_of",
     "before_last",
     "head",

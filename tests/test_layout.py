@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,14 @@ def test_a_file_fits_a_head_and_a_function_a_screen(path: Path) -> None:
         and (size := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION
     ]
     assert not long
+
+
+def test_the_map_of_the_modules_is_whole() -> None:
+    text = (SOURCE.parent.parent / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text.partition("## Where to find what")[2].partition("\n## ")[0]
+    named = [word.rstrip("/") for word in re.findall(r"`([a-z_]+/?)`", table.partition("|---|")[2])]
+    there = {top_of(name) for name in map(name_of, MODULES) if name}
+    assert sorted(named) == sorted(there)
 
 
 @pytest.mark.parametrize(

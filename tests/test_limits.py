@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import artifacts, backend, codec, pages, plan, search
+from holdfast import artifacts, backend, codec, docheads, pages, plan, policies, search
 from holdfast.errors import TooLarge
 from holdfast.model import Text, custom, message, note, usage, user
 
@@ -31,6 +31,11 @@ CONSTANTS = {
     "a large value": [backend.CHUNK],
     "an artifact's name": [artifacts.MAX_NAME],
     "artifacts of a session, and their bytes": [],
+    "a user for whom a store is opened": [plan.MAX_ID],
+    "an id of a document, with its user's name": [plan.MAX_ID - 1],
+    "nesting of arrays and objects in a JSON document": [codec.MAX_DEPTH, docheads.MAX_NESTING],
+    "the reason why a session is put into the trash": [4 * plan.MAX_ID],
+    "sessions that a prune moves in one transaction": [policies.MAX_BATCH],
     "items on one page of a list": [pages.MAX_LIMIT],
     "a search query": [search.MAX_QUERY_CHARS, search.MAX_TERMS],
     "a counter, a time in microseconds, a seq": [plan.MAX_COUNT],

@@ -113,7 +113,7 @@ def test_words_of_a_value_that_was_damaged_since_go_with_its_event(tmp_path: Pat
         store.session("large").append(user("P " * 1024 + "needle " * 15_000))
         assert len(store.search("needle")) == 1
         for path in (tmp_path / "store.db-blobs").rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.stat().st_size:
                 data = bytearray(path.read_bytes())
                 data[len(data) // 2] ^= 1
                 path.write_bytes(data)

@@ -200,7 +200,7 @@ def public(*classes: type) -> set[str]:
 
 
 def test_every_public_method_is_tried() -> None:
-    assert set(ON_STORE) == public(Store)
+    assert set(ON_STORE) == public(Store) - {"documents"}  # whose methods have a table of their own
     assert set(ON_SESSION) == public(Session, Log) - NO_CALLS
     assert set(ON_DOCUMENTS) == public(Documents)
 

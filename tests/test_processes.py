@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,6 +107,33 @@ def test_updates_of_four_processes_all_hold_beside_appends(backend: str, tmp_pat
     assert info.counts.messages == len(every)
     for number, field in enumerate(FIELDS):  # the last word of one of the threads that said it
         assert getattr(info, field) in {f"{who} {UPDATES}" for who in members if who[1] == str(number)}, field
+
+
+def test_a_fork_waits_for_a_read_that_needs_a_second_connection(tmp_path: Path) -> None:
+    """As a search in a folder's store does, which looks up where a log is while it looks through the rows."""
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store:
+        file = store.backend._file  # type: ignore[attr-defined]  # a fork between two reads of a thread has no other way in
+        reading, done = threading.Event(), threading.Event()
+
+        def read() -> None:
+            with file.reader():
+                reading.set()
+                while not file._forking:
+                    time.sleep(0.001)  # until the fork has begun, which takes no time
+                with file.reader() as db:
+                    db.execute("SELECT 1")
+                    done.set()
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        reading.wait(20)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        was_done = done.is_set()
+        os.waitpid(child, 0)
+        thread.join(20)
+        assert was_done
 
 
 @pytest.mark.parametrize("how", ["fork", "pool", "busy", "left", "two"])

@@ -31,6 +31,8 @@ from holdfast import (
     report,
     tasks,
     tasks_of,
+    tool_call,
+    tool_result,
     usage,
     user,
 )
@@ -235,6 +237,30 @@ def test_secrets_of_a_config_are_not_written(url: str) -> None:
         assert found.metadata == {"deep": [{}], "b": {"c": 1}}
     with pytest.raises(Invalid, match="list of names"):
         holdfast.open(url, secrets="mine")
+
+
+def test_what_stands_under_a_name_is_not_written_with_events(url: str) -> None:
+    hidden, shown = {"mine": SECRET, "deep": [{"mine": [SECRET]}, 1]}, {"mine": "***", "deep": [{"mine": "***"}, 1]}
+    with holdfast.open(url, secrets=["mine"]) as store:
+        session = store.session("s")
+        with session.turn() as turn:
+            turn.append(
+                assistant("Text", tool_call("c", "t", hidden), metadata=hidden),
+                tool_result("c", hidden),
+                holdfast.step("t", hidden, call_id="c", metadata=hidden),
+                holdfast.custom("x.mine", hidden),
+                holdfast.Event(payload=holdfast.custom("x.timed", hidden), at=5),
+                holdfast.user(holdfast.OtherPart(data={"type": "odd", **hidden}), "x" * 100_000),
+            )
+            with turn.step("t", hidden) as step:
+                step.output = hidden
+        session.save(holdfast.custom("x.more", hidden), key="k")
+        assert session.save(holdfast.custom("x.more", hidden), key="k").repeated
+        assert all(SECRET.encode() not in event.raw for event in session.events(hidden=True))
+        message = session.messages()[0]
+        assert (message.tool_calls[0].arguments, message.metadata, message.text) == (shown, shown, "Text")
+        assert session.messages()[2].text == "x" * 100_000
+        assert store.search(SECRET).items == []
 
 
 # --- One save ---

@@ -256,3 +256,18 @@ def test_threads_that_write_and_sweep_at_once(store: Store) -> None:
     assert failed == []
     assert store.check(sweep=True).ok
     assert store.check().ok
+
+
+def test_a_child_that_was_born_while_a_writer_held_the_blobs_keeps_no_sweep_out(tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store:
+        store.session("s").append(user("x" * 100_000))
+        ending, end = os.pipe()
+        with store.large.hold:
+            store.large.put(b"nobody refers to this", "bytes")
+            child = os.fork()
+            if child == 0:
+                os.read(ending, 1)  # as long as it lives, it has all files open that were open here
+                os._exit(0)
+        assert sweep(store).deleted == 1
+        os.write(end, b".")
+        os.waitpid(child, 0)

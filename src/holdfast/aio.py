@@ -18,31 +18,31 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from holdfast.aiodocuments import AsyncDocuments
-from holdfast.aioretention import AsyncPrunePlan, AsyncTrash
 from holdfast.aiosession import AsyncSession, woken
 from holdfast.branching import Branch
-from holdfast.check import CheckReport
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, now
 from holdfast.leases import Lease
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
 from holdfast.pages import Page
-from holdfast.policies import Policy
-from holdfast.prunes import Prune
 from holdfast.recovery import Recovery, look_over, pause_of
 from holdfast.settings import SessionConfig
 from holdfast.store import Store
-from holdfast.totals import UsageReport
 from holdfast.urls import default_url
 from holdfast.watch import Change, Watcher
 
 if TYPE_CHECKING:
-    pass
+    from holdfast.aiodocuments import AsyncDocuments
+    from holdfast.aioretention import AsyncPrunePlan, AsyncTrash
+    from holdfast.check import CheckReport
+    from holdfast.policies import Policy
+    from holdfast.prunes import Prune
+    from holdfast.totals import UsageReport
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -89,7 +89,6 @@ class AsyncStore:
         self._owns_threads = threads is None
         self._threads = threads or ThreadPoolExecutor(THREADS, thread_name_prefix="holdfast")
         self.user = store.user
-        self.documents = AsyncDocuments(self, store.documents)
 
     @classmethod
     async def open(cls, url: str | None = None, secrets: Collection[str] = ()) -> AsyncStore:
@@ -252,13 +251,24 @@ class AsyncStore:
         """See `Store.delete`."""
         await self.run(self._store.delete, id)
 
+    @cached_property
+    def documents(self) -> AsyncDocuments:
+        """See `Store.documents`."""
+        from holdfast.aiodocuments import AsyncDocuments
+
+        return AsyncDocuments(self, self._store.documents)
+
     @property
     def trash(self) -> AsyncTrash:
         """See `Store.trash`."""
+        from holdfast.aioretention import AsyncTrash
+
         return AsyncTrash(self)
 
     async def prune(self, policy: Policy) -> AsyncPrunePlan:
         """See `Store.prune`."""
+        from holdfast.aioretention import AsyncPrunePlan
+
         return AsyncPrunePlan(self, await self.run(self._store.prune, policy))
 
     async def prunes(self, *, limit: int = 50) -> list[Prune]:

@@ -19,6 +19,7 @@ from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.naming import named
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
 from holdfast.receipts import Receipt, again, ids_of
+from holdfast.redact import masked
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -128,11 +129,11 @@ class Log:
 
     def _entry(self, event: Appendable, payload: AnyPayload, at: int, id: str) -> Entry:
         if not isinstance(event, Event):
-            return Entry(id, at, codec.encode(payload, self._store.large))
+            return Entry(id, at, self._body(payload))
         id = id or event.id or ""
         if not event.raw:
             check_key(event.id)
-            return Entry(id, event.at or at, codec.encode(payload, self._store.large))
+            return Entry(id, event.at or at, self._body(payload))
         if isinstance(event.payload, Damaged):
             raise Invalid(f"event {event.seq} is damaged ({event.payload.reason}) and can't be appended", seq=event.seq)
         if len(event.raw) > codec.MAX_BODY:
@@ -142,6 +143,10 @@ class Log:
             with value.open() as stream:
                 self._store.large.put(stream, value.form)
         return Entry(id, event.at or at, event.raw)
+
+    def _body(self, payload: AnyPayload) -> bytes:
+        secrets = self._store.secrets
+        return codec.encode(masked(payload, secrets) if secrets else payload, self._store.large)
 
     def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
         """What the answer to an append's commit means."""

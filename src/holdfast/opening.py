@@ -12,7 +12,8 @@ def open(url: str | None = None, *, secrets: Collection[str] = ()) -> Store:
     """Open a store, creating it if it is not there.
 
     Args:
-        secrets: Names under which nothing is written of what metadata and configs hold, at any depth; what looks like
+        secrets: Names under which nothing is written, at any depth: metadata and configs lack it, and in what is
+            appended `***` stands for it. What looks like
             a secret by its name is never written of a config (see `SessionConfig`).
         url: `sqlite:///path/file.db`, `file:///path/dir`, `memory://`; by default `HOLDFAST_URL`, else a SQLite file in
             the user's data directory. `?durability=process` trades safety against power loss for speed.

@@ -1,14 +1,22 @@
-"""Secrets in a text that is about to be recorded: what an error's message says is not meant for a log.
+"""Secrets in what is about to be recorded: what an error's message says is not meant for a log, nor what a user names.
 
-The rule is small, so that it can be stated: the values of what is called a key, token, secret, password or credential
-(`api_key=…`, `"password": "…"`), tokens behind `Bearer` or `Basic`, tokens that start as those of known services do
-(`sk-…`, `ghp_…`, `AKIA…`), and the passwords in URLs become `***`.
+The rule for texts is small, so that it can be stated: the values of what is called a key, token, secret, password or
+credential (`api_key=…`, `"password": "…"`), tokens behind `Bearer` or `Basic`, tokens that start as those of known
+services do (`sk-…`, `ghp_…`, `AKIA…`), and the passwords in URLs become `***`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
+import msgspec
+
+from holdfast.model import Large, Source
+
+MASK = "***"
+"""What stands for a secret."""
 LIMIT = 2000
 """Characters that are kept of an error's message."""
 
@@ -44,6 +52,22 @@ def redacted(text: str) -> str:
     for pattern, instead in _RULES:
         text = pattern.sub(instead, text)
     return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"
+
+
+def masked(value: Any, names: Collection[str]) -> Any:
+    """A payload, or a JSON value, in which `***` stands for what is, at any depth, under one of the names."""
+    if not names or isinstance(value, Large | Source):
+        return value
+    if isinstance(value, msgspec.Struct):
+        changed = {field: masked(getattr(value, field), names) for field in value.__struct_fields__}
+        return msgspec.structs.replace(value, **changed)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {key: MASK if key in names else masked(item, names) for key, item in items}
+    if isinstance(value, list | tuple):
+        items = [masked(item, names) for item in cast("list[Any]", value)]
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 def told(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from holdfast.errors import HoldfastError, Invalid
 from holdfast.large import LargeValues
 from holdfast.model import Artifact, Large, Step
 from holdfast.receipts import Receipt
-from holdfast.redact import told
+from holdfast.redact import masked, told
 
 if TYPE_CHECKING:
     from holdfast.turns import Turn
@@ -94,7 +94,7 @@ class OpenStep:
         """What happened, as the event to store. An exit code other than 0 is an error."""
         output = self.output
         if output is not None and not isinstance(output, Large):
-            output = _as_text(output)
+            output = _as_text(masked(output, self._turn.secrets))
         return Step(
             name=self.name,
             call_id=self.call_id,

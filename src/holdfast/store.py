@@ -1,6 +1,7 @@
 """The store: what a URL opens. It finds, creates, lists, searches and deletes sessions.
 
-A store owns one backend, the batcher in front of it and its large values; sessions are cheap views on it.
+A store owns one backend, the batcher in front of it and its large values; sessions are cheap views on it. What only
+some programs do (documents, retention, checks, totals) is imported when it is done, so that the others start quickly.
 """
 
 from __future__ import annotations
@@ -8,23 +9,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from holdfast import branching, creation, finding, recovery, retention
+from holdfast import branching, creation, finding, recovery
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
-from holdfast.check import CheckReport, check_store
-from holdfast.documents import Documents
 from holdfast.errors import Corrupt, Denied
 from holdfast.hits import SearchHit
-from holdfast.info import (
-    SessionInfo,
-    filter_tags,
-    now,
-    session_ref,
-)
+from holdfast.info import SessionInfo, filter_tags, now, session_ref
 from holdfast.large import LargeValues
 from holdfast.leases import Lease
 from holdfast.listing import list_sessions
@@ -33,21 +28,25 @@ from holdfast.model import to_micros
 from holdfast.pages import Page, check_limit, position_of
 from holdfast.places import Place
 from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.policies import Policy
-from holdfast.prunes import Prune, history as history_of_prunes
 from holdfast.recovery import Recovery
 from holdfast.references import resolved
 from holdfast.refusals import refusal
-from holdfast.retention import PrunePlan
 from holdfast.salvage import logged_head
 from holdfast.session import Session
 from holdfast.settings import SessionConfig, secret_names
-from holdfast.totals import UsageReport, usage_totals
-from holdfast.trash import Trash
 from holdfast.turns import Turns
 from holdfast.watch import Change, watched
 from holdfast.wording import searched
-from holdfast.wrappers import ForUser
+
+if TYPE_CHECKING:
+    from holdfast.check import CheckReport
+    from holdfast.documents import Documents
+    from holdfast.policies import Policy
+    from holdfast.prunes import Prune
+    from holdfast.retention import PrunePlan
+    from holdfast.totals import UsageReport
+    from holdfast.trash import Trash
+    from holdfast.wrappers import ForUser
 
 
 class Store:
@@ -67,7 +66,13 @@ class Store:
         self.batcher = Batcher(self.backend)
         self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
-        self.documents = Documents(self)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """The JSON and Markdown beside the sessions: put, get, list and delete them there."""
+        from holdfast.documents import Documents
+
+        return Documents(self)
 
     def text_of(self, body: bytes) -> str:
         """What search looks at in a stored body; see `backend.TextOf`."""
@@ -97,6 +102,8 @@ class Store:
         check_id(user, "user")
         if self.user not in (None, user):
             raise Denied(f"this store is open for the user {self.user!r} alone")
+        from holdfast.wrappers import ForUser
+
         return Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
 
     def close(self) -> None:
@@ -240,15 +247,9 @@ class Store:
         tags = filter_tags(
             user=user, state=state, label=label, agent=agent, model=model, project=project, parent=parent, name=name
         )
-        return list_sessions(
-            self.backend,
-            tags,
-            start=None if since is None else to_micros(since),
-            end=None if until is None else to_micros(until),
-            text=text,
-            after=position_of(cursor),
-            limit=limit,
-        )
+        start, end = (None if time is None else to_micros(time) for time in (since, until))
+        after = position_of(cursor)
+        return list_sessions(self.backend, tags, start=start, end=end, text=text, after=after, limit=limit)
 
     def search(
         self,
@@ -307,6 +308,8 @@ class Store:
         Raises:
             Invalid: `by` is none of these.
         """
+        from holdfast.totals import usage_totals
+
         return usage_totals(
             self,
             by,
@@ -334,6 +337,8 @@ class Store:
     @property
     def trash(self) -> Trash:
         """The sessions that were put away: to put one there, to list, restore and purge them."""
+        from holdfast.trash import Trash
+
         return Trash(self)
 
     def prune(self, policy: Policy) -> PrunePlan:
@@ -344,11 +349,15 @@ class Store:
         Raises:
             Invalid: from `Policy` itself: a number that makes no sense.
         """
-        return retention.plan_prune(self, policy)
+        from holdfast.retention import plan_prune
+
+        return plan_prune(self, policy)
 
     def prunes(self, *, limit: int = 50) -> list[Prune]:
         """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
-        return history_of_prunes(self, limit)
+        from holdfast.prunes import history
+
+        return history(self, limit)
 
     def compact(self) -> None:
         """Give the space of what was deleted back, and leave no byte of it in the store's files; `trash.purge` does so.
@@ -424,6 +433,8 @@ class Store:
             sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
                 is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
         """
+        from holdfast.check import check_store
+
         return check_store(self, session, sweeps=sweep)
 
     def resolve(self, reference: str) -> Session:

@@ -172,6 +172,11 @@ class Turn(Session):
         """The store's large values."""
         return self._store.large
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names under which nothing is written."""
+        return self._store.secrets
+
     def step(
         self, name: str, arguments: Any = None, *, call_id: str | None = None, kind: str = "tool_execution"
     ) -> OpenStep:

@@ -69,6 +69,7 @@ class SQLiteFile:
         self._readers: list[Connection] = []
         self._watch: Connection | None = None
         self._lent = 0
+        self._mine = threading.local()
         self._forking = False
         self._lock_fd = -1
         self.mutex = threading.RLock()
@@ -298,12 +299,15 @@ class SQLiteFile:
     @contextlib.contextmanager
     def reader(self) -> Generator[Connection]:
         """A read connection, which never waits for a writer."""
+        depth: int = getattr(self._mine, "depth", 0)
         with self._pool:
-            while self._forking:
+            # A fork waits for what is lent, so a thread that has a connection must get another one to come to its end.
+            while self._forking and not depth:
                 self._pool.wait()
             self._check_open()
             db = self._readers.pop() if self._readers else None
             self._lent += 1
+            self._mine.depth = depth + 1
         try:
             if db is None:
                 db = self._open()
@@ -312,6 +316,7 @@ class SQLiteFile:
         finally:
             with self._pool:
                 self._lent -= 1
+                self._mine.depth = depth
                 if db is not None:
                     self._readers.append(db)
                 if self._closed and not self._lent:
