@@ -126,6 +126,7 @@ def names_are_free_or_carried(store: Store, told: Told) -> None:
     other.delete()
 
 
+@pytest.mark.timeout(1800)  # `--long` takes minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_killed_agents_and_tenders_lose_nothing_that_was_acknowledged(backend: str, tmp_path: Path, long: bool) -> None:
     url, rnd, told = url_of(backend, tmp_path, durability="process"), random.Random(backend), Told()
