@@ -13,11 +13,11 @@ import pytest
 
 import holdfast
 from faults import BACKENDS, start, url_of
-from faults.racer import LARGE
+from faults.racer import LARGE, LIMIT
 from holdfast import Store, user
 
 COUNT, LONG = 15, 300
-REFUSALS = {"Trashed", "Deleted", "Conflict", "NotFound", "Stale", "HoldfastError"}
+REFUSALS = {"Trashed", "Deleted", "Conflict", "NotFound", "Stale", "HoldfastError", "Exists", "TooLarge"}
 
 
 def prepared(store: Store, count: int, *, fork: bool = False, trash: bool = False) -> None:
@@ -133,3 +133,43 @@ def test_a_sweep_takes_nothing_that_a_fork_is_being_given(backend: str, tmp_path
             assert child.artifacts.get("shared") == b"shared"
             output = next(child.events(types="step")).payload.output  # type: ignore[union-attr]
             assert str(output) == f"{n:05}" * 20_000
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_limit_of_artifacts_holds_however_many_put_some(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path, durability="process")
+    with holdfast.open(url) as store:
+        prepared(store, COUNT)  # with one each
+    told = raced(url, COUNT, "limited", "limited")
+    with holdfast.open(url) as store:
+        assert sum(lines.count("done") for lines in told) == LIMIT - 1
+        assert sum(lines.count("TooLarge") for lines in told) == 2 * COUNT - LIMIT + 1
+        assert len(store.session("p0").artifacts.list()) == LIMIT
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_response_is_counted_once_though_two_tell_of_it_at_once(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path, durability="process")
+    with holdfast.open(url) as store:
+        prepared(store, COUNT)
+    assert raced(url, COUNT, "spend", "spend") == [["done"] * COUNT] * 2
+    with holdfast.open(url) as store:
+        counts = store.session("p0").info().counts
+        assert (counts.calls, counts.input_tokens) == (COUNT, COUNT)
+        assert store.usage().total.calls == COUNT
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_name_is_given_to_one_of_two_who_ask_at_once(backend: str, tmp_path: Path) -> None:
+    url = url_of(backend, tmp_path, durability="process")
+    with holdfast.open(url) as store:
+        prepared(store, COUNT)
+    told = raced(url, COUNT, "rename", "create")
+    with holdfast.open(url) as store:
+        for n, answers in enumerate(zip(*told, strict=True)):
+            assert sorted(answers) == ["Exists", "done"]
+            named = f"p{n}" if answers[0] == "done" else f"other{n}"
+            assert [info.id for info in store.sessions(name=f"x{n}")] == [named]
+            assert store.exists(f"other{n}") == (answers[1] == "done")

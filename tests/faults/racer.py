@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from holdfast import HoldfastError, Policy, Session, Store, open as open_store, step, user
+from holdfast import HoldfastError, Policy, Session, Store, open as open_store, step, usage, user
 
 LARGE = 1_100_000
 """Bytes of an artifact of two chunks."""
@@ -61,8 +61,14 @@ DEEDS: Mapping[str, Callable[[Store, int], object]] = {
     "restore": lambda store, n: store.trash.restore(f"p{n}"),
     "restore fork": lambda store, n: store.trash.restore(f"c{n}"),
     "keep": keep,
+    "limited": lambda store, n: APPENDERS[0].artifacts.put(f"{os.getpid()}-{n}", "bytes", max_artifacts=LIMIT),
+    "spend": lambda store, n: APPENDERS[0].append(usage("m", 1, response_id=f"r{n}")),
+    "rename": lambda store, n: APPENDERS[n].update(name=f"x{n}"),
+    "create": lambda store, n: store.create(f"other{n}", name=f"x{n}"),
     "sweep": sweep,
 }
+LIMIT = 12
+"""Artifacts that a session may have for whom this limits."""
 APPENDERS: dict[int, Session] = {}
 
 
