@@ -376,3 +376,24 @@ def test_a_session_that_version_0_1_wrote_takes_part_in_all(backend: str, tmp_pa
         assert store.trash.undo(done.prune or "").failed == ()
         checked = store.check(sweep=True)
         assert checked.ok, checked.findings
+
+
+def test_a_stuck_session_that_is_deleted_meanwhile_keeps_no_other_from_recovery(store: Store) -> None:
+    for id in ("a", "b", "c"):
+        store.session(id).set_state("running", turn="lost")
+    inner, deletes = store.backend.get, ["a", "c"]
+
+    def get(refs: Any) -> Any:
+        if deletes and refs == [session_ref(deletes[0])]:
+            store.backend.get = inner  # type: ignore[method-assign]
+            store.delete(deletes.pop(0))
+            store.backend.get = get  # type: ignore[method-assign]
+        return inner(refs)
+
+    store.backend.get = get  # type: ignore[method-assign]  # the other one comes just then
+    made = {done.session: (done.applied, done.why) for done in store.recover(older_than=0)}
+    store.backend.get = inner  # type: ignore[method-assign]
+    assert deletes == []
+    assert made["a"] == made["c"] == (False, "it was deleted meanwhile")
+    assert made["b"][0]
+    assert store.session("b").info().state == "error"
