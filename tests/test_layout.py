@@ -17,7 +17,20 @@ MAX_LINES = 450
 MAX_FUNCTION = 50
 
 BOTTOM = {"errors", "forks", "paths", "clock", "parts", "model", "codec", "plan", "refusals", "search", "wording"}
-TOP = {"cli", "web", "adapters", "formats", "importer", "intake", "lineage", "reports", "sources", "titles", "wholes"}
+TOP = {
+    "cli",
+    "web",
+    "adapters",
+    "formats",
+    "importer",
+    "intake",
+    "lineage",
+    "reports",
+    "sources",
+    "titles",
+    "wholedocs",
+    "wholes",
+}
 FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "backends"}
 
 

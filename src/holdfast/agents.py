@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from holdfast.documents import Documents
 
 CATEGORY = "agents"
-TRASH = "trash/agents"
 ENDED = frozenset({"stopped", "failed", "completed"})
 """The statuses, in lower case, of agents that surely do not run any more."""
 _PAGE = 500
@@ -47,8 +46,12 @@ class AppliedAgents(msgspec.Struct, frozen=True, kw_only=True):
 class AgentPrune:
     """A plan: `items` are to be put away, the oldest first; `spared` would be, but may not. Nothing is changed yet."""
 
-    def __init__(self, documents: Documents, items: list[PlannedAgent], spared: list[PlannedAgent]) -> None:
+    def __init__(
+        self, documents: Documents, items: list[PlannedAgent], spared: list[PlannedAgent], category: str = CATEGORY
+    ) -> None:
         self._documents = documents
+        self._category = category
+        self._trash = f"trash/{category}"
         self.items = tuple(items)
         self.spared = tuple(spared)
 
@@ -66,7 +69,7 @@ class AgentPrune:
         Raises:
             Unavailable, Uncertain, ReadOnly: the store can't do it now; plan again to go on.
         """
-        return self._move(CATEGORY, TRASH, {item.document.id: item.document.rev for item in self.items})
+        return self._move(self._category, self._trash, {item.document.id: item.document.rev for item in self.items})
 
     def undo(self) -> AppliedAgents:
         """Bring back what `apply` put away. A record that was written anew meanwhile stays as it is.
@@ -74,13 +77,13 @@ class AgentPrune:
         Raises:
             Unavailable, Uncertain, ReadOnly: the store can't do it now; the same call goes on.
         """
-        return self._move(TRASH, CATEGORY, {item.document.id: None for item in self.items})
+        return self._move(self._trash, self._category, {item.document.id: None for item in self.items})
 
     def _move(self, source: str, target: str, revs: dict[str, int] | dict[str, None]) -> AppliedAgents:
         moved: list[str] = []
         skipped: dict[str, str] = {}
         for id, rev in revs.items():
-            name = id.removeprefix(CATEGORY)
+            name = id.removeprefix(self._category)
             try:
                 self._documents.rename(source + name, target + name, rev=rev)
                 moved.append(id)
@@ -89,12 +92,18 @@ class AgentPrune:
         return AppliedAgents(moved=tuple(moved), skipped=skipped)
 
 
-def plan(documents: Documents, max_age: float | None, max_count: int | None, batch: int | None) -> AgentPrune:
+def plan(
+    documents: Documents,
+    max_age: float | None,
+    max_count: int | None,
+    batch: int | None,
+    category: str = CATEGORY,
+) -> AgentPrune:
     """See `Documents.prune_agents`."""
     _check("max_age", max_age)
     _check("max_count", max_count)
     _check("batch", batch)
-    records = sorted(_records(documents), key=lambda record: (record.created_at, record.document.id))
+    records = sorted(_records(documents, category), key=lambda record: (record.created_at, record.document.id))
     oldest = -math.inf if max_age is None else now() - max_age * 1e6
     beyond = 0 if max_count is None else max(len(records) - max_count, 0)
     items: list[PlannedAgent] = []
@@ -112,7 +121,7 @@ def plan(documents: Documents, max_age: float | None, max_count: int | None, bat
             spared.append(msgspec.structs.replace(record, why=f"the batch of {batch:,} is full; plan again"))
         else:
             items.append(msgspec.structs.replace(record, why=why))
-    return AgentPrune(documents, items, spared)
+    return AgentPrune(documents, items, spared, category)
 
 
 def _check(name: str, value: float | None) -> None:
@@ -120,12 +129,12 @@ def _check(name: str, value: float | None) -> None:
         raise Invalid(f"{name} is a number, 0 or more, not {value}", **{name: value})
 
 
-def _records(documents: Documents) -> list[PlannedAgent]:
+def _records(documents: Documents, category: str) -> list[PlannedAgent]:
     """Every record; `why` says why it must not be put away, if so."""
     found: dict[str, PlannedAgent] = {}
     cursor: str | None = None
     while True:
-        page = documents.list(CATEGORY, limit=_PAGE, cursor=cursor)
+        page = documents.list(category, limit=_PAGE, cursor=cursor)
         for info in page:
             if info.kind == "json":
                 found[info.id] = _record(documents, info)

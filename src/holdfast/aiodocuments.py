@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from holdfast import agents
 from holdfast.agents import AgentPrune
 from holdfast.docheads import Document, DocumentInfo
 from holdfast.documents import Documents, Source
@@ -63,7 +64,14 @@ class AsyncDocuments:
         return await self._store.run(self._documents.categories, under)
 
     async def prune_agents(
-        self, *, max_age: float | None = None, max_count: int | None = None, batch: int | None = None
+        self,
+        *,
+        max_age: float | None = None,
+        max_count: int | None = None,
+        batch: int | None = None,
+        category: str = agents.CATEGORY,
     ) -> AgentPrune:
         """See `Documents.prune_agents`. What the plan does when it is applied blocks: `store.run(plan.apply)`."""
-        return await self._store.run(self._documents.prune_agents, max_age=max_age, max_count=max_count, batch=batch)
+        return await self._store.run(
+            self._documents.prune_agents, max_age=max_age, max_count=max_count, batch=batch, category=category
+        )

@@ -269,7 +269,12 @@ class Documents:
         return dict(sorted(counts.items()))
 
     def prune_agents(
-        self, *, max_age: float | None = None, max_count: int | None = None, batch: int | None = None
+        self,
+        *,
+        max_age: float | None = None,
+        max_count: int | None = None,
+        batch: int | None = None,
+        category: str = agents.CATEGORY,
     ) -> AgentPrune:
         """What to put away of the agent records under `agents`, and why; nothing is changed before `apply()`.
 
@@ -279,11 +284,12 @@ class Documents:
             max_age: Seconds since the record's `created_at` after which it is put away.
             max_count: How many records are kept, the newest by `created_at`.
             batch: How many are put away at the most, the oldest first.
+            category: Where the records are, if not under `agents`.
 
         Raises:
             Invalid: a limit is negative or no number.
         """
-        return agents.plan(self, max_age, max_count, batch)
+        return agents.plan(self, max_age, max_count, batch, category)
 
     def _all(self) -> Iterator[Head]:
         prefix = after = prefix_of(self._store.user)

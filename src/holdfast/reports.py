@@ -23,10 +23,11 @@ class Unreadable(msgspec.Struct, frozen=True):
 class FileReport(msgspec.Struct, kw_only=True):
     """What was taken from one file.
 
-    `events` were stored now, `known` were there already. `unknown` counts lines by type, of types that this version
-    does not know; they are kept under `x.<program>.<type>`. `unreadable` names the first of `unreadable_lines`, kept as
-    `x.<program>.unreadable` or, over 32 MiB, `x.<program>.oversize`. Of `size` bytes, `bytes` were taken now; `left`
-    are half a line that is still being written. `skipped` says why nothing was to be done, `error` what went wrong.
+    `events` were stored now, `known` were there already; a document counts as one. `unknown` counts lines by type, of
+    types that this version does not know; they are kept under `x.<program>.<type>`. `unreadable` names the first of
+    `unreadable_lines`, kept as `x.<program>.unreadable` or, over 32 MiB, `x.<program>.oversize`. Of `size` bytes,
+    `bytes` were taken now; `left` are half a line that is still being written. `skipped` says why nothing was to be
+    done, `error` what went wrong.
     `notes` are what is odd about the source.
     """
 

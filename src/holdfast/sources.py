@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.formats import claude_code, codex, zeroclaw, zeroclaw_db
+from holdfast.formats import claude_code, codex, oxios, oxios_folder, zeroclaw, zeroclaw_db
 from holdfast.formats.lines import LINE_LIMIT, open_source
 from holdfast.formats.transcript import Origin, Reader, id_of, parse
 from holdfast.formats.whole import Whole
@@ -67,6 +67,12 @@ PROGRAMS: Mapping[str, Program] = {
 WHOLES: Mapping[str, Whole] = {
     "zeroclaw database": Whole(zeroclaw.PROGRAM, zeroclaw_db.is_database, zeroclaw_db.database),
     "zeroclaw state file": Whole(zeroclaw.PROGRAM, zeroclaw.is_state_file, zeroclaw.state_file),
+    "oxios folder": Whole(
+        oxios.PROGRAM, oxios_folder.is_folder, oxios_folder.sessions_in, oxios_folder.documents_in, is_folder=True
+    ),
+    "oxios session": Whole(
+        oxios.PROGRAM, oxios_folder.is_session_file, oxios_folder.sessions_in, oxios_folder.documents_in
+    ),
 }
 """Sources that are read as a whole."""
 _NAMES = (".jsonl", "sessions.db")
@@ -109,6 +115,7 @@ def usual_places() -> list[str]:
         os.path.join(place, "sessions")
         for place in ([workspace] if workspace else ["~/.zeroclaw/workspace", "~/.zeroclaw/data"])
     ]
+    places += ["~/.oxios/workspace", "~/.oxios/state"]
     return [path for path in map(os.path.expanduser, places) if os.path.isdir(path)]
 
 
@@ -116,9 +123,10 @@ def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[
     """The transcripts under these files and folders; by default, those in the usual places of the known programs.
 
     The usual places are `~/.claude/projects` and `~/.config/claude/projects` (or under `CLAUDE_CONFIG_DIR`),
-    `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`), and `sessions` in `~/.zeroclaw/workspace` and
-    `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`). In a folder only `*.jsonl` and `sessions.db` are looked at. A file
-    that can be reached in two ways is found once.
+    `sessions` and `archived_sessions` in `~/.codex` (or `CODEX_HOME`), `sessions` in `~/.zeroclaw/workspace` and
+    `~/.zeroclaw/data` (or `ZEROCLAW_WORKSPACE`), and `~/.oxios/workspace` and `~/.oxios/state`. In a folder only
+    `*.jsonl` and `sessions.db` are looked at, and whether it is one that a program keeps as a whole. A file that can be
+    reached in two ways is found once.
     """
     given = usual_places() if paths is None else [str(os.fspath(path)) for path in paths]
     seen: set[tuple[int, int]] = set()
@@ -129,8 +137,11 @@ def find_sources(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[
     return found
 
 
-def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    """The files under a path, or why one can't be reached; a folder that contains itself by a link is walked once."""
+def _files(path: str, seen: set[tuple[int, int]], *, within: bool = False) -> Iterator[tuple[str, str]]:
+    """The files under a path, or why one can't be reached; a folder that contains itself by a link is walked once.
+
+    A folder that is read as a whole is one of them; `within` it is no other.
+    """
     try:
         status = os.stat(path)
         here = (status.st_dev, status.st_ino)
@@ -145,9 +156,16 @@ def _files(path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
     except (OSError, ValueError) as error:
         yield path, _reason(error)
         return
+    if not within and _kind_of_folder(path) is not None:
+        yield path, ""
+        within = True
     for entry in names:
         if entry.name.endswith(_NAMES) or _is_folder(entry):
-            yield from _files(entry.path, seen)
+            yield from _files(entry.path, seen, within=within)
+
+
+def _kind_of_folder(path: str) -> str | None:
+    return next((name for name, whole in WHOLES.items() if whole.is_folder and whole.is_one(path, b"")), None)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -162,7 +180,9 @@ def _reason(error: Exception) -> str:
 
 
 def look_at(path: str) -> SourceFile:
-    """What a file is, by its first lines."""
+    """What a file is, by its first lines; and what kind a folder is that is read as a whole."""
+    if os.path.isdir(path) and (kind := _kind_of_folder(path)):
+        return SourceFile(path=path, program=WHOLES[kind].program, whole=kind)
     try:
         if path.endswith(".db"):
             # To open and close a database that this process has open would take its locks away.
@@ -175,7 +195,9 @@ def look_at(path: str) -> SourceFile:
                 program, head = _recognise(iter(lambda: file.readline(LINE_LIMIT), b""))
     except (OSError, ValueError, HoldfastError) as error:
         return SourceFile(path=path, error=_reason(error))
-    if kind := next((name for name, whole in WHOLES.items() if whole.is_one(path, first)), None):
+    if kind := next(
+        (name for name, whole in WHOLES.items() if not whole.is_folder and whole.is_one(path, first)), None
+    ):
         return SourceFile(path=path, size=size, program=WHOLES[kind].program, whole=kind)
     if program is None:
         why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"

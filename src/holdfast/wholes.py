@@ -18,7 +18,7 @@ from holdfast.errors import Denied, Invalid, Stale, TooLarge
 from holdfast.formats.lines import digest_of
 from holdfast.formats.transcript import event_id, kept, mapping
 from holdfast.formats.whole import Item, Said, Told
-from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
+from holdfast.info import BYTES, Tally, body_of, clean, encode_body, session_ref, tags_of
 from holdfast.model import AnyPayload, Custom, Message
 from holdfast.plan import Commit, Entry, Head
 from holdfast.refusals import refusal
@@ -27,6 +27,7 @@ from holdfast.sources import WHOLES, SourceFile, session_id
 from holdfast.states import state_event
 from holdfast.store import Store
 from holdfast.titles import imported
+from holdfast.wholedocs import take_documents
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies in one commit, about."""
@@ -49,8 +50,17 @@ def take_whole(store: Store, file: SourceFile, user: str | None) -> Iterator[Fil
         with whole.sessions(file.path) as sessions:
             for told in sessions:
                 yield _Taking(store, file, told, user).report
+        if whole.documents is not None:
+            yield from take_documents(store, file.path, whole.program, whole.documents(file.path), user)
     if about.error is not None:
         yield about
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0  # it is gone; what was read of it counts
 
 
 def _check_apart(store: Store, path: str) -> None:
@@ -68,14 +78,18 @@ class _Taking:
         self._told = told
         self._user = user
         self._program = WHOLES[file.whole or ""].program
-        self._key = clean(os.path.abspath(file.path))
+        path = told.path or file.path
+        self._key = clean(os.path.abspath(path))
         self._ref = session_ref(session_id(self._program, told.id))
-        self.report = FileReport(path=file.path, program=self._program, session=self._ref.id, size=file.size)
+        size = file.size if told.path is None else _size_of(path)
+        self.report = FileReport(path=path, program=self._program, session=self._ref.id, size=size)
         with told_in(self.report):
             self._take()
 
     def _take(self) -> None:
         said = self._told.said()
+        if self._user is not None and "user" in said.tags:  # whoever imports for a user says whose they are
+            said = msgspec.structs.replace(said, tags={**said.tags, "user": self._user})
         self.report.notes = list(said.notes)
         for _ in range(RETRIES):
             head = self._store.backend.get([self._ref])[0]
@@ -176,6 +190,7 @@ class _Taking:
                 )
             last = (head.last if head else 0) + len(entries)
             noted = {"digest": said.digest, "events": total, "last": last, "tags": said.tags}
+        tally.add[BYTES] = sum(len(entry.body) for entry in entries)
         about = {
             "source_program": self._program,
             "source_session": clean(self._told.id)[:1024],

@@ -12,13 +12,14 @@ from holdfast.cli.writing import written
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.formats.zeroclaw_out import Written
+    from holdfast.formats import oxios_out, zeroclaw_out
     from holdfast.store import Store
 
-Writer = Callable[["Store", Sequence[str], str, bool], "Written"]
+Writer = Callable[["Store", Sequence[str], str, bool], "zeroclaw_out.Written | oxios_out.Written"]
+Beside = Callable[["Store", Sequence[str], str, bool], list[str]]
 
 
-def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
+def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> zeroclaw_out.Written:
     """A folder of JSONL files. Whether two would have one name is known before the first is written."""
     from holdfast.formats.zeroclaw_out import Written, file_names, jsonl_lines
 
@@ -32,7 +33,7 @@ def _zeroclaw(store: Store, ids: Sequence[str], output: str, force: bool) -> Wri
     return done
 
 
-def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool) -> Written:
+def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool) -> zeroclaw_out.Written:
     """A database, made elsewhere, so that nothing of SQLite's stays beside it."""
     from holdfast.formats.zeroclaw_out import write_database
 
@@ -44,5 +45,34 @@ def _zeroclaw_sqlite(store: Store, ids: Sequence[str], output: str, force: bool)
     return done
 
 
-FOREIGN: Mapping[str, Writer] = {"zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite}
+def _oxios(store: Store, ids: Sequence[str], output: str, force: bool) -> oxios_out.Written:
+    """A folder with a file for each session. Whether two would have one name is known before the first is written."""
+    from holdfast.formats.oxios_out import Written, file_names, session_bytes
+
+    names, done = file_names(store, ids), Written()
+    for id, name in names.items():
+        _put(output, name, session_bytes(store, id, done), force)
+    return done
+
+
+def _oxios_documents(store: Store, ids: Sequence[str], output: str, force: bool) -> list[str]:
+    """The documents in the same folder; the ids of those that are not written."""
+    from holdfast.formats.oxios_out import documents, file_names
+
+    missing: list[str] = []
+    for name, data in documents(store, missing, set(file_names(store, ids).values())):
+        _put(output, name, data, force)
+    return missing
+
+
+def _put(folder: str, name: str, data: bytes, force: bool) -> None:
+    path = os.path.join(as_path(folder), *name.split("/"))
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with written(path, force) as file:
+        file.write(data)
+
+
+FOREIGN: Mapping[str, Writer] = {"zeroclaw": _zeroclaw, "zeroclaw-sqlite": _zeroclaw_sqlite, "oxios": _oxios}
 """The forms; each needs a path to write to."""
+BESIDE: Mapping[str, Beside] = {"oxios": _oxios_documents}
+"""What writes the documents beside all sessions, of the forms that have a place for them, and says which it can't."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
-from holdfast.cli.foreign import FOREIGN
+from holdfast.cli.foreign import BESIDE, FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
 from holdfast.cli.writing import written
@@ -49,9 +49,10 @@ def export(
     app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
 ) -> None:
     """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
-    files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite).
+    files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite), of oxios a
+    folder of its state (oxios).
 
-    With --all, a bundle also has the documents beside the sessions.
+    With --all, a bundle and a folder of oxios also have the documents beside the sessions.
     """
     if bool(refs) == everything:
         raise click.UsageError("name the sessions to export, or say --all")
@@ -64,10 +65,12 @@ def export(
         ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
         ids = list(dict.fromkeys(ids))
         gone: list[str] | None = [] if everything else None
-        unsaid = {}
+        unsaid, unfit = {}, list[str]()
         if form in FOREIGN:
             done = FOREIGN[form](store, ids, output or "", force)
             damaged, unsaid = done.damaged, {"unsaid": done.left_out}
+            if everything and form in BESIDE:
+                unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as file:
                 damaged = _write(store, ids, form, hidden, file, gone)
@@ -75,17 +78,21 @@ def export(
                     damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
-        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, "left_out": missing}
-        told |= unsaid
+        left = {"left_out": [*missing, *unfit], **unsaid}
+        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, **left}
         app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
     if unsaid.get("unsaid"):
-        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has a place for messages only")
+        app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has no place for them")
     if damaged:
         app.say(f"{plural(damaged, 'event')} of them damaged; `holdfast check` names them")
-    for id in missing:
-        app.warn(left_out(id))
-    if damaged or missing:
+    for warning in [*map(left_out, missing), *map(_unfit, unfit)]:
+        app.warn(warning)
+    if damaged or missing or unfit:
         raise click.exceptions.Exit(INTEGRITY)
+
+
+def _unfit(id: str) -> str:
+    return f"left out: the document {id!r} can't be read, or can be no file there"
 
 
 def _form_of(output: str) -> str:
@@ -364,7 +371,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         return
     for report in reports:
         if report.events or report.unreadable_lines:
-            what = f"{report.document}  new" if report.document else f"{report.session}  {_taken(report)}"
+            kept = f"{report.document}  {'new' if report.events else 'known'}"
+            what = kept if report.document else f"{report.session}  {_taken(report)}"
             app.line(safe_line(f"{what}  {report.path}"))
     for report in reports:
         if report.skipped:
@@ -372,7 +380,7 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         if report.left:
             app.say(f"{report.path}: its last {plural(report.left, 'byte')} are no whole line yet, and were left")
         for note in report.notes:
-            app.say(f"{report.session}: {note}")
+            app.say(f"{report.session or report.path}: {note}")
     for report in failed:
         app.say(f"{report.path}: {report.error}")
     if not reports:

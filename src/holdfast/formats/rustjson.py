@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -25,6 +26,17 @@ _MAX_F32 = float.fromhex("0x1.fffffep127")
 
 class F32(float):
     """A number that its program holds in 32 bits: it is written in the fewest digits that tell it from others there."""
+
+
+class Repeated(dict[str, Any]):
+    """An object in whose text some fields stand more than once: these. The last value is the one it holds."""
+
+    names: tuple[str, ...] = ()
+
+
+def repeated(value: dict[str, Any]) -> tuple[str, ...]:
+    """The fields that stand more than once in the text of an object."""
+    return value.names if isinstance(value, Repeated) else ()
 
 
 class NotRust(ValueError):
@@ -139,12 +151,6 @@ def parse(data: bytes, *, once: Collection[str] = ()) -> Any:
     Raises:
         NotRust: serde_json refuses it.
     """
-    outermost: list[str] = []
-
-    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        outermost[:] = [name for name, _ in pairs]  # the last object to be closed is the outermost
-        return dict(pairs)
-
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -152,7 +158,7 @@ def parse(data: bytes, *, once: Collection[str] = ()) -> Any:
     # A byte order mark and space of other kinds are none of JSON's; Python's reader finds both by itself.
     try:
         value: Any = json.loads(
-            text, object_pairs_hook=hook, parse_constant=_no_number, parse_float=_finite, parse_int=_int
+            text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite, parse_int=_int
         )
     except NotRust:
         raise
@@ -161,9 +167,18 @@ def parse(data: bytes, *, once: Collection[str] = ()) -> Any:
     except ValueError as error:
         raise NotRust(f"no JSON: {error}") from None
     _check(value, DEPTH)
-    if isinstance(value, dict) and (twice := [name for name in once if outermost.count(name) > 1]):
+    if isinstance(value, dict) and (twice := [name for name in repeated(cast("Any", value)) if name in once]):
         raise NotRust(f"the field {twice[0]!r} stands there twice")
     return cast("Any", value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    twice, seen = Repeated(value), Counter(name for name, _ in pairs)
+    twice.names = tuple(name for name in value if seen[name] > 1)
+    return twice
 
 
 def _no_number(word: str) -> NoReturn:

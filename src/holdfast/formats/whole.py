@@ -46,17 +46,35 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 class Told(NamedTuple):
     """One session of a source. `id` is the program's own; `said` and `items` read the source, and may be called again.
 
-    Both raise `Corrupt` where the source can't be read.
+    Both raise `Corrupt` where the source can't be read. `path` is its own file, where the source is a folder.
     """
 
     id: str
     said: Callable[[], Said]
     items: Callable[[], Iterator[Item]]
+    path: str | None = None
+
+
+class ToldDocument(NamedTuple):
+    """A file of a source that is no session: the document that it becomes, byte for byte.
+
+    `reason` says why the program itself could not read it; it is kept all the same, unless there is no `id`.
+    """
+
+    path: str
+    id: str | None
+    source: bytes
+    reason: str = ""
 
 
 class Whole(NamedTuple):
-    """A kind of source: whose it is, whether a file is one by its path and first bytes, and the sessions it tells."""
+    """A kind of source: whose it is, whether a file is one by its path and first bytes, and the sessions it tells.
+
+    `documents` are the files beside them, if it can have any. A kind that `is_folder` is looked for among folders.
+    """
 
     program: str
     is_one: Callable[[str, bytes], bool]
     sessions: Callable[[str], AbstractContextManager[Iterator[Told]]]
+    documents: Callable[[str], Iterator[ToldDocument]] | None = None
+    is_folder: bool = False
