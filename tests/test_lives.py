@@ -6,419 +6,256 @@ from the beginning; so it has nothing in common with how the store finds the sam
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
-
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import rule
 
 import holdfast
-from faults import url_of
-from holdfast import (
-    Conflict,
-    Deleted,
-    Exists,
-    Invalid,
-    KeyReused,
-    LeaseHeld,
-    LeaseLost,
-    Message,
-    NotFound,
-    Stale,
-    Store,
-    Turn,
-    note,
-    user,
-)
-from holdfast.places import Process
-from rivals import FakePlace, Unwatched
+from holdfast import Conflict, Deleted, Exists, Invalid, LeaseHeld, NotFound, Policy, Stale, Trashed, usage, user
+from holdfast.copies import copy_session
+from lives import Kept, Life, Moved, Said, Spent, Summed
+from living import Lives, fractions, ids
 
-IDS = ("a", "b", "c", "a/b", "A")
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # mkdtemp makes it private
-ids = st.sampled_from(IDS)
-fractions = st.integers(0, 8)
-"""A place in a log, in eighths of its length."""
+NAMES = ("n1", "n2")
+names = st.sampled_from(NAMES)
+CONTENTS = (b"one", b"two" * 30_000, b"")
+FILES = ("f", "g")
 
 
-@dataclass(frozen=True)
-class Said:
-    """A message."""
+class WholeLives(Lives):
+    """With names and labels, artifacts, usage, summaries, saves, the trash and prunes."""
 
-    words: str
+    def _holder(self, name: str) -> str | None:
+        every = {**self.lives, **self.trash}
+        return next((id for id, life in every.items() if life.name == name), None)
 
-
-@dataclass(frozen=True)
-class Told:
-    """An event that is no message."""
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """An edit that hid these seqs."""
-
-    seqs: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Undone:
-    """An edit that undid the newest one that was not undone yet."""
-
-
-Done = Said | Told | Hidden | Undone
-
-
-@dataclass
-class Life:
-    """A session of the model. `first` is the seq behind which its numbers begin, `base` where a fork's own do."""
-
-    log: dict[int, Done] = field(default_factory=dict[int, Done])
-    first: int = 0
-    base: int | None = None
-    parent: str | None = None
-    turn: Turn | None = None
-    state: str = "idle"
-
-    @property
-    def last(self) -> int:
-        return max(self.log, default=self.first)
-
-    def add(self, done: Done) -> int:
-        self.log[self.last + 1] = done
-        return self.last
-
-    def upto(self, seq: int) -> dict[int, Done]:
-        return {n: done for n, done in self.log.items() if n <= seq}
-
-    def view(self) -> dict[int, Done]:
-        """What is not hidden, but for edits."""
-        shown, _ = self._through()
-        return shown
-
-    def removals(self) -> list[frozenset[int]]:
-        """What an undo would show, the newest last."""
-        _, stack = self._through()
-        return stack
-
-    def _through(self) -> tuple[dict[int, Done], list[frozenset[int]]]:
-        hidden: set[int] = set()
-        stack: list[frozenset[int]] = []
-        for done in self.log.values():
-            if isinstance(done, Hidden):
-                hidden |= done.seqs
-                stack.append(done.seqs)
-            elif isinstance(done, Undone):
-                hidden -= stack.pop()
-        shown = {n: d for n, d in self.log.items() if n not in hidden and isinstance(d, Said | Told)}
-        return shown, stack
-
-    def words(self) -> list[str]:
-        return [done.words for done in self.view().values() if isinstance(done, Said)]
-
-
-class Lives(RuleBasedStateMachine):
-    """The store of `backend` against the model."""
-
-    backend: ClassVar[str]
-
-    @initialize()
-    def open(self) -> None:
-        self.place = Path(tempfile.mkdtemp(prefix="holdfast-", dir=IN_MEMORY))
-        self.here = FakePlace("here")
-        self.lives: dict[str, Life] = {}
-        self.gone: dict[str, int] = {}
-        self.lost: list[Turn] = []
-        self.keyed: dict[str, tuple[str, str, int]] = {}
-        self.count = 0
-        self._open()
-
-    def _open(self) -> None:
-        url = "memory://" if self.backend == "memory" else url_of(self.backend, self.place, durability="process")
-        self.store: Store = holdfast.open(url)
-        self.store.turns.close()
-        self.store.turns = Unwatched(self.store, self.here)
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            report = self.store.check()
-            assert report.ok, report.findings
-            self.store.close()
-            shutil.rmtree(self.place, ignore_errors=True)
-
-    def _words(self) -> str:
-        self.count += 1
-        return f"word{self.count}"
-
-    def _agree(self, id: str) -> None:
-        life = self.lives[id]
-        session = self.store.get(id)
-        assert session is not None
-        assert [m.text for m in session.messages()] == life.words()
-        assert [m.text for m in session.messages(last=2)] == life.words()[-2:]
-        shown = [e.seq for e in session.events() if e.type != "edit"]
-        assert shown == list(life.view())
-        assert [e.seq for e in session.events(hidden=True)] == list(life.log)
-        info = session.info()
-        assert (info.last, info.state, info.parent) == (life.last, life.state, life.parent)
-        assert info.counts.messages == len(life.words())
-        assert info.turn == (life.turn.token if life.turn else None)
-
-    @rule(id=ids, number=st.integers(1, 3), remark=st.booleans())
-    def append(self, id: str, number: int, remark: bool) -> None:
-        """Append to a session, begun if it is not there; a deleted one stays deleted."""
-        words = [self._words() for _ in range(number)]
-        payloads = [*map(user, words), *([note("remark")] if remark else [])]
-        if id in self.gone:
-            with pytest.raises(Deleted):
-                self.store.session(id)
-            return
-        receipt = self.store.session(id).append(*payloads)
-        life = self.lives.setdefault(id, Life())
-        seqs = [life.add(Said(said)) for said in words] + [life.add(Told()) for _ in range(remark)]
-        assert (receipt.first, receipt.last) == (seqs[0], seqs[-1])
-        self._agree(id)
-
-    def _some(self, id: str) -> str | None:
-        """A session that is there, near this id."""
-        return id if id in self.lives else next(iter(self.lives), None)
-
-    @rule(id=ids, key=st.sampled_from(("k", "l")))
-    def append_once(self, id: str, key: str) -> None:
-        """The same key stores once; for other words it is refused, also in a fork of where it was used."""
+    @rule(id=ids, name=st.none() | names, saves=st.booleans())
+    def rename(self, id: str, name: str | None, saves: bool) -> None:
+        """A name is one session's, until it or its session goes; a save that can't give it stores nothing."""
         if (some := self._some(id)) is None:
             return
         life, session = self.lives[some], self.store.session(some)
-        known = self.keyed.get(f"{some}\0{key}")
-        if known is None:
-            words = self._words()
-            receipt = session.append(user(words), key=key)
-            assert not receipt.repeated
-            self.keyed[f"{some}\0{key}"] = (some, words, life.add(Said(words)))
+        words = self._words()
+        if name is not None and self._holder(name) not in (None, some):
+            with pytest.raises(Exists):
+                session.save(user(words), name=name) if saves else session.update(name=name)
         else:
-            receipt = session.append(user(known[1]), key=key)
-            assert (receipt.repeated, receipt.last) == (True, known[2])
-            with pytest.raises(KeyReused):
-                session.append(user("other words"), key=key)
+            if saves:
+                receipt = session.save(user(words), name=name, metadata={"n": words})
+                assert receipt.last == life.add(Said(words))
+                assert session.info().metadata == {"n": words}
+            else:
+                session.update(name=name)
+            life.name = name
         self._agree(some)
+        if life.name is not None:
+            assert self.store.resolve(life.name).id == some
 
-    @rule(id=ids, off=st.integers(1, 3))
-    def append_late(self, id: str, off: int) -> None:
-        """Whoever expects another end than there is stores nothing."""
+    @rule(id=ids, label=st.sampled_from(("starred", "l")), there=st.booleans())
+    def label(self, id: str, label: str, there: bool) -> None:
+        """Labels come and go; lists find by them."""
         if (some := self._some(id)) is None:
             return
-        with pytest.raises(Stale):
-            self.store.session(some).append(user("late"), expect=self.lives[some].last + off)
-        self._agree(some)
+        self.store.session(some).update(labels={label: there})
+        (self.lives[some].labels.add if there else self.lives[some].labels.discard)(label)
+        assert {i.id for i in self.store.sessions(label=label)} == {
+            id for id, life in self.lives.items() if label in life.labels
+        }
 
-    @rule(id=ids)
-    def remove_last(self, id: str) -> None:
-        """The newest message is taken back."""
+    @rule(id=ids, file=st.sampled_from(FILES), content=st.sampled_from(CONTENTS))
+    def put_artifact(self, id: str, file: str, content: bytes) -> None:
+        """A name stands for other bytes; what is so already is not said again."""
         if (some := self._some(id)) is None:
             return
         life = self.lives[some]
-        said = [n for n, done in life.view().items() if isinstance(done, Said)]
-        taken = self.store.session(some).remove_last()
-        assert (taken.seq if taken else None) == (said[-1] if said else None)
-        if said:
-            life.add(Hidden(frozenset(said[-1:])))
+        said = [done for done in life.view().values() if isinstance(done, Kept) and done.name == file]
+        if said[-1:] != [Kept(file, content)]:
+            life.add(Kept(file, content))
+        assert self.store.session(some).artifacts.put(file, content).size == len(content)
+        self._agree(some)
+
+    @rule(id=ids, file=st.sampled_from(FILES))
+    def delete_artifact(self, id: str, file: str) -> None:
+        """A name is taken away, if it stands for anything."""
+        if (some := self._some(id)) is None:
+            return
+        life = self.lives[some]
+        there = file in life.artifacts()
+        assert self.store.session(some).artifacts.delete(file) == there
+        if there:
+            life.add(Kept(file, None))
+        self._agree(some)
+
+    @rule()
+    def sweep(self) -> None:
+        """What is referred to stays, whatever was hidden, trashed or forked; all else goes."""
+        report = self.store.check(sweep=True)
+        assert report.ok, report.findings
+        self._blobs_agree()
+
+    @rule(id=ids, response=st.sampled_from(("r1", "r2")), tokens=st.integers(1, 9))
+    def spend(self, id: str, response: str, tokens: int) -> None:
+        """A response is counted once, also where a fork tells again what its parent told."""
+        if (some := self._some(id)) is None:
+            return
+        life = self.lives[some]
+        receipt = self.store.session(some).append(usage("m", tokens, response_id=response))
+        known = life.responses()
+        if receipt.repeated:  # word for word what counted it
+            assert known[response] == tokens
+        else:
+            assert known.get(response) != tokens
+            life.add(Spent(response, tokens, response not in known))
         self._agree(some)
 
     @rule(id=ids, eighths=fractions)
-    def rewind(self, id: str, eighths: int) -> None:
-        """All behind a seq is taken back; to the beginning it is a clear."""
-        if (some := self._some(id)) is None:
-            return
-        life = self.lives[some]
-        to = life.last * eighths // 8
-        behind = frozenset(n for n in life.view() if n > to)
-        session = self.store.session(some)
-        edit = session.rewind(to=to) if to else session.clear()
-        assert (edit is not None) == bool(behind)
-        if behind:
-            life.add(Hidden(behind))
-        with pytest.raises(Invalid):
-            session.rewind(to=life.last + 1)
-        self._agree(some)
-
-    @rule(id=ids)
-    def undo(self, id: str) -> None:
-        """The newest removal that was not undone is undone."""
-        if (some := self._some(id)) is None:
-            return
-        life = self.lives[some]
-        edit = self.store.session(some).undo()
-        assert (edit is not None) == bool(life.removals())
-        if edit is not None:
-            life.add(Undone())
-        self._agree(some)
-
-    @rule(id=ids, child=ids, eighths=fractions)
-    def fork(self, id: str, child: str, eighths: int) -> None:
-        """A fork shows what its parent was at a seq, whatever became of either."""
+    def compact(self, id: str, eighths: int) -> None:
+        """A summary stands for a range that is as it was, and that no newer one reaches over."""
         if (some := self._some(id)) is None:
             return
         life, session = self.lives[some], self.store.session(some)
-        at = life.first + (life.last - life.first) * eighths // 8
-        if child in self.gone:
-            with pytest.raises(Deleted):
-                session.fork(at=at, id=child)
-        elif child in self.lives:
-            there = self.lives[child]
-            if there.parent == some and there.base == at:
-                assert session.fork(at=at, id=child).id == child  # as an answer that was lost is asked for again
-            else:
-                with pytest.raises(Exists):
-                    session.fork(at=at, id=child)
-        else:
-            session.fork(at=at, id=child)
-            self.lives[child] = Life(life.upto(at), first=life.first, base=at, parent=some)
-            self._own_keys(some, child, at)
-        for each in (some, child):
-            if each in self.lives:
-                self._agree(each)
-
-    def _own_keys(self, parent: str, child: str, at: int) -> None:
-        """A fork knows the keys of the events that it begins with."""
-        for name, (id, words, seq) in list(self.keyed.items()):
-            if id == parent and seq <= at:
-                self.keyed[f"{child}\0{name.partition(chr(0))[2]}"] = (child, words, seq)
-
-    @rule(id=ids)
-    def delete(self, id: str) -> None:
-        """A session goes, unless a fork reads through it; late writers are refused."""
-        if id not in self.lives:
-            with pytest.raises(NotFound):
-                self.store.delete(id)
-            return
-        session = self.store.session(id)
-        if any(life.parent == id for life in self.lives.values()):
+        upto = life.first + (life.last - life.first) * eighths // 8
+        counts, words = life.summary(), self._words()
+        if upto == life.first:
+            with pytest.raises(Invalid):
+                session.compact(words, upto)
+        elif life.disturbed(upto, upto):
+            with pytest.raises(Stale):
+                session.compact(words, upto)
+        elif counts is not None and counts[1].end > upto:
             with pytest.raises(Conflict):
-                session.delete()
-            self._agree(id)
-            return
-        session.delete()
-        life = self.lives.pop(id)
-        self.gone[id] = life.last
-        self.keyed = {name: known for name, known in self.keyed.items() if known[0] != id}
-        if life.turn is not None:
-            self.lost.append(life.turn)
-        with pytest.raises(Deleted):
-            session.append(user("late"))
-        assert self.store.get(id) is None
-
-    @rule(id=ids)
-    def create(self, id: str) -> None:
-        """On purpose a deleted session begins anew; its numbers go on."""
-        if id in self.lives:
-            with pytest.raises(Exists):
-                self.store.create(id)
-            return
-        self.store.create(id)
-        self.lives[id] = Life(first=self.gone.pop(id, 0))
-        self._agree(id)
-
-    @rule(id=ids)
-    def begin(self, id: str) -> None:
-        """A turn begins where none runs."""
-        if (some := self._some(id)) is None:
-            return
-        life, turn = self.lives[some], self.store.session(some).turn(owner="me")
-        if life.turn is not None:
-            with pytest.raises(LeaseHeld):
-                turn.take()
+                session.compact(words, upto)
         else:
-            life.turn = turn.take()
-            life.state = "running"
-            life.add(Told())
+            assert session.compact(words, upto).seq == life.add(Summed(words, upto))
         self._agree(some)
 
-    @rule(id=ids, how=st.sampled_from(("", "complete", "pause", "error")))
-    def end(self, id: str, how: str) -> None:
-        """A turn writes, and ends in one of the ways."""
-        life = self.lives.get(id)
-        if life is None or life.turn is None:
-            return
-        words = self._words()
-        life.turn.append(user(words))
-        life.add(Said(words))
-        if how in ("complete", "pause"):
-            getattr(life.turn, how)()
-        life.turn.end(ValueError("it went wrong") if how == "error" else None)
-        life.state = {"": "idle", "complete": "completed", "pause": "paused", "error": "error"}[how]
-        life.turn = None
-        life.add(Told())
-        self._agree(id)
+    def _move(self, life: Life, id: str, prune: str | None) -> None:
+        self.trash[id] = self.lives.pop(id)
+        life.prune = prune
+        life.add(Moved())
+
+    def _back(self, id: str) -> None:
+        """With the parents that it reads through."""
+        while id in self.trash:
+            life = self.lives[id] = self.trash.pop(id)
+            life.add(Moved())
+            if life.parent is None:
+                return
+            id = life.parent
 
     @rule(id=ids)
-    def overtake(self, id: str) -> None:
-        """Where the holder's process has ended, another turn begins; what the one before writes late is refused."""
-        life = self.lives.get(id)
-        if life is None or life.turn is None:
+    def put_away(self, id: str) -> None:
+        """A session goes into the trash, unless somebody runs it or a fork reads through it."""
+        if id not in self.lives:
+            with pytest.raises(Trashed if id in self.trash else Deleted if id in self.gone else NotFound):
+                self.store.trash.put(id)
             return
-        self.here.ended |= {Process("here", 100, born) for born in range(1, self.here.born + 1)}
-        self.here.born += 1
-        old, life.turn = life.turn, self.store.session(id).turn(owner="next").take()
-        life.add(Told())  # the old one was interrupted
-        life.add(Told())
-        self.here.ended.clear()  # the turns of other sessions go on
-        self.lost.append(old)
+        life, session = self.lives[id], self.store.session(id)
+        if life.turn is not None or any(fork in self.lives for fork in self._forks(id)):
+            with pytest.raises(LeaseHeld if life.turn else Conflict):
+                self.store.trash.put(id)
+            self._agree(id)
+            return
+        self.store.trash.put(id)
+        self._move(life, id, None)
+        for late in (
+            lambda: session.append(user("late")),
+            lambda: session.artifacts.put("f", "late"),
+            lambda: session.fork(),
+            lambda: session.update(title="late"),
+            lambda: session.compact("late", 1),
+            session.undo,
+            session.delete,
+            session.turn().take,
+        ):
+            with pytest.raises(Trashed):
+                late()
+
+    @rule(id=ids)
+    def restore(self, id: str) -> None:
+        """It comes back as it was, behind its parents."""
+        if id not in self.trash:
+            with pytest.raises((NotFound, Conflict)):
+                self.store.trash.restore(id)
+            return
+        self.store.trash.restore(id)
+        self._back(id)
         self._agree(id)
 
-    @rule()
-    def write_late(self) -> None:
-        """Nobody whose turn is lost writes anything, however often it tries."""
-        for turn in self.lost:
-            with pytest.raises((LeaseLost, Deleted, NotFound)):
-                turn.append(user("late"))
-            with pytest.raises((LeaseLost, Deleted, NotFound)):
-                turn.update(title="late")
-        for id in self.lives:
-            self._agree(id)
+    @rule(keep=st.integers(0, 3), named=st.booleans())
+    def prune(self, keep: int, named: bool) -> None:
+        """A policy takes what it says, and spares what somebody needs."""
+        plan = self.store.prune(Policy(max_sessions=keep, keep_named=named, batch=2))
+        beyond = [info.id for info in self.store.sessions()][keep:]
+        spared = {
+            id
+            for id in beyond
+            if self.lives[id].turn
+            or "starred" in self.lives[id].labels
+            or (named and self.lives[id].name)
+            or any(fork in self.lives for fork in self._forks(id))
+        }
+        assert {one.session for one in plan.spared} == spared
+        done = plan.apply()
+        assert (set(done.moved), done.skipped, done.failed) == (set(beyond) - spared, (), ())
+        for id in done.moved:
+            self._move(self.lives[id], id, done.prune)
 
     @rule()
-    def look(self) -> None:
-        """The list, the tree and the search agree with the model."""
-        assert {info.id for info in self.store.sessions()} == set(self.lives)
-        for id, life in self.lives.items():
-            tree = {branch.session.id for branch in _branches(self.store.tree(id))}
-            assert tree >= {id, *([life.parent] if life.parent else [])}
-            for words in life.words()[:2]:
-                assert words in {_text(hit.event.payload) for hit in self.store.search(words, session=id)}
-        running = {id for id, life in self.lives.items() if life.turn}
-        assert {lease.session for lease in self.store.running()} == running
+    def undo_prune(self) -> None:
+        """What a prune took comes back, as far as it is in the trash."""
+        prunes = {life.prune for life in self.trash.values() if life.prune}
+        for prune in sorted(prunes)[:1]:
+            mine = [id for id, life in self.trash.items() if life.prune == prune]
+            told = self.store.trash.undo(prune)
+            assert (set(told.restored), told.failed) == (set(mine), ())
+            for id in mine:
+                self._back(id)
 
-    @precondition(lambda self: self.backend != "memory")
-    @rule()
-    def reopen(self) -> None:
-        """Close, open again, and find everything as it was."""
-        self.store.close()
-        self._open()
-        for turn in [*self.lost, *(life.turn for life in self.lives.values() if life.turn)]:
-            turn._store = self.store  # pyright: ignore[reportPrivateUsage]  # its process goes on with another store
-        for id in self.lives:
-            self._agree(id)
+    @rule(some=st.sets(ids, min_size=1))
+    def purge(self, some: set[str]) -> None:
+        """What no fork needs goes for good, with its name and its bytes."""
+        mine, gone = {id for id in some if id in self.trash}, set[str]()
+        while more := {id for id in mine - gone if not set(self._forks(id)) - gone}:
+            gone |= more
+        told = self.store.trash.purge(*some)
+        assert (set(told.purged), {one.session for one in told.spared}) == (gone, mine - gone)
+        assert ({one.session for one in told.failed}, told.left) == (some - mine, "")
+        for id in gone:
+            life = self._forget(id, self.trash)
+            with pytest.raises(Deleted):
+                self.store.session(id)
+            if life.name is not None:
+                assert self._holder(life.name) is None
+        if gone:
+            self._blobs_agree()
+
+    @rule(id=ids)
+    def copy(self, id: str) -> None:
+        """A copy in another store is equal in all that can be seen, and a second call changes nothing."""
+        if (some := self._some(id)) is None:
+            return
+        with holdfast.open("memory://") as other:
+            copy_session(self.store, other, some)
+            assert copy_session(self.store, other, some).new == 0
+            mine, copy = self.store.session(some), other.session(some)
+            assert mine.info().counts == copy.info().counts
+            own, self.store = self.store, other
+            try:
+                self._agree(some)
+            finally:
+                self.store = own
 
 
-def _branches(branch: holdfast.Branch) -> list[holdfast.Branch]:
-    return [branch, *(below for fork in branch.forks for below in _branches(fork))]
-
-
-def _text(payload: object) -> str:
-    return payload.text if isinstance(payload, Message) else ""
-
-
-class MemoryLives(Lives):
+class MemoryLives(WholeLives):
     backend = "memory"
 
 
-class FilesLives(Lives):
+class FilesLives(WholeLives):
     backend = "files"
 
 
-class SQLiteLives(Lives):
+class SQLiteLives(WholeLives):
     backend = "sqlite"
 
 

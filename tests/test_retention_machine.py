@@ -125,6 +125,8 @@ class RetentionMachine(RuleBasedStateMachine):
             one.where = LIVING
             one.changes += 1
             one = self.known[one.parent] if one.parent else None
+        if one is not None:
+            one.changes += 1  # the parent is held while its fork comes back
 
     @rule(id=ids)
     def restore(self, id: str) -> None:

@@ -348,7 +348,7 @@ def test_a_parent_is_purged_behind_its_forks_and_never_before(store: Store) -> N
         Spared(session="a", why="its fork 'b' reads its events"),
         Spared(session="b", why="its fork 'c' reads its events"),
     )
-    with pytest.raises(Conflict, match="or purge it if it is in the trash"):
+    with pytest.raises(Trashed):
         store.delete("a")
     done = store.trash.purge(older_than=0)
     assert done.purged == ("c", "b", "a")
@@ -359,7 +359,7 @@ def test_a_living_fork_in_the_trash_of_nobody_keeps_its_parent(store: Store) -> 
     store.session("a").append(user("one"))
     child = store.session("a").fork(id="b")
     store.trash.put("b")
-    with pytest.raises(Conflict, match="its fork 'b' reads its events"):
+    with pytest.raises(Conflict, match=r"its fork 'b' reads its events.*or purge it if it is in the trash"):
         store.delete("a")
     store.trash.put("a")
     # As it may come about when both change at the same moment.

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt, NotFound, Stale
-from holdfast.info import EDIT, number_in, session_ref
+from holdfast.info import EDIT, UNSPLIT, number_in, session_ref
 from holdfast.model import Edit
 from holdfast.plan import MAX_COUNT, Entry, Head, Range
 
@@ -207,6 +207,8 @@ def whole(store: Store, head: Head) -> Head:
     if FORKED not in head.tags:
         return head
     tags = {name: value for name, value in head.tags.items() if name != FORKED}
+    if head.counts.get("tokens") or head.counts.get("calls"):
+        tags[UNSPLIT] = "1"  # what it began with is older than it is
     return msgspec.structs.replace(head, base=first_of(segments(store, head)), trim=0, tags=tags)
 
 

@@ -138,12 +138,12 @@ class Artifacts:
             Corrupt: an artifact's event is damaged.
             NotFound, Deleted: the session is not there.
         """
-        there = self._newest(self._store.head(self._session.id))
+        there = self._newest(self._store.head(self._session.id, trashed=True))
         return [artifact for _, artifact in there.values() if tool is None or artifact.tool == tool]
 
     def stat(self, name: str) -> Artifact | None:
         """What is known of an artifact by its name or URI; None if there is none. Its bytes are not read."""
-        there = self._newest(self._store.head(self._session.id))
+        there = self._newest(self._store.head(self._session.id, trashed=True))
         if name in there:
             return there[name][1]
         return next((artifact for _, artifact in list(there.values())[::-1] if artifact.uri == name), None)

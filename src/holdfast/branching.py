@@ -2,14 +2,16 @@
 
 Invariant: a session that a living fork reads through is not deleted. A commit changes one head only, so a fork first
 pins its parent (a tag that names the child, and a mark that is new each time), then creates the child, then takes the
-pin away. A delete looks for children and pins, and is refused if that mark is another one by then. A pin whose child
-is not there belongs to a fork that is under way or was interrupted: the delete takes the child's id away from it.
+pin away; so does one that comes back from the trash. A delete looks for children and pins, and is refused if that mark
+is another one by then. A pin whose child is not there belongs to a fork that is under way or was interrupted: the
+delete takes the child's id away from it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,7 +38,7 @@ from holdfast.info import (
     tags_of,
 )
 from holdfast.model import Message, Step
-from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id
+from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
 from holdfast.refusals import refusal
 from holdfast.summaries import as_of
 
@@ -65,8 +67,15 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[str, ...] = ()
 
 
-def fork(store: Store, parent: str, at: int | None, name: str | None, id: str | None) -> Head:
-    """See `Session.fork`."""
+def fork(
+    store: Store,
+    parent: str,
+    at: int | None,
+    name: str | None,
+    id: str | None,
+    fence: Mapping[str, str | None] | None = None,
+) -> Head:
+    """See `Session.fork`; only if the parent's head carries the tags of `fence`."""
     child = new_id() if id is None else id
     check_id(child, "session id")
     head = store.head(parent)
@@ -74,31 +83,43 @@ def fork(store: Store, parent: str, at: int | None, name: str | None, id: str | 
     # All of this follows from the events up to `at`, which nobody can change any more.
     commit = _creation(store, head, child, at, name)
     with names.held(store, head.tags.get("user"), name, child):
-        return _fork(store, head, commit)
+        return _fork(store, head, commit, fence)
 
 
-def _fork(store: Store, head: Head, commit: Commit) -> Head:
+def _fork(store: Store, head: Head, commit: Commit, fence: Mapping[str, str | None] | None) -> Head:
     parent, child, at = head.ref.id, commit.ref.id, commit.base
-    pin = Commit(
-        ref=head.ref,
-        if_tags={"created": head.tags.get("created")},
-        tags={_pin(child): child, MARK: new_id()},
-    )
-    pinned = store.batcher.commit(pin)
-    if isinstance(pinned, Refused):
-        raise refusal(pinned, pin)
-    made = store.batcher.commit(commit)
-    unpin = Commit(ref=head.ref, tags=dict.fromkeys([_pin(child), *_done(store, pinned)]))
-    unpinned = store.batcher.commit(unpin)
-    if isinstance(unpinned, Refused):
-        raise refusal(unpinned, unpin)
+    with pinned(store, head, child, fence):
+        made = store.batcher.commit(commit)
     if isinstance(made, Head):
         return made
-    if made.head is None or made.head.dead:
+    if made.head is None or made.head.dead or made.head.trashed:
         raise refusal(made, commit)
     if made.head.tags.get(FORKED) == parent and made.head.base == at:
         return made.head  # an earlier call made it, whose answer was lost
     raise Exists(f"session {child!r} is there already; choose another id for the fork", session=child)
+
+
+@contextlib.contextmanager
+def pinned(store: Store, parent: Head, child: str, fence: Mapping[str, str | None] | None = None) -> Generator[None]:
+    """Keep a session from being put away or deleted while a fork of it comes to be, or back from the trash.
+
+    Pins that were left behind, of forks that are there or can't come to be any more, go with this one.
+    """
+    pin = Commit(
+        ref=parent.ref,
+        if_tags={"created": parent.tags.get("created"), **(fence or {})},
+        tags={_pin(child): child, MARK: new_id()},
+    )
+    held = store.batcher.commit(pin)
+    if isinstance(held, Refused):
+        raise refusal(held, pin)
+    yield
+    under_way = pending(store, held)
+    over = [tag for tag in pins(held) if tag not in under_way]
+    unpin = Commit(ref=parent.ref, tags=dict.fromkeys([_pin(child), *over]))
+    unpinned = store.batcher.commit(unpin)
+    if isinstance(unpinned, Refused):
+        raise refusal(unpinned, unpin)
 
 
 def _pin(child: str) -> str:
@@ -110,17 +131,16 @@ def pins(head: Head) -> dict[str, str]:
     return {tag: child for tag, child in head.tags.items() if tag.startswith(PIN)}
 
 
-def _done(store: Store, head: Head) -> list[str]:
-    """Pins that were left behind though their children are there, which hold their parent from now on."""
-    found: list[str] = []
+def pending(store: Store, head: Head) -> dict[str, str]:
+    """The pins of a session that may yet become living forks: those of ids that are free, or in the trash."""
+    found: dict[str, str] = {}
     for tag, child in pins(head).items():
         try:
             there = store.backend.get([session_ref(child)])[0]
         except Denied:
-            found.append(tag)  # the id is another user's: nothing will come of that fork
-            continue
-        if there is not None and there.tags.get(FORKED) == head.ref.id:
-            found.append(tag)
+            continue  # the id is another user's: nothing will come of that fork
+        if there is None or there.trashed:
+            found[tag] = child
     return found
 
 
@@ -217,6 +237,8 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None,
             head = store.backend.get([session_ref(id)])[0]
         except Corrupt:
             head = None  # nobody can pin it: a fork needs a head that can be trusted
+        if head is not None:
+            _check_deletable(head, fence, rev)  # before it takes anything from forks that are under way
         _check_unforked(store, id)
         if head is not None:
             for child in pins(head).values():
@@ -232,6 +254,13 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None,
         if result.why != "tags" or _lost(result.head, fence):
             raise refusal(result, commit)
     raise Stale(f"session {id!r} was forked {TRIES} times during one delete; try again", session=id)
+
+
+def _check_deletable(head: Head, fence: Mapping[str, str | None] | None, rev: int | None) -> None:
+    commit = Commit(ref=head.ref, delete=True, if_rev=rev, if_tags=fence)
+    refused = plan(head, (), commit)
+    if isinstance(refused, Refused):
+        raise refusal(refused, commit)
 
 
 def _lost(head: Head | None, fence: Mapping[str, str | None] | None) -> bool:

@@ -100,11 +100,12 @@ def build(
 ) -> Context:
     """See `Session.context`."""
     for _ in range(TRIES):
-        head = store.head(log.id)
+        head = store.head(log.id, trashed=True)
         config = body_of(head).get("config", {})
         room = _room(config, max_tokens, keep, threshold)
         made = Reader(store, log, head, room, count, damaged).context(config)
-        if newest_edit(store.head(log.id)) == newest_edit(head):  # else the pages may show different views
+        # Else the pages may show different views.
+        if newest_edit(store.head(log.id, trashed=True)) == newest_edit(head):
             return made
     raise Stale(f"the history of session {log.id!r} changed {TRIES} times during one read; try again", session=log.id)
 

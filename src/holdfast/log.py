@@ -63,8 +63,8 @@ class Log:
         return info_of(self._head)
 
     def counted(self, counter: str) -> int:
-        """One of the head's counters as it is now."""
-        self._head = self._store.head(self.id)
+        """One of the head's counters as it is now, in the trash, too."""
+        self._head = self._store.head(self.id, trashed=True)
         return self._head.counts.get(counter, 0)
 
     def append(self, *events: Appendable, key: str | None = None, expect: int | None = None) -> Receipt:

@@ -81,10 +81,11 @@ def _claim(store: Store, user: str | None, name: str, session: str) -> None:
     else:
         raise Stale(f"the name {name!r} changed hands {TRIES} times; try again", name=name)
     # Sessions may carry it without a claim.
-    for head in store.backend.find(SESSION, {"name": name, "user": user}, limit=2):
-        if head.ref.id != session:
-            release(store, user, name, session)
-            raise _taken(name, head.ref.id)
+    for trashed in (False, True):
+        for head in store.backend.find(SESSION, {"name": name, "user": user}, limit=2, trashed=trashed):
+            if head.ref.id != session:
+                release(store, user, name, session)
+                raise _taken(name, head.ref.id)
 
 
 def _confirm(store: Store, user: str | None, name: str, session: str) -> None:

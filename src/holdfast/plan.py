@@ -163,7 +163,7 @@ def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned |
         return Refused("known", head)
     elif TRASHED in head.tags and TRASHED not in (commit.if_tags or ()):
         return Refused("trashed", head)
-    elif why := _failed(head, commit):
+    elif why := precondition(head, commit):
         return Refused(why, head)
     else:
         return _applied(head, commit)
@@ -178,7 +178,7 @@ def plan(head: Head | None, known: Collection[str], commit: Commit) -> Planned |
     return planned if isinstance(planned, Planned) else Refused(planned.why, None)
 
 
-def _failed(head: Head, commit: Commit) -> Why | None:
+def precondition(head: Head, commit: Commit) -> Why | None:
     """The precondition of a commit that does not hold on a living head."""
     if commit.if_rev is not None and commit.if_rev != head.rev:
         return "rev"

@@ -2,7 +2,8 @@
 
 Invariant: no living session reads through one in the trash, but for the moment in which both change. A move is made
 by the revision that was looked at. A fork pins its parent before it creates its child, which gives the parent another
-revision; so a fork under way is seen as a pin, one that was made as a child, and one in between fails the move.
+revision; so a fork under way is seen as a pin, one that was made as a child, and one in between fails the move. So it
+is with a fork that comes back from the trash.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast import codec
-from holdfast.branching import children, pins
+from holdfast.branching import children, pending
 from holdfast.errors import Conflict
 from holdfast.leases import held, mark_of
 from holdfast.model import Edit
@@ -32,11 +33,10 @@ def running(head: Head) -> str:
     return "it is running" if head.tags.get("state") == "running" else ""
 
 
-def forking(head: Head) -> str:
+def forking(store: Store, head: Head) -> str:
     """Why a session can't be put away while a fork of it is under way; "" if none is."""
-    return (
-        f"its fork {child!r} is under way or was interrupted" if (child := next(iter(pins(head).values()), "")) else ""
-    )
+    child = next(iter(pending(store, head).values()), None)
+    return "" if child is None else f"its fork {child!r} is under way or was interrupted"
 
 
 def forked(store: Store, id: str) -> str:
@@ -57,7 +57,7 @@ def check_free(store: Store, head: Head) -> None:
         lease, left = store.turns.sightings.look(head)
         if lease is not None and lease.turn is not None:
             raise held(lease, left)
-    if why := running(head) or forking(head) or forked(store, id):
+    if why := running(head) or forking(store, head) or forked(store, id):
         raise Conflict(f"session {id!r} can't be put into the trash: {why}", session=id)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, NotFound
 from holdfast.info import CALL_TIMEOUT, SESSION
 from holdfast.leases import NO_LEASE, Lease, Mark, held, mark_of
 from holdfast.model import Message, State, Step, ToolCall, ToolResult
@@ -149,7 +149,13 @@ def recover(
     made: list[Recovery] = []
     for id in sessions or over:
         lease = over.get(id)
-        made.append(_spared(store, id) if lease is None else _recover(store, lease, dry_run=dry_run))
+        if lease is None:
+            made.append(_spared(store, id))
+            continue
+        try:
+            made.append(_recover(store, lease, dry_run=dry_run))
+        except NotFound:  # what became of one keeps no other from being recovered
+            made.append(Recovery(id, "it was deleted meanwhile", lease))
     return made
 
 

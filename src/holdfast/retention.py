@@ -152,7 +152,7 @@ def plan_of(store: Store, sessions: Sequence[str], why: str) -> PrunePlan:
 
 
 def _candidate(store: Store, policy: Policy, head: Head) -> Candidate:
-    spared = running(head) or forking(head) or policy.spares(head.tags)
+    spared = running(head) or forking(store, head) or policy.spares(head.tags)
     size = head.counts.get(BYTES, UNKNOWN)
     if size == UNKNOWN and policy.max_bytes is not None:
         size = size_of(store, head)
@@ -262,7 +262,7 @@ def _changed(store: Store, one: Chosen, head: Head | None) -> str:
     if head.rev != one.rev:
         return running(head) or "it was touched since"
     # Its head was looked at before: a fork that is made from now on changes it, which fails the move.
-    return forking(head) or forked(store, one.session)
+    return forking(store, head) or forked(store, one.session)
 
 
 def _is_moved(store: Store, id: str, session: str) -> bool:

@@ -237,7 +237,7 @@ class Session(Log):
             Deleted: a session with that id was deleted.
             NotFound, Deleted: this session is not there.
         """
-        return Session(self._store, branching.fork(self._store, self.id, at, name, id))
+        return Session(self._store, branching.fork(self._store, self.id, at, name, id, self._fence))
 
     def turn(self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0) -> Turn:
         """A run of the agent in this session, which nobody else runs meanwhile: `with session.turn() as turn:`.
@@ -269,9 +269,9 @@ class Session(Log):
         Raises:
             Conflict: the state can't follow the one that is there.
             LeaseHeld: a turn holds the session, or another run does.
-            LeaseLost: the run that `turn` names is over.
+            LeaseLost: the run that `turn` names is over; or this is a turn that is.
         """
-        self._head, info = change(self._store, self.id, state, reason, turn)
+        self._head, info = change(self._store, self.id, state, reason, turn, self._fence)
         return info
 
     def delete(self) -> None:

@@ -15,7 +15,7 @@ from holdfast.errors import Conflict, Invalid, LeaseLost, Stale
 from holdfast.info import STATES, SessionInfo, info_of
 from holdfast.leases import held
 from holdfast.model import State
-from holdfast.plan import Commit, Entry, Head, check_id
+from holdfast.plan import Commit, Entry, Head, Refused, check_id, precondition
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -44,14 +44,24 @@ def state_event(at: int, state: str, turn: str | None, reason: str | None, large
     return Entry("", at, codec.encode(State(state=state, turn=turn, reason=reason), large))
 
 
-def change(store: Store, id: str, state: str, reason: str | None, turn: str | None) -> tuple[Head, SessionInfo]:
-    """Change the state of a session that no lease holds; see `Session.set_state`."""
+def change(
+    store: Store,
+    id: str,
+    state: str,
+    reason: str | None,
+    turn: str | None,
+    fence: Mapping[str, str | None] | None = None,
+) -> tuple[Head, SessionInfo]:
+    """Change the state of a session that no lease holds; see `Session.set_state`; who lost its `fence` can't."""
     if state not in STATES:
         raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}", state=state)
     if turn is not None:
         check_id(turn, "turn")
     for _ in range(RETRIES):
         head = store.head(id)
+        expected = Commit(ref=head.ref, if_tags=fence)
+        if lost := precondition(head, expected):
+            raise refusal(Refused(lost, head), expected)
         before, holder = head.tags.get("state", "unknown"), head.tags.get("turn")
         if before == state and holder == (turn if state == "running" else None):
             return head, info_of(head)
@@ -67,7 +77,7 @@ def change(store: Store, id: str, state: str, reason: str | None, turn: str | No
         commit = Commit(
             ref=head.ref,
             at=at,
-            if_tags={"turn": holder, "state": head.tags.get("state")},
+            if_tags={"turn": holder, "state": head.tags.get("state")},  # what a fence expects of it, too
             tags={"state": state, "state_at": str(at), "turn": turn if running else None},
             append=[state_event(at, state, turn, reason, store.large)],
         )

@@ -97,6 +97,7 @@ class _Look:
         self._store = store
         self._seen: dict[Ref, int] = {}  # how far each log was read
         self._manifests: set[str] = set()
+        self._began, _ = store.backend.changed()
         self.unused = unused
         self.unread: list[str] = []
 
@@ -114,6 +115,12 @@ class _Look:
                 self._at_body(head.body, head.ref, None)
                 if head.last > self._seen.get(head.ref, 0):
                     self._at_log(head.ref)
+        # One that went into the trash or out of it may have been where no page was taken just then.
+        moved = self._store.backend.changed(self._began)[1]
+        for head in self._store.backend.get([ref for ref in moved if ref not in self._seen]):
+            if head is not None:
+                self._at_body(head.body, head.ref, None)
+                self._at_log(head.ref)
 
     def _pages(self) -> Iterator[Heads]:
         for kind in self._store.backend.kinds():

@@ -6,15 +6,16 @@ read. Invariant: a purge deletes no session that any other one, living or in the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from holdfast import names, prunes
 from holdfast.ancestry import FORKED
-from holdfast.branching import any_fork
-from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid, NotFound, Stale
+from holdfast.branching import any_fork, pinned
+from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid, NotFound, Stale, Trashed
 from holdfast.info import BYTES, SESSION, SessionInfo, filter_tags, info_of, now, session_ref
 from holdfast.pages import Page, check_limit, cursor_of, position_of
 from holdfast.plan import TRASHED, Commit, Head, Refused, check_id
@@ -100,7 +101,10 @@ class Trash:
         return Page(found, None if last is None else cursor_of([last.at, last.ref.id]), damaged)
 
     def get(self, id: str) -> Session | None:
-        """The session with this id if it is in the trash, to be read: whatever would write to it is refused."""
+        """The session with this id if it is in the trash, to be read: whatever would write to it is refused.
+
+        Its events, artifacts, context, tasks and reports can be read; what is known of it, `list` tells.
+        """
         head = self._store.peek(id)
         return Session(self._store, head) if head is not None and head.trashed else None
 
@@ -138,22 +142,35 @@ class Trash:
 
     def _restored(self, head: Head) -> Head:
         """Restore a session behind its ancestors; the head of it."""
-        lineage = [head]
-        while (parent := lineage[-1].tags.get(FORKED)) is not None:
-            above = self._store.head(parent, trashed=True)
-            if not above.trashed:
-                break
-            lineage.append(above)
-        for each in reversed(lineage):
-            commit = back(each, now(), self._store.large)
-            result = self._store.batcher.commit(commit)
-            if isinstance(result, Head):
-                head = result
-            elif result.why != "rev" or result.head is None or result.head.trashed:
-                raise refusal(result, commit)
+        for _ in range(TRIES):
+            lineage = [head]
+            while lineage[-1].trashed and (parent := lineage[-1].tags.get(FORKED)) is not None:
+                lineage.append(self._store.head(parent, trashed=True))
+            try:
+                return self._restored_in(lineage)
+            except Trashed:  # one above it was put away again meanwhile
+                head = self._store.head(head.ref.id, trashed=True)
+        raise Stale(f"parents of session {head.ref.id!r} were put away {TRIES} times meanwhile; try again")
+
+    def _restored_in(self, lineage: Sequence[Head]) -> Head:
+        above: Head | None = None
+        for head in reversed(lineage):
+            if head.trashed:
+                hold = contextlib.nullcontext() if above is None else pinned(self._store, above, head.ref.id)
+                with hold:
+                    above = self._brought_back(head)
             else:
-                head = result.head  # another call restored it
-        return head
+                above = head
+        return cast("Head", above)
+
+    def _brought_back(self, head: Head) -> Head:
+        commit = back(head, now(), self._store.large)
+        result = self._store.batcher.commit(commit)
+        if isinstance(result, Head):
+            return result
+        if result.why != "rev" or result.head is None or result.head.trashed:
+            raise refusal(result, commit)
+        return result.head  # another call restored it
 
     def undo(self, prune: str) -> Restored:
         """Restore all that a prune put into the trash and is still there; also of one that was interrupted.
