@@ -36,6 +36,8 @@ CONSTANTS = {
     "nesting of arrays and objects in a JSON document": [codec.MAX_DEPTH, docheads.MAX_NESTING],
     "the reason why a session is put into the trash": [4 * plan.MAX_ID],
     "sessions that a prune moves in one transaction": [policies.MAX_BATCH],
+    "a text on the command's stdin (`append REF -`, `session compact`), an artifact, a Markdown document": [],
+    "a line of `append --jsonl`, a JSON document, a document for `doc get --json`": [],
     "items on one page of a list": [pages.MAX_LIMIT],
     "a search query": [search.MAX_QUERY_CHARS, search.MAX_TERMS],
     "a counter, a time in microseconds, a seq": [plan.MAX_COUNT],
