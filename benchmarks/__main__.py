@@ -23,6 +23,7 @@ from benchmarks import (
     sizes,
     starts,
     tasks,
+    turns,
 )
 from benchmarks.bench import Bench
 from benchmarks.rows import Row
@@ -36,6 +37,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "one-session": processes.one,
     "load": reads.load,
     "last": reads.last,
+    "turn": turns.run,
     "context": contexts.context,
     "fork": contexts.fork,
     "list": lists.run,

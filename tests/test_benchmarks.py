@@ -30,6 +30,21 @@ def test_a_case_runs_and_writes_its_table(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("holdfast-bench-*"))
 
 
+def test_the_cases_of_turns_contexts_forks_and_prunes_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "turn", "context", "fork", "prune", "--quick", "--write"]
+    done = subprocess.run(
+        [*command, "--docs", str(tmp_path), "--dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert set(kept) == {"turn", "context", "fork", "prune"}
+    assert all(row[3] is not None for case in kept.values() for row in case["rows"])
+
+
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT))

@@ -60,7 +60,7 @@ def test_help_begins_with_examples(shell: Shell) -> None:
 def test_what_changes_something_can_be_tried_dry() -> None:
     dry = {path for path, command in commands().items() if any("--dry-run" in p.opts for p in command.params)}
     assert {" ".join(path) for path in dry} == {
-        *(f"session {name}" for name in ("fork", "rewind", "undo", "note", "star", "recover")),
+        *(f"session {name}" for name in ("fork", "rewind", "undo", "note", "star", "state", "resume", "recover")),
         *(f"session {name}" for name in ("compact", "repair", "archive")),
         *("artifact put", "artifact delete", "report add", "doc put", "doc delete"),
         *("prune apply", "prune undo", "trash put", "trash restore", "trash purge", "check"),

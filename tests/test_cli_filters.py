@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import Event, usage, user
+from holdfast import Event, assistant, tool_call, usage, user
 from shell import Shell
 
 DAY = 86_400_000_000
@@ -74,3 +74,25 @@ def test_a_search_is_filtered(shell: Shell, args: list[str], expected: str) -> N
     assert sorted(found) == expected.split()
     if "--newest" in args:
         assert found == sorted(found, reverse=True)
+
+
+def test_a_parent_is_named_like_any_session(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.ok("session", "new", "p-1", "--name", "parent of all")
+    shell.ok("session", "new", "child", "--parent", "parent of all")
+    shell.ok("session", "new", "other", "--parent", "not here")
+    listed = shell.ok("session", "list", "--parent", "parent of all", "--json").json["items"]
+    assert [(item["id"], item["parent"]) for item in listed] == [("child", "p-1")]
+    assert [i["id"] for i in shell.ok("session", "list", "--parent", "not here", "--json").json["items"]] == ["other"]
+
+
+def test_a_state_and_answers_are_tried_before_they_are_stored(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with holdfast.open(shell.url) as store:
+        store.session("s").append(user("Hi"), assistant(tool_call("c", "look")))
+    before = shell.ok("export", "s").out
+    assert "would be paused" in shell.ok("session", "state", "s", "paused", "--dry-run").err
+    assert "is idle already" in shell.ok("session", "state", "s", "idle", "--dry-run").err
+    assert shell("session", "state", "s", "unknown", "--dry-run").code == 4
+    assert "open: look c" in shell.ok("session", "resume", "s", "--answer", "--dry-run").out
+    assert shell.ok("export", "s").out == before

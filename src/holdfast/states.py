@@ -53,25 +53,11 @@ def change(
     fence: Mapping[str, str | None] | None = None,
 ) -> tuple[Head, SessionInfo]:
     """Change the state of a session that no lease holds; see `Session.set_state`; who lost its `fence` can't."""
-    if state not in STATES:
-        raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}", state=state)
-    if turn is not None:
-        check_id(turn, "turn")
     for _ in range(RETRIES):
-        head = store.head(id)
-        expected = Commit(ref=head.ref, if_tags=fence)
-        if lost := precondition(head, expected):
-            raise refusal(Refused(lost, head), expected)
-        before, holder = head.tags.get("state", "unknown"), head.tags.get("turn")
-        if before == state and holder == (turn if state == "running" else None):
+        head, changes = look(store, id, state, turn, fence)
+        if not changes:
             return head, info_of(head)
-        _check_turn(store, head, turn, state)
-        if not allowed(before, state):
-            raise Conflict(
-                f"session {id!r} is {before}, and {state} can't follow; {', '.join(sorted(MOVES[before]))} can",
-                session=id,
-                state=before,
-            )
+        holder = head.tags.get("turn")
         at = now()
         running = state == "running"
         commit = Commit(
@@ -87,6 +73,34 @@ def change(
         if result.why != "tags":
             raise refusal(result, commit)
     raise Stale(f"session {id!r} changed {RETRIES} times during one change of state; try again", session=id)
+
+
+def look(
+    store: Store, id: str, state: str, turn: str | None, fence: Mapping[str, str | None] | None = None
+) -> tuple[Head, bool]:
+    """The head of a session whose state may be changed now to this one, and whether that would be a change.
+
+    It raises what the change would raise.
+    """
+    if state not in STATES:
+        raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}", state=state)
+    if turn is not None:
+        check_id(turn, "turn")
+    head = store.head(id)
+    expected = Commit(ref=head.ref, if_tags=fence)
+    if lost := precondition(head, expected):
+        raise refusal(Refused(lost, head), expected)
+    before = head.tags.get("state", "unknown")
+    if before == state and head.tags.get("turn") == (turn if state == "running" else None):
+        return head, False
+    _check_turn(store, head, turn, state)
+    if not allowed(before, state):
+        raise Conflict(
+            f"session {id!r} is {before}, and {state} can't follow; {', '.join(sorted(MOVES[before]))} can",
+            session=id,
+            state=before,
+        )
+    return head, True
 
 
 def _check_turn(store: Store, head: Head, turn: str | None, state: str) -> None:

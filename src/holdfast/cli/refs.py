@@ -104,6 +104,16 @@ def in_trash(store: Store, reference: str) -> str:
     return found[0]
 
 
+def parent_of(store: Store, reference: str | None) -> str | None:
+    """The id of the session that a parent's reference names; one that is not there may be a parent all the same."""
+    if reference is None:
+        return None
+    try:
+        return whole(store, reference).id
+    except NotFound:
+        return reference
+
+
 def left_out(id: str) -> str:
     """What to tell of a session that a list can't show."""
     return f"left out: the head of session {id!r} is damaged; `holdfast check {id}` says more"

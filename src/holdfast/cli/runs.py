@@ -74,12 +74,19 @@ def stuck(app: App, older_than: float | None, wait: float) -> None:
 @click.argument("state", required=False)
 @click.option("--reason", help="Why, for the event of the change.")
 @click.option("--turn", help="The name of the run that begins with `running`, or ends.")
+@click.option("--dry-run", is_flag=True, help="Only say whether it could be changed now.")
 @pass_app
-def state(app: App, ref: str, state: str | None, reason: str | None, turn: str | None) -> None:
+def state(app: App, ref: str, state: str | None, reason: str | None, turn: str | None, dry_run: bool) -> None:
     """Show the state of a session and who runs it, or change it where no turn does (exit code 4 if one does)."""
+    from holdfast.states import look
+
     with app.store() as store:
         found = whole(store, ref)
-        info = found.info() if state is None else found.set_state(state, reason=reason, turn=turn)
+        if state is not None and dry_run:
+            _, changes = look(store, found.id, state, turn)
+            app.say(f"would be {state}" if changes else f"is {state} already")
+        show = state is None or dry_run
+        info = found.info() if show else found.set_state(str(state), reason=reason, turn=turn)
         lease, _ = store.turns.sightings.look(store.head(found.id))
     if app.json:
         app.data({"session": info.id, "state": info.state, "lease": None if lease is None else _lease_shape(lease)})
@@ -131,8 +138,9 @@ def recover(app: App, refs: tuple[str, ...], older_than: float | None, wait: flo
 )
 @click.argument("ref", type=REF, metavar="REF")
 @click.option("--answer", is_flag=True, help="Answer the open calls: with what was executed, or as interrupted.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be answered, as without --answer.")
 @pass_app
-def resume(app: App, ref: str, answer: bool) -> None:
+def resume(app: App, ref: str, answer: bool, dry_run: bool) -> None:
     """Where to go on in a session that nobody runs: what the user said last, and the calls made since.
 
     Nothing is changed without --answer, which a turn that goes on does by itself.
@@ -143,7 +151,7 @@ def resume(app: App, ref: str, answer: bool) -> None:
         found = whole(store, ref)
         last = found.info().last
         plan = left_open(found, None)
-        if answer and plan.answers:
+        if answer and not dry_run and plan.answers:
             with found.turn(reason="answers what was left open") as turn:
                 plan = turn.resume()
     if app.json:

@@ -10,7 +10,7 @@ import click
 
 from holdfast.cli.app import INTEGRITY, App, Group, pass_app
 from holdfast.cli.asking import YES, some, sure
-from holdfast.cli.refs import REF, left_out, named, to_create, whole
+from holdfast.cli.refs import REF, left_out, named, parent_of, to_create, whole
 from holdfast.cli.terminal import Line
 from holdfast.errors import Corrupt
 
@@ -53,7 +53,7 @@ def session() -> None:
 @click.option("--agent", help="Only those of this agent.")
 @click.option("--model", help="Only those that used this model.")
 @click.option("--project", help="Only those of this project.")
-@click.option("--parent", help="Only the children of this session.")
+@click.option("--parent", type=REF, metavar="REF", help="Only the children of this session.")
 @click.option("--name", help="Only those with this name.")
 @click.option("--text", help="Only those whose name or title holds this.")
 @click.option("--since", metavar="TIME", help="Only those active at or after this RFC 3339 time.")
@@ -64,6 +64,7 @@ def session() -> None:
 def list_(app: App, **filters: Any) -> None:
     """Sessions, those that were active last first."""
     with app.store() as store:
+        filters["parent"] = parent_of(store, filters["parent"])
         page = store.sessions(**filters)
     if app.json:
         from holdfast.cli.shapes import dumps, session_shape
@@ -176,7 +177,7 @@ def _shown(info: SessionInfo | None, events: Any, *, full: bool) -> Iterator[Lin
 @click.option("--title", help="A title; without one the first user message gives it.")
 @click.option("--agent", help="The agent that speaks in it.")
 @click.option("--project", help="The project it belongs to.")
-@click.option("--parent", help="The session it descends from.")
+@click.option("--parent", type=REF, metavar="REF", help="The session it descends from.")
 @click.option("--label", "labels", multiple=True, help="A label; may be repeated.")
 @click.option("--metadata", metavar="JSON", help="A JSON object of your own.")
 @pass_app
@@ -184,6 +185,7 @@ def new(app: App, id: str | None, metadata: str | None, **fields: Any) -> None:
     """Create a session and print its id. One that is there already is a conflict (exit code 4)."""
     to_create(id or "")
     with app.store(create=True) as store:
+        fields["parent"] = parent_of(store, fields["parent"])
         made = store.create(id, metadata=_json_object(metadata), **fields)
         _tell(app, made)
 
