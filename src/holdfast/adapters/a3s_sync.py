@@ -40,8 +40,9 @@ from holdfast.formats.a3s_put import Snapshot, save
 from holdfast.formats.transcript import mapping
 from holdfast.info import SessionInfo, info_of, now, session_ref
 from holdfast.paths import as_path
-from holdfast.plan import Commit, Head, check_id
+from holdfast.plan import Commit, Head, Refused, check_id
 from holdfast.redact import masked
+from holdfast.refusals import refusal
 from holdfast.session import Session
 from holdfast.store import Store
 
@@ -104,6 +105,7 @@ class SyncSessionStore:
         record: Json = masked(without_keys(session.json()), self.store.secrets)
         known = [{**message, "content": _known(message["content"])} for message in record["messages"]]
         checked(rules.session, {**record, "messages": known}, "session")
+        self._check_not_put_away(session.id)
         before = self._head(session.id)
         created = None if before is None else mapping(about_of(info_of(before)).get("document")).get("created_at")
         if isinstance(created, int):
@@ -112,6 +114,12 @@ class SyncSessionStore:
         parts = masked(_parts(artifacts, trace_events, verification_reports), self.store.secrets)
         snapshot = Snapshot(session=record, at=at, **parts)
         save(self.store, self.session_id(session.id), snapshot, user=self._user)
+
+    def _check_not_put_away(self, id: str) -> None:
+        """Refuse a save of what is in the trash, also one that would change nothing of it."""
+        head = self.store.peek(self.session_id(id))
+        if head is not None and head.trashed:
+            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
 
     def load(self, id: str) -> SessionData | None:
         """A session; None if it is not there.
@@ -287,8 +295,8 @@ class SyncFileSessionStore(SyncSessionStore):
             read = read_session(Folder(self.folder), path)
         except FileNotFoundError:
             return None
-        except rules.Refusal as refusal:
-            raise Corrupt(f"the file {path} of session {id!r} can't be read: {refusal}", session=id) from None
+        except rules.Refusal as why:
+            raise Corrupt(f"the file {path} of session {id!r} can't be read: {why}", session=id) from None
         return read.snapshot if read.id == id else None
 
     def _fragment(self, id: str, kind: str) -> Snapshot | None:
