@@ -8,26 +8,26 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from holdfast.aioartifacts import AsyncArtifacts
-from holdfast.context import Context
 from holdfast.errors import Deleted
 from holdfast.info import SessionInfo
 from holdfast.log import PAGE, POLL, Appendable, OnDamage
 from holdfast.model import Edit, Event, Large, Message, Report
-from holdfast.pairs import Problem
 from holdfast.plan import Refused
 from holdfast.receipts import Receipt
-from holdfast.repair import Repair
 from holdfast.session import Session
 from holdfast.settings import SessionConfig
 from holdfast.store import Store
-from holdfast.tasklists import Task
-from holdfast.tokens import Counter, estimate
 from holdfast.weights import may_write_blobs
 
 if TYPE_CHECKING:
     from holdfast.aio import AsyncStore
+    from holdfast.aioartifacts import AsyncArtifacts
     from holdfast.aioturns import AsyncTurn
+    from holdfast.context import Context
+    from holdfast.pairs import Problem
+    from holdfast.repair import Repair
+    from holdfast.tasklists import Task
+    from holdfast.tokens import Counter
 
 
 class AsyncSession:
@@ -144,6 +144,8 @@ class AsyncSession:
     @property
     def artifacts(self) -> AsyncArtifacts:
         """See `Session.artifacts`."""
+        from holdfast.aioartifacts import AsyncArtifacts
+
         return AsyncArtifacts(self._store, self._session.artifacts)
 
     async def remove_last(self) -> Event | None:
@@ -168,7 +170,7 @@ class AsyncSession:
         *,
         keep: int = 1,
         threshold: float | None = None,
-        count: Counter = estimate,
+        count: Counter | None = None,
         damaged: OnDamage = "raise",
     ) -> Context:
         """See `Session.context`. Counting is done in the thread."""

@@ -1,7 +1,8 @@
 """A session: one conversation of one agent. Its log is in `log`; here is what is done with the whole of it.
 
 Each method is a way in: what it does stands in the module of its noun (`updates`, `history`, `branching`, `turns`,
-`states`). Every write carries the session's fence, so that a turn, which is a session, is refused once overtaken.
+`states`). Every write carries the session's fence, so that a turn, which is a session, is refused once overtaken. What
+only some programs do is imported when it is done, so that the others start quickly.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from holdfast import branching, history, repair, summaries
-from holdfast.artifacts import Artifacts
-from holdfast.context import Context, build
+from holdfast import branching, history, summaries
 from holdfast.errors import Stale
 from holdfast.info import SessionInfo, info_of
 from holdfast.log import Appendable, Log, OnDamage
 from holdfast.model import Edit, Event, Large, Report, Tasks
-from holdfast.pairs import Problem
 from holdfast.receipts import Receipt
-from holdfast.repair import Repair
-from holdfast.reporting import counted_events, newest_event
 from holdfast.settings import SessionConfig
 from holdfast.states import change
-from holdfast.tasklists import Task, tasks_of
-from holdfast.tokens import Counter, estimate
 from holdfast.updates import RETRIES, named, prepare_update, raced, restless, together, update
 
 if TYPE_CHECKING:
+    from holdfast.artifacts import Artifacts
+    from holdfast.context import Context
+    from holdfast.pairs import Problem
+    from holdfast.repair import Repair
+    from holdfast.tasklists import Task
+    from holdfast.tokens import Counter
     from holdfast.turns import Turn
 
 
@@ -66,6 +66,8 @@ class Session(Log):
     @cached_property
     def artifacts(self) -> Artifacts:
         """The named bytes that the session's tools made: put, get, list, stat and delete them there."""
+        from holdfast.artifacts import Artifacts
+
         return Artifacts(self._store, self, lambda: self._fence)
 
     def save(
@@ -109,11 +111,16 @@ class Session(Log):
         Raises:
             Invalid: it holds what is no task.
         """
+        from holdfast.reporting import newest_event
+        from holdfast.tasklists import tasks_of
+
         event = newest_event(self, "tasks", "task_lists")
         return tasks_of(event.payload) if event is not None and isinstance(event.payload, Tasks) else []
 
     def reports(self) -> list[Report]:
         """The verification reports, oldest first. The log is read back to the first of them only."""
+        from holdfast.reporting import counted_events
+
         found = [event.payload for event in counted_events(self, "report", "reports")]
         return [payload for payload in found if isinstance(payload, Report)]
 
@@ -161,7 +168,7 @@ class Session(Log):
         *,
         keep: int = 1,
         threshold: float | None = None,
-        count: Counter = estimate,
+        count: Counter | None = None,
         damaged: OnDamage = "raise",
     ) -> Context:
         """What to send to the model: the system prompt, the summary that counts, and the newest messages.
@@ -174,7 +181,7 @@ class Session(Log):
             keep: The newest so many messages are in it also if they take more than there is.
             threshold: The share of the room from which on it is `full`; `auto_compact_threshold` of the config if not
                 given, else 0.80.
-            count: Says how many tokens a message takes.
+            count: Says how many tokens a message takes; `tokens.estimate` if not given.
             damaged: `raise` stops at an event that can't be trusted; `keep` leaves it out.
 
         Raises:
@@ -183,7 +190,10 @@ class Session(Log):
             Stale: history was changed without a pause.
             NotFound, Deleted: the session is not there.
         """
-        return build(self._store, self, max_tokens, keep, threshold, count, damaged)
+        from holdfast.context import build
+        from holdfast.tokens import estimate
+
+        return build(self._store, self, max_tokens, keep, threshold, count or estimate, damaged)
 
     def compact(self, summary: str | Large, upto: int, *, seen: int | None = None) -> Event:
         """Let a summary stand for all events up to the seq `upto`, in contexts: it is appended, and they stay.
@@ -207,7 +217,9 @@ class Session(Log):
 
     def validate(self) -> list[Problem]:
         """What is wrong with the tool calls in view and their results: [] if nothing. Reads the whole log."""
-        return repair.validate(self)
+        from holdfast.repair import validate
+
+        return validate(self)
 
     def repair(self) -> Repair:
         """Append a result for each tool call that has none, in one commit; nothing is hidden or changed.
@@ -217,8 +229,10 @@ class Session(Log):
             Stale: others appended without a pause; nothing was stored.
             NotFound, Deleted: the session is not there.
         """
+        from holdfast.repair import mend
+
         with self._store.large.hold:
-            return repair.mend(self._store, self, self._fence)
+            return mend(self._store, self, self._fence)
 
     def fork(self, at: int | None = None, *, name: str | None = None, id: str | None = None) -> Session:
         """A new session that goes on from this one as it was when `at` was its newest event; now if not given.

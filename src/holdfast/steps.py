@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from holdfast.artifacts import artifact_of, uri_of
 from holdfast.codec import PREVIEW, encode_json, is_large, preview_of
 from holdfast.errors import HoldfastError, Invalid
 from holdfast.large import LargeValues
@@ -121,6 +120,8 @@ class OpenStep:
         else:
             ref, preview = large.put(_encoded(output), "text"), output[:PREVIEW]
         summary = step.summary or preview[:SUMMARY] or None
+        from holdfast.artifacts import artifact_of, uri_of
+
         uri = uri_of("tool-output", self.name, ref.sha256)
         name = f"tool-output:{self.name[:200]}:{ref.sha256[:16]}"
         shown = len(_encoded(summary or ""))
