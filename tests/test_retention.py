@@ -89,6 +89,35 @@ def test_a_session_whose_head_does_not_know_its_bytes_is_measured(store: Store) 
         assert sizes["old"] == sum(len(event.raw) for event in fresh.events())
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(max_sessions=5),
+        Policy(max_bytes=0),
+        Policy(max_age=0),
+        Policy(max_sessions=5, max_bytes=100, max_age=3600, keep_labels=("x",), keep_named=False),
+    ],
+    ids=["max_sessions", "max_bytes", "max_age", "all"],
+)
+def test_a_plan_reads_no_event(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store, 20)
+    edited = store.session("s0")
+    edited.artifacts.put("a", "x" * 100_000)
+    edited.append(user("y" * 100_000), user("gone"))
+    edited.remove_last()
+    edited.fork(id="child").append(user("of the child"))
+    with store.session("s1").turn():
+        monkeypatch.setattr(store.backend, "read", None)
+        plan = store.prune(policy)
+    assert (plan.sessions, plan.matched, plan.damaged) == (21, 21, ())
+    assert len(plan.chosen) >= 15
+    assert {one.session for one in plan.spared} <= {"s0", "s1"}
+    monkeypatch.undo()
+    for one in plan.chosen:  # what was told without reading is what reading tells
+        own = [event.raw for event in store.session(one.session).events() if event.seq > store.head(one.session).base]
+        assert one.bytes == sum(map(len, own))
+
+
 def test_only_what_matches_is_counted_and_taken(store: Store) -> None:
     for number in range(4):
         for name in ("ann", "bob"):
