@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 import holdfast
 from holdfast import Deleted, Invalid, LeaseHeld, LeaseLost, State, Store, Turn, assistant, note, user
 from holdfast.leases import Lease, Sightings
-from holdfast.plan import Head
+from holdfast.plan import Commit, Head, Refused
 from rivals import DAY, FakePlace, placed, wait_for
 
 
@@ -62,6 +63,27 @@ def test_a_turn_begins_and_ends_with_one_commit_each(store: Store) -> None:
     tags = store.head("s").tags
     assert [name for name in tags if name == "turn" or name.startswith("lease")] == []
     assert store.check().ok
+
+
+@pytest.mark.parametrize("how", ["ends", "fails", "by hand"])
+def test_a_turn_costs_two_commits_of_the_engine(store: Store, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    session = store.session("s")
+    session.append(user("Hi"))
+    commit, made = store.backend.commit, list[int]()
+
+    def counting(batch: Sequence[Commit]) -> list[Head | Refused]:
+        made.append(len(batch))
+        return commit(batch)
+
+    monkeypatch.setattr(store.backend, "commit", counting)
+    if how == "by hand":
+        session.turn().take().end()
+    else:
+        with contextlib.suppress(ValueError), session.turn():
+            if how == "fails":
+                raise ValueError("the tool broke")
+    assert made == [1, 1]
+    assert session.info().state == ("error" if how == "fails" else "idle")
 
 
 def test_a_turn_is_the_session_it_runs(store: Store) -> None:
