@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import given, strategies as st
 
 import holdfast
 from holdfast import (
+    Change,
     Edit,
+    Event,
     Invalid,
     LeaseLost,
     NotFound,
@@ -139,40 +143,47 @@ def test_what_is_hidden_is_not_found_and_found_again(store: Store) -> None:
     assert [hit.seq for hit in store.search("pear")] == [2]
 
 
-def test_a_tail_and_a_watch_are_told(store: Store) -> None:
+CHANGES: list[tuple[Callable[[Session], Any], str, tuple[tuple[int, int], ...]]] = [
+    (Session.remove_last, "remove_last", ((3, 3),)),
+    (Session.undo, "undo", ((3, 3),)),
+    (lambda session: session.rewind(to=1), "rewind", ((2, 3),)),
+    (Session.undo, "undo", ((2, 3),)),
+    (Session.clear, "clear", ((1, 3),)),
+    (Session.undo, "undo", ((1, 3),)),
+]
+"""Each change of history, and what its event says."""
+
+
+def test_a_tail_and_a_watch_are_told_of_every_change(store: Store) -> None:
     session = store.create("s")
-    session.append(user("one"), user("two"))
-    stop, met, told = threading.Event(), list[Any](), list[str]()
-    both = threading.Barrier(3, timeout=30)
+    session.append(user("one"), user("two"), user("three"))
+    stop, met, told = threading.Event(), SimpleQueue[Event](), SimpleQueue[Change]()
 
     def follow() -> None:
         for event in session.tail(last=1, stop=stop):
-            met.append(event.payload)
-            if len(met) == 1:
-                both.wait()
-            if isinstance(event.payload, Edit) and event.payload.action == "undo":
-                return
+            met.put(event)
 
     def watch() -> None:
-        changes = store.watch(since=0)
-        for change in changes:
-            told.append(change.session)
-            if len(told) == 1:
-                both.wait()
-            if change.last == 4:
-                return
+        for change in store.watch(since=0, stop=stop):
+            told.put(change)
 
-    threads = [threading.Thread(target=follow), threading.Thread(target=watch)]
+    threads = [threading.Thread(target=follow, daemon=True), threading.Thread(target=watch, daemon=True)]
     for thread in threads:
         thread.start()
-    both.wait()
-    session.rewind(to=1)
-    session.undo()
+    assert (met.get(timeout=30).seq, told.get(timeout=30).last) == (3, 3)
+    for number, (change, action, ranges) in enumerate(CHANGES, 4):
+        change(session)
+        event = met.get(timeout=30)
+        assert isinstance(event.payload, Edit)
+        assert (event.seq, event.payload.action, event.payload.ranges) == (number, action, ranges)
+        seen = told.get(timeout=30)
+        assert (seen.session, seen.last, seen.deleted) == ("s", number, False)
+    stop.set()
     for thread in threads:
         thread.join(timeout=30)
         assert not thread.is_alive()
-    assert [(e.action, e.ranges) for e in met if isinstance(e, Edit)] == [("rewind", ((2, 2),)), ("undo", ((2, 2),))]
-    assert set(told) == {"s"}
+    assert met.empty()
+    assert told.empty()
 
 
 def test_appends_and_changes_of_history_at_once_lose_and_double_nothing(store: Store) -> None:
