@@ -38,6 +38,38 @@ TALK: list[Json] = [
 """A conversation with a tool and an image."""
 
 
+CONFIG: Json = {
+    "name": "nightly", "workspace": "/w", "system_prompt": "Be brief.", "max_context_length": 100_000,
+    "auto_compact": True, "auto_compact_threshold": 0.75, "storage_type": "custom",
+    "queue_config": {
+        "controlMaxConcurrency": 3, "queryMaxConcurrency": 5, "executeMaxConcurrency": 6, "generateMaxConcurrency": 7,
+        "laneHandlers": {"Query": {"mode": "External", "timeout_ms": 5}}, "enableDlq": True, "dlqMaxSize": 9,
+        "enableMetrics": True, "enableAlerts": False, "defaultTimeoutMs": 60_000, "storagePath": "/w/queue",
+        "retryPolicy": {"strategy": "fixed", "maxRetries": 4, "initialDelayMs": 200, "fixedDelayMs": 50},
+        "rateLimit": {"limitType": "per_second", "maxOperations": 11},
+        "priorityBoost": {"strategy": "aggressive", "deadlineMs": 12}, "pressureThreshold": 13,
+        "laneTimeouts": {"Execute": 14, "Generate": 15},
+    },
+    "confirmation_policy": {
+        "enabled": True, "default_timeout_ms": 5, "timeout_action": "AutoApprove", "yolo_lanes": ["Query", "Execute"],
+    },
+    "permission_policy": {
+        "deny": [{"rule": "Bash(rm:*)"}], "allow": [{"rule": "Read"}], "ask": [{"rule": "Write(**)"}],
+        "default_decision": "deny", "enabled": False,
+    },
+    "parent_id": "the parent",
+    "security_config": {
+        "enabled": True, "classification_rules": [{"name": "card", "pattern": "[0-9]{16}", "level": "Sensitive"}],
+        "redaction_strategy": "Hash", "network_whitelist": ["localhost"], "dangerous_commands": ["rm -rf"],
+        "features": {
+            "output_sanitizer": True, "taint_tracking": False, "tool_interceptor": True, "injection_defense": False,
+        },
+    },
+    "planning_mode": "Enabled", "goal_tracking": True,
+}  # fmt: skip
+"""A config in which every field of every part says something."""
+
+
 def session(id: str = "s-1", messages: list[Json] | None = None, **fields: Any) -> Json:
     """A session file's document, as 2.0.0 writes one."""
     config = {

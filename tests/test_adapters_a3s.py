@@ -19,7 +19,18 @@ from typing import Any
 import pytest
 
 import holdfast
-from a3s_files import artifact, fill, message, pretty, put, report as report_file, session as document, text, trace
+from a3s_files import (
+    CONFIG,
+    artifact,
+    fill,
+    message,
+    pretty,
+    put,
+    report as report_file,
+    session as document,
+    text,
+    trace,
+)
 from holdfast.adapters.a3s import (
     DEFAULT_AUTO_COMPACT_THRESHOLD,
     ArtifactStore,
@@ -755,6 +766,27 @@ def test_the_queue_has_the_program_s_own_defaults() -> None:
     read = SessionQueueConfig.of({"queryMaxConcurrency": 3, "control_max_concurrency": 9})
     assert read.extra == {"control_max_concurrency": 9}
     assert read.json() == {"queryMaxConcurrency": 3, "control_max_concurrency": 9}
+
+
+def test_a_whole_config_comes_back(url: str) -> None:
+    """Every field of every part says something, and all of it is there in the order in which the program writes it."""
+    config = SessionConfig.of(CONFIG)
+    session = create_test_session_data()
+    session.config = config
+    assert (config.extra, list(config.json()), config.json()) == ({}, list(CONFIG), CONFIG)
+    with holdfast.open(url) as store:
+        sessions = SyncSessionStore(store)
+        sessions.save(session)
+        found = sessions.load(session.id)
+        assert found == session
+        if url.startswith("memory"):
+            return
+    with holdfast.open(url) as store:
+        found = SyncSessionStore(store).load(session.id)
+        assert found == session
+        assert found.config.queue_config is not None
+        assert found.config.queue_config.json() == CONFIG["queue_config"]
+        assert json.loads(found.to_json())["config"] == CONFIG
 
 
 def test_without_an_event_loop_it_is_saved_all_the_same(sessions: SyncSessionStore) -> None:

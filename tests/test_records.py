@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
 import holdfast
+from a3s_files import CONFIG
 from holdfast import (
     Check,
     ConfirmationPolicy,
@@ -20,6 +22,7 @@ from holdfast import (
     PermissionPolicy,
     QueueConfig,
     Report,
+    SecurityConfig,
     SessionConfig,
     Stale,
     Store,
@@ -207,6 +210,64 @@ def test_a_config_is_typed_and_loses_nothing(store: Store) -> None:
     assert SessionConfig.of({"later": 1}) == SessionConfig()
     with pytest.raises(Invalid, match=r"max_context_length"):
         SessionConfig.of({"max_context_length": "many"})
+
+
+PARTS = {
+    "queue_config": QueueConfig,
+    "confirmation_policy": ConfirmationPolicy,
+    "permission_policy": PermissionPolicy,
+    "security_config": SecurityConfig,
+    "llm": LlmConfig,
+}
+WHOLE = {
+    **CONFIG,
+    "llm": {"provider": "p", "model": "m", "base_url": "https://host/v1"},
+    "max_artifacts": 5,
+    "max_artifact_bytes": 6,
+}
+
+
+def test_a_config_has_all_that_a3s_code_s_has() -> None:
+    """The lists are those of its structs, in the order in which it writes them."""
+    own = (
+        "name workspace system_prompt max_context_length auto_compact auto_compact_threshold storage_type "
+        "queue_config confirmation_policy permission_policy parent_id security_config planning_mode goal_tracking"
+    )
+    fields = {
+        "queue_config": "controlMaxConcurrency queryMaxConcurrency executeMaxConcurrency generateMaxConcurrency "
+        "laneHandlers enableDlq dlqMaxSize enableMetrics enableAlerts defaultTimeoutMs storagePath retryPolicy "
+        "rateLimit priorityBoost pressureThreshold laneTimeouts",
+        "confirmation_policy": "enabled default_timeout_ms timeout_action yolo_lanes",
+        "permission_policy": "deny allow ask default_decision enabled",
+        "security_config": "enabled classification_rules redaction_strategy network_whitelist dangerous_commands "
+        "features",
+        "llm": "provider model base_url",
+    }
+    assert list(CONFIG) == own.split()
+    assert set(SessionConfig.__struct_encode_fields__) == set(WHOLE)
+    for name, part in PARTS.items():
+        assert set(part.__struct_encode_fields__) == set(fields[name].split()) == set(WHOLE[name])
+    assert len(CONFIG["queue_config"]) == 16
+    assert set(CONFIG["security_config"]["features"]) == {
+        "output_sanitizer", "taint_tracking", "tool_interceptor", "injection_defense",
+    }  # fmt: skip
+
+
+def test_a_whole_config_comes_back(url: str) -> None:
+    wrote = SessionConfig.of(WHOLE)
+    for said in (wrote, *(getattr(wrote, name) for name in PARTS)):
+        assert None not in msgspec.structs.astuple(said)
+    with holdfast.open(url) as store:
+        found = store.session("s", config=wrote).info().config
+        assert (found, SessionConfig.of(found)) == (WHOLE, wrote)
+        found = store.session("t", config={"later": 1}).update(config=wrote).config
+        assert (found, SessionConfig.of(found)) == ({"later": 1, **WHOLE}, wrote)
+        if url.startswith("memory"):
+            return
+    with holdfast.open(url) as store:
+        found = store.session("s").info().config
+        assert (found, SessionConfig.of(found)) == (WHOLE, wrote)
+        assert SessionConfig.of(store.session("t").info().config) == wrote
 
 
 SECRET = "sk-hunter2hunter2hunter2"
