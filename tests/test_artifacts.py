@@ -204,6 +204,33 @@ def test_a_damaged_blob_is_told(tmp_path: Path) -> None:
         assert not store.check().ok
 
 
+@pytest.mark.parametrize(
+    ("url", "folder"), [("file://{}/store", "store/blobs"), ("sqlite://{}/store.db", "store.db-blobs")]
+)
+def test_bytes_lie_compressed_on_the_disk(tmp_path: Path, url: str, folder: str) -> None:
+    short = b"apple " * 10_000
+    log = b"".join(b"%d: compiled module %d of 90000\n" % (n, n) for n in range(90_000))
+    assert len(log) > 2 * CHUNK
+    blobs = tmp_path / folder
+
+    def taken() -> int:
+        return sum(path.stat().st_size for path in blobs.rglob("*") if path.is_file())
+
+    with holdfast.open(url.format(tmp_path)) as store:
+        artifacts = store.session("s").artifacts
+        made = artifacts.put("short", short)
+        assert (blobs / made.sha256[:2] / made.sha256[2:]).stat().st_size < len(short) / 100
+        artifacts.put("log", log)
+        assert taken() < len(log) / 4
+        before = taken()
+        artifacts.put("random", BIG)  # can't be made smaller, and is not made larger
+        assert len(BIG) <= taken() - before < len(BIG) + 1000
+    with holdfast.open(url.format(tmp_path)) as store:
+        artifacts = store.session("s").artifacts
+        assert [artifacts.get(name) for name in ("short", "log", "random")] == [short, log, BIG]
+        assert b"".join(artifacts.read("log")) == log
+
+
 def test_a_turn_that_was_overtaken_puts_nothing(store: Store) -> None:
     session = store.session("s")
     with session.turn() as turn:
