@@ -34,6 +34,7 @@ from holdfast import (
     tool_call,
     user,
 )
+from holdfast.artifacts import Artifacts
 from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_document, copy_session
 from holdfast.docheads import doc_ref
@@ -42,11 +43,13 @@ from holdfast.info import SESSION, session_ref
 from holdfast.log import Log
 from holdfast.model import LargeRef, Message, Text
 from holdfast.plan import Commit, Entry, Head
+from holdfast.prunes import PRUNE
+from holdfast.trash import Trash
 from holdfast.wrappers import ForUser
 
 SECRET = "topsecret"
 BIG = SECRET * 20_000
-MARKS = (SECRET, "bobs-name", "bob-fork", "bobs-title", "bobs-label")
+MARKS = (SECRET, "bobs-name", "bob-fork", "bobs-title", "bobs-label", "bobs-file")
 
 
 def fill(store: Store) -> None:
@@ -68,12 +71,24 @@ def fill(store: Store) -> None:
     store.session("alice-1", user="alice").append(user("hello"))
 
 
+def fill_trash(store: Store) -> str:
+    """More of bob's: artifacts, a session that he put into the trash, and one that his prune did; that prune."""
+    bob = store.for_user("bob")
+    for id in ("bob-1", "bob-away", "bob-pruned"):
+        bob.session(id).artifacts.put("bobs-file", SECRET, tool="make")
+    bob.trash.put("bob-away", why=SECRET)
+    bob.session("bob-pruned").update(labels=["old"])
+    prune = bob.prune(Policy(max_age=0, label="old")).apply().prune
+    assert prune is not None
+    return prune
+
+
 def everything(store: Store) -> list[Any]:
-    """All that a store holds of others than alice."""
+    """All that a store holds of others than alice, in the trash or not."""
     backend = store.backend
     held: list[Any] = []
-    for kind in (SESSION, "doc", "name"):
-        for head in backend.scan(kind, ""):
+    for kind in (SESSION, "doc", "name", PRUNE):
+        for head in (*backend.scan(kind, ""), *backend.scan(kind, "", trashed=True)):
             if head.tags.get("user") != "alice":
                 held += [head, backend.read(head.ref, voided=True)]
     return held
@@ -195,6 +210,27 @@ ON_DOCUMENTS: dict[str, Callable[[Documents], Any]] = {
 }
 
 
+ON_TRASH: dict[str, tuple[Callable[[Trash, str], Any], str | None]] = {
+    "list": (lambda t, prune: [t.list(), t.list(user="bob"), t.list(prune=prune)], None),
+    "get": (lambda t, _: t.get("bob-away"), "Denied"),
+    "put": (lambda t, _: t.put("bob-1"), "Denied"),
+    "restore": (lambda t, _: t.restore("bob-away"), "Denied"),
+    "undo": (lambda t, prune: t.undo(prune), "Denied"),
+    "purge": (lambda t, _: [t.purge(older_than=0), _outcome(lambda: t.purge("bob-away", "bob-1"))], None),
+}
+"""Each public method of the trash, on what is bob's and the prune that he made; and how it is refused."""
+
+ON_ARTIFACTS: dict[str, Callable[[Artifacts], Any]] = {
+    "put": lambda a: a.put("bobs-file", "mine"),
+    "list": lambda a: [a.list(), a.list(tool="make")],
+    "stat": lambda a: a.stat("bobs-file"),
+    "get": lambda a: a.get("bobs-file"),
+    "read": lambda a: a.read("bobs-file"),
+    "delete": lambda a: a.delete("bobs-file"),
+}
+"""Each public method of a session's artifacts, on what is bob's."""
+
+
 def public(*classes: type) -> set[str]:
     return {name for cls in classes for name in vars(cls) if not name.startswith("_")}
 
@@ -203,6 +239,8 @@ def test_every_public_method_is_tried() -> None:
     assert set(ON_STORE) == public(Store) - {"documents"}  # whose methods have a table of their own
     assert set(ON_SESSION) == public(Session, Log) - NO_CALLS
     assert set(ON_DOCUMENTS) == public(Documents)
+    assert set(ON_TRASH) == public(Trash)
+    assert set(ON_ARTIFACTS) == public(Artifacts)
 
 
 def tried(store: Store, call: Callable[[Store], Any], given: str = "bob-1") -> str | None:
@@ -262,6 +300,32 @@ def test_documents_of_others_are_neither_seen_nor_changed(store: Store, name: st
     fill(store)
     tried(store, lambda view: ON_DOCUMENTS[name](view.documents))
     assert store.for_user("bob").documents.get("notes/x.md").text == SECRET  # type: ignore[union-attr]  # it is there
+
+
+@pytest.mark.parametrize("name", ON_TRASH)
+def test_the_trash_of_others_is_neither_seen_nor_changed(store: Store, name: str) -> None:
+    fill(store)
+    prune = fill_trash(store)
+    call, refused = ON_TRASH[name]
+    assert tried(store, lambda view: call(view.trash, prune)) == refused
+    bob = store.for_user("bob")
+    assert {one.session.id for one in bob.trash.list()} == {"bob-away", "bob-pruned"}
+    assert bob.trash.undo(prune).restored == ("bob-pruned",)  # which shows that she named what is there
+
+
+@pytest.mark.parametrize("id", ["bob-1", "bob-away"])
+@pytest.mark.parametrize("name", ON_ARTIFACTS)
+def test_artifacts_of_others_are_neither_seen_nor_changed(store: Store, name: str, id: str) -> None:
+    fill(store)
+    fill_trash(store)
+    bobs = store.for_user("bob").trash.get(id) or store.for_user("bob").session(id)
+    for known in (bobs._head, Head(session_ref(id))):  # what somebody else knows of it, or nothing
+
+        def call(view: Store, known: Head = known) -> Any:
+            return ON_ARTIFACTS[name](Session(view, known).artifacts)
+
+        assert tried(store, call, id) == "Denied"
+    assert bobs.artifacts.get("bobs-file") == SECRET.encode()  # it is there
 
 
 def test_each_user_has_documents_of_her_own(store: Store) -> None:
