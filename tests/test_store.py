@@ -21,6 +21,7 @@ from holdfast import (
     Store,
     ToolCall,
     ToolResult,
+    Unavailable,
     assistant,
     custom,
     note,
@@ -332,6 +333,19 @@ def test_tool_calls_and_results_are_searched(store: Store) -> None:
 
 
 # --- Lasting, closing ---
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_a_place_that_can_not_hold_a_store_is_told(tmp_path: Path, scheme: str) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("no folder")
+    for _ in range(2):  # the failure leaves nothing that is in the way
+        with pytest.raises(Unavailable, match=r"taken.* can't be opened"):
+            holdfast.open(f"{scheme}://{taken}/store")
+    assert taken.read_text() == "no folder"
+    taken.unlink()
+    with holdfast.open(f"{scheme}://{taken}/store") as store:
+        assert store.session("s").append(user("Hi")).last == 1
 
 
 def test_everything_is_there_when_the_store_is_opened_again(url: str) -> None:
