@@ -382,6 +382,7 @@ class Lives(RuleBasedStateMachine):
         self._open()
         for turn in [*self.lost, *(life.turn for life in self.lives.values() if life.turn)]:
             turn._store = self.store  # pyright: ignore[reportPrivateUsage]  # its process goes on with another store
+            turn.__dict__.pop("artifacts", None)  # which remembers the store
         for id in self.lives:
             self._agree(id)
 
