@@ -165,7 +165,7 @@ class _FileImport:
             with told_in(self.report):
                 self._take()
             self._finish_before()
-        except BaseException:
+        except BaseException:  # an interrupt, too, must not leave the file open
             self.close()
             raise
 

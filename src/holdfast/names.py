@@ -53,7 +53,7 @@ def held(store: Store, user: str | None, name: str | None, session: str) -> Gene
         yield
     except Uncertain:
         raise  # the session may have it; if not, the claim gives way
-    except BaseException:
+    except BaseException:  # whatever it was, the name was not given
         release(store, user, name, session)
         raise
     # What was written must not look as if it were not.

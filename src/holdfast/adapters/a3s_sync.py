@@ -21,6 +21,7 @@ from holdfast.adapters.a3s_types import (
     VerificationReport,
     checked,
 )
+from holdfast.adapters.kept import kept_sessions
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound, Trashed, Unavailable
 from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import (
@@ -45,8 +46,6 @@ from holdfast.redact import masked
 from holdfast.refusals import refusal
 from holdfast.session import Session
 from holdfast.store import Store
-
-PAGE = 1000
 
 
 class SyncSessionStore:
@@ -159,17 +158,8 @@ class SyncSessionStore:
 
     def list(self) -> list[str]:
         """The ids of all sessions, sorted."""
-        found: list[str] = []
-        start, cursor = self.session_id("x")[:-1], None
-        while True:
-            page = self.store.sessions(agent=PROGRAM, limit=PAGE, cursor=cursor)
-            if damaged := [id for id in page.damaged if id.startswith(start)]:
-                raise Corrupt(f"session {damaged[0]!r} is damaged; run check, and delete it", session=damaged[0])
-            mine = [info for info in page if info.id.startswith(start) and not _is_bare(info)]
-            found += [id_in(info.id, info.metadata) for info in mine]
-            cursor = page.cursor
-            if cursor is None:
-                return sorted(found)
+        infos = kept_sessions(self.store, PROGRAM, self.session_id("x")[:-1])
+        return sorted(id_in(info.id, info.metadata) for info in infos if not _is_bare(info))
 
     def exists(self, id: str) -> bool:
         """Whether a session is there."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.adapters.kept import kept_sessions
 from holdfast.adapters.oxios_saving import Saving, document_in, session_in
 from holdfast.adapters.oxios_types import (
     PruneConfig,
@@ -256,15 +257,7 @@ class BlockingStateStore:
         return [self._summary(info) for info in found]
 
     def _infos(self) -> Iterator[SessionInfo]:
-        cursor: str | None = None
-        while True:
-            page = self._store.sessions(agent=PROGRAM, limit=PAGE, cursor=cursor)
-            if damaged := [id for id in page.damaged if id.startswith(self._start)]:
-                raise Corrupt(f"session {damaged[0]!r} is damaged; run check, and delete it", session=damaged[0])
-            yield from (info for info in page if info.id.startswith(self._start))
-            cursor = page.cursor
-            if cursor is None:
-                return
+        return kept_sessions(self._store, PROGRAM, self._start)
 
     def _key(self, info: SessionInfo) -> str:
         return key_of(info.id, info.metadata)

@@ -15,8 +15,9 @@ from itertools import islice
 import msgspec
 
 from holdfast import branching
+from holdfast.adapters.kept import kept_sessions
 from holdfast.clock import from_micros, now
-from holdfast.errors import Conflict, Corrupt, Exists, Invalid, LeaseLost, NotFound
+from holdfast.errors import Conflict, Exists, Invalid, LeaseLost, NotFound
 from holdfast.formats.zeroclaw import PROGRAM, fitted, key_of, name_of_key
 from holdfast.formats.zeroclaw_out import run_of, words_of
 from holdfast.info import SessionInfo
@@ -167,15 +168,7 @@ class SessionBackend:
         return [self._metadata(info) for info in islice(self._infos(), limit)]
 
     def _infos(self) -> Iterator[SessionInfo]:
-        cursor: str | None = None
-        while True:
-            page = self.store.sessions(agent=PROGRAM, limit=PAGE, cursor=cursor)
-            if damaged := [id for id in page.damaged if id.startswith(self._start)]:
-                raise Corrupt(f"session {damaged[0]!r} is damaged; run check, and delete it", session=damaged[0])
-            yield from (info for info in page if info.id.startswith(self._start))
-            cursor = page.cursor
-            if cursor is None:
-                return
+        return kept_sessions(self.store, PROGRAM, self._start)
 
     def _key(self, info: SessionInfo) -> str:
         return key_of(info.id, info.metadata)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from holdfast.errors import Conflict, Invalid
+from holdfast.errors import Invalid
 from holdfast.formats import a3s_rules as rules, rustjson
 from holdfast.formats.a3s import FRAGMENTS, STORE, encoded, fitted, id_in, safe
 from holdfast.formats.a3s_events import REPORT, TRACE, Json
 from holdfast.formats.a3s_get import Stored, about_of, artifact_records, look, session_record
 from holdfast.formats.transcript import mapping
-from holdfast.formats.written import Written
+from holdfast.formats.written import Holders, Written
 from holdfast.info import SessionInfo
 from holdfast.session import Session
 from holdfast.store import Store
@@ -33,18 +33,11 @@ def file_names(store: Store, ids: Sequence[str]) -> dict[str, str]:
         NotFound, Deleted: a session is not there.
     """
     names: dict[str, str] = {}
-    holders: dict[str, str] = {}
+    holders = Holders()
     for id in ids:
         info = Session(store, store.head(id)).info()
         name = names[id] = _file_of(info)
-        other = holders.setdefault(name or id, id)
-        if other != id:
-            raise Conflict(
-                f"sessions {other!r} and {id!r} would share the file {name!r}; export them into different folders",
-                session=id,
-                other=other,
-                file=name,
-            )
+        holders.take(name or id, id)
         _check_inside(id, name or ".")
         if len(name.rpartition("/")[2].encode()) > MAX_NAME:
             raise Invalid(f"the id of session {id!r} is too long for a file of a3s-code; its name has {MAX_NAME} bytes")

@@ -32,7 +32,7 @@ from holdfast.formats.oxios import (
 )
 from holdfast.formats.oxios_folder import SESSIONS, file_of
 from holdfast.formats.transcript import mapping
-from holdfast.formats.written import Written
+from holdfast.formats.written import Holders, Written
 from holdfast.info import SessionInfo
 from holdfast.log import OnDamage
 from holdfast.model import Custom, Damaged, Edit, Event, State
@@ -185,18 +185,11 @@ def file_names(store: Store, ids: Sequence[str]) -> dict[str, str]:
         NotFound, Deleted: a session is not there.
     """
     names: dict[str, str] = {}
-    holders: dict[str, str] = {}
+    holders = Holders()
     for id in ids:
         info = Session(store, store.head(id)).info()
         name = f"{SESSIONS}/{stem_of(info)}.json"
-        other = holders.setdefault(name, id)
-        if other != id:
-            raise Conflict(
-                f"sessions {other!r} and {id!r} would share the file {name!r}; export them into different folders",
-                session=id,
-                other=other,
-                file=name,
-            )
+        holders.take(name, id)
         names[id] = name
     return names
 

@@ -19,7 +19,7 @@ import msgspec
 from holdfast.errors import Conflict
 from holdfast.formats import rustjson
 from holdfast.formats.transcript import mapping
-from holdfast.formats.written import Written
+from holdfast.formats.written import Holders, Written
 from holdfast.formats.zeroclaw import PROGRAM, key_of, safe
 from holdfast.formats.zeroclaw_db import RECEIPTS, bound, quoted, rows_of
 from holdfast.info import SessionInfo
@@ -102,19 +102,12 @@ def file_names(store: Store, ids: Sequence[str]) -> dict[str, str]:
         NotFound, Deleted: a session is not there.
     """
     names: dict[str, str] = {}
-    holders: dict[str, str] = {}
+    holders = Holders()
     for id in ids:
         info = _session(store, id).info()
         key = key_in(info)
         name = (key if _form(info) == "jsonl" else safe(key)) + ".jsonl"
-        other = holders.setdefault(name, id)
-        if other != id:
-            raise Conflict(
-                f"sessions {other!r} and {id!r} would share the file {name!r}; export them into different folders",
-                session=id,
-                other=other,
-                file=name,
-            )
+        holders.take(name, id)
         names[id] = name
     return names
 
