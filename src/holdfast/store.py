@@ -7,6 +7,7 @@ some programs do (documents, retention, checks, totals) is imported when it is d
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -66,6 +67,7 @@ class Store:
         self.batcher = Batcher(self.backend)
         self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
+        self._views: weakref.WeakSet[Store] = weakref.WeakSet()
 
     @cached_property
     def documents(self) -> Documents:
@@ -104,10 +106,14 @@ class Store:
             raise Denied(f"this store is open for the user {self.user!r} alone")
         from holdfast.wrappers import ForUser
 
-        return Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
+        view = Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
+        self._views.add(view)
+        return view
 
     def close(self) -> None:
-        """Finish what is under way and give the engine back. A second call does nothing."""
+        """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
+        for view in list(self._views):
+            view.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()

@@ -41,6 +41,8 @@ MIN_TTL = 0.05
 """Seconds that it must last, so that a heartbeat can come in time."""
 BEATS = 3
 """Heartbeats in the time after which a lease expires."""
+LINGER = 5.0
+"""Seconds that the thread of heartbeats waits for the next turn, then it ends: each view of a user has its own."""
 NOT_BEGUN: Mapping[str, str | None] = {"turn": ""}
 """The fence of a turn that holds nothing: no head carries this token."""
 
@@ -310,12 +312,14 @@ class Turns:
     def _run(self) -> None:
         while True:
             with self._changed:
+                if not self._changed.wait_for(lambda: self._kept or self._closed, LINGER):
+                    self._thread = None  # the next turn starts another
+                    return
                 if self._closed:
                     return
-                due = min((kept.due for kept in self._kept.values()), default=None)
-                left = None if due is None else due - self.place.monotonic()
-                if left is None or left > 0:
-                    self._changed.wait(None if left is None else left / 1e6)
+                left = min(kept.due for kept in self._kept.values()) - self.place.monotonic()
+                if left > 0:
+                    self._changed.wait(left / 1e6)
                     continue
             self.beat()
 
