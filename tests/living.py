@@ -33,8 +33,8 @@ from holdfast import (
     note,
     user,
 )
-from holdfast.context import SUMMARY
-from holdfast.places import Process
+from holdfast.context.context import SUMMARY
+from holdfast.turns.places import Process
 from lives import Hidden, Life, Said, Told, Undone
 from rivals import FakePlace, Unwatched
 

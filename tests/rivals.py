@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from holdfast import Store
-from holdfast.places import Place, Process
-from holdfast.turns import Turns
+from holdfast.turns.places import Place, Process
+from holdfast.turns.turns import Turns
 
 DAY = 86_400_000_000
 PATIENCE = 30

@@ -9,7 +9,7 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Store, Unavailable
-from holdfast.documents import Documents
+from holdfast.documents.documents import Documents
 
 HOUR = 3600.0
 

@@ -17,7 +17,7 @@ import holdfast
 from faults import BACKENDS, url_of
 from holdfast import Event, Store, user
 from holdfast.backends.listening import Listening
-from holdfast.watch import Change
+from holdfast.finding.watch import Change
 
 
 def eventually(condition: Callable[[], bool]) -> None:

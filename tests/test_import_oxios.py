@@ -23,8 +23,8 @@ from holdfast.formats.oxios_out import document_of, documents, file_names, sessi
 from holdfast.formats.written import Written
 from holdfast.formats.zeroclaw import place_of
 from holdfast.importer import FileReport, import_files
+from holdfast.importing.sources import find_sources
 from holdfast.model import assistant, step, user
-from holdfast.sources import find_sources
 from holdfast.store import Store
 from oxios_files import AT, VERSIONS, contents, document, fill, written
 from shell import Shell

@@ -16,8 +16,8 @@ import holdfast
 from holdfast import Denied, Exists, Invalid, LeaseLost, NotFound, Store, TooLarge, Unavailable, user
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.copies import copy_session
-from holdfast.info import session_ref
-from holdfast.names import GRACE, NAME, claim_ref
+from holdfast.heads.info import session_ref
+from holdfast.heads.names import GRACE, NAME, claim_ref
 from holdfast.plan import Commit, Head
 
 TESTS = Path(__file__).parent
@@ -346,9 +346,9 @@ def test_a_claimer_that_stood_still_for_too_long_is_told(
         paused = namer(url, "give", "stop", "slow", "n")
         assert paused.stdout is not None
         assert paused.stdout.readline() == "stands\n"
-        monkeypatch.setattr("holdfast.names.GRACE", -1)
+        monkeypatch.setattr("holdfast.heads.names.GRACE", -1)
         store.create("other", name="n")
-        monkeypatch.setattr("holdfast.names.GRACE", GRACE)
+        monkeypatch.setattr("holdfast.heads.names.GRACE", GRACE)
         assert ended(paused) == "Exists"
         assert called(store, "n") == ["other"]
         assert claims(store) == {("n", "other")}

@@ -32,22 +32,22 @@ from holdfast import (
     Session,
     Store,
     assistant,
-    branching,
     tool_call,
-    turns,
     user,
 )
-from holdfast.artifacts import Artifacts
+from holdfast.artifacts.artifacts import Artifacts
 from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_document, copy_session
-from holdfast.docheads import doc_ref
+from holdfast.documents.docheads import doc_ref
+from holdfast.heads.info import SESSION, session_ref
+from holdfast.history import branching
 from holdfast.importer import import_files
-from holdfast.info import SESSION, session_ref
 from holdfast.log import Log
 from holdfast.model import LargeRef, Message, Text
 from holdfast.plan import Commit, Entry, Head
-from holdfast.prunes import PRUNE
-from holdfast.trash import Trash
+from holdfast.retention.prunes import PRUNE
+from holdfast.retention.trash import Trash
+from holdfast.turns import turns
 from holdfast.wrappers import ForUser
 from rivals import wait_for
 

@@ -11,8 +11,8 @@ import pytest
 
 import holdfast
 from holdfast import Deleted, Invalid, LeaseHeld, LeaseLost, State, Store, Turn, assistant, note, user
-from holdfast.leases import Lease, Sightings
 from holdfast.plan import Commit, Head, Refused
+from holdfast.turns.leases import Lease, Sightings
 from rivals import DAY, FakePlace, placed, wait_for
 
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast import docheads
-from holdfast.ancestry import stored, whole
 from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, replay_document
+from holdfast.documents import docheads
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
+from holdfast.history.ancestry import stored, whole
 from holdfast.plan import Entry, Head
 from holdfast.refusals import called
 

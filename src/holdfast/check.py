@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast import codec
-from holdfast.ancestry import FORKED, first_of, segments, stored
+from holdfast.artifacts.sweeping import Swept, sweep
 from holdfast.backend import Problem
-from holdfast.branching import pins
-from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
+from holdfast.documents.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
-from holdfast.info import SESSION, Tally, check_head, is_counted, session_ref
-from holdfast.listing import all_heads
+from holdfast.finding.listing import all_heads
+from holdfast.heads.info import SESSION, Tally, check_head, is_counted, session_ref
+from holdfast.history.ancestry import FORKED, first_of, segments, stored
+from holdfast.history.branching import pins
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
-from holdfast.sweeping import Swept, sweep
 
 if TYPE_CHECKING:
     from holdfast.store import Store

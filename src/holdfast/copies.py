@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast import codec, docheads
-from holdfast.ancestry import FORKED, stored, whole
-from holdfast.branching import MARK, pins
+from holdfast import codec
+from holdfast.documents import docheads
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.info import check_head, created_at, said_by_appends
+from holdfast.heads.info import check_head, created_at, said_by_appends
+from holdfast.history.ancestry import FORKED, stored, whole
+from holdfast.history.branching import MARK, pins
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Ref, Refused, plan
 from holdfast.refusals import called, denied, refusal
 

@@ -11,15 +11,16 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from holdfast import ancestry, codec
+from holdfast import codec
 from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
-from holdfast.info import BYTES, UNSPLIT, SessionInfo, Tally, created_at, info_of, now
-from holdfast.keys import check_key
+from holdfast.events.keys import check_key
+from holdfast.events.naming import named
+from holdfast.events.receipts import Receipt, again, ids_of
+from holdfast.events.redact import masked
+from holdfast.heads.info import BYTES, UNSPLIT, SessionInfo, Tally, created_at, info_of, now
+from holdfast.history import ancestry
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.naming import named
 from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
-from holdfast.receipts import Receipt, again, ids_of
-from holdfast.redact import masked
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:

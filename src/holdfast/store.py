@@ -14,39 +14,42 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast import branching, creation, finding, recovery
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
-from holdfast.branching import Branch
 from holdfast.errors import Corrupt, Denied
-from holdfast.hits import SearchHit
-from holdfast.info import SessionInfo, filter_tags, now, session_ref
+from holdfast.finding import finding
+from holdfast.finding.hits import SearchHit
+from holdfast.finding.listing import list_sessions
+from holdfast.finding.pages import Page, check_limit, position_of
+from holdfast.finding.references import resolved
+from holdfast.finding.watch import Change, watched
+from holdfast.heads import creation
+from holdfast.heads.info import SessionInfo, filter_tags, now, session_ref
+from holdfast.heads.settings import SessionConfig, secret_names
+from holdfast.history import branching
+from holdfast.history.branching import Branch
 from holdfast.large import LargeValues
-from holdfast.leases import Lease
-from holdfast.listing import list_sessions
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
-from holdfast.pages import Page, check_limit, position_of
-from holdfast.places import Place
 from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.recovery import Recovery
-from holdfast.references import resolved
 from holdfast.refusals import refusal
 from holdfast.salvage import logged_head
 from holdfast.session import Session
-from holdfast.settings import SessionConfig, secret_names
-from holdfast.turns import Turns
-from holdfast.watch import Change, watched
+from holdfast.turns import recovery
+from holdfast.turns.leases import Lease
+from holdfast.turns.places import Place
+from holdfast.turns.recovery import Recovery
+from holdfast.turns.turns import Turns
 from holdfast.wording import searched
 
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
-    from holdfast.documents import Documents
-    from holdfast.policies import Policy
-    from holdfast.prunes import Prune
-    from holdfast.retention import PrunePlan
-    from holdfast.totals import UsageReport
-    from holdfast.trash import Trash
+    from holdfast.documents.documents import Documents
+    from holdfast.events.totals import UsageReport
+    from holdfast.retention.policies import Policy
+    from holdfast.retention.prunes import Prune
+    from holdfast.retention.retention import PrunePlan
+    from holdfast.retention.trash import Trash
     from holdfast.wrappers import ForUser
 
 
@@ -72,7 +75,7 @@ class Store:
     @cached_property
     def documents(self) -> Documents:
         """The JSON and Markdown beside the sessions: put, get, list and delete them there."""
-        from holdfast.documents import Documents
+        from holdfast.documents.documents import Documents
 
         return Documents(self)
 
@@ -314,7 +317,7 @@ class Store:
         Raises:
             Invalid: `by` is none of these.
         """
-        from holdfast.totals import usage_totals
+        from holdfast.events.totals import usage_totals
 
         return usage_totals(
             self,
@@ -343,7 +346,7 @@ class Store:
     @property
     def trash(self) -> Trash:
         """The sessions that were put away: to put one there, to list, restore and purge them."""
-        from holdfast.trash import Trash
+        from holdfast.retention.trash import Trash
 
         return Trash(self)
 
@@ -355,13 +358,13 @@ class Store:
         Raises:
             Invalid: from `Policy` itself: a number that makes no sense.
         """
-        from holdfast.retention import plan_prune
+        from holdfast.retention.retention import plan_prune
 
         return plan_prune(self, policy)
 
     def prunes(self, *, limit: int = 50) -> list[Prune]:
         """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
-        from holdfast.prunes import history
+        from holdfast.retention.prunes import history
 
         return history(self, limit)
 

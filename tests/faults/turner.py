@@ -14,8 +14,8 @@ import sys
 
 import holdfast
 from holdfast import Store, Turn, user
-from holdfast.places import Place
-from holdfast.turns import Turns
+from holdfast.turns.places import Place
+from holdfast.turns.turns import Turns
 
 
 class Shifted(Place):
