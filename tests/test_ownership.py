@@ -47,7 +47,7 @@ from holdfast.model import LargeRef, Message, Text
 from holdfast.plan import Commit, Entry, Head
 from holdfast.retention.prunes import PRUNE
 from holdfast.retention.trash import Trash
-from holdfast.turns import turns
+from holdfast.turns import keeping
 from holdfast.wrappers import ForUser
 from rivals import wait_for
 
@@ -707,7 +707,7 @@ def test_closing_the_store_ends_what_its_views_began(store: Store) -> None:
 
 
 def test_a_view_of_each_request_keeps_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "LINGER", 0.01)
+    monkeypatch.setattr(keeping, "LINGER", 0.01)
     ended = [store.for_user(f"u{n}") for n in range(5)]
     for view in ended:
         with view.session(f"of {view.user}").turn(ttl=0.1):
