@@ -8,9 +8,9 @@ from struct import Struct, pack
 from psycopg import adapt, adapters
 from psycopg.abc import Buffer
 from psycopg.pq import Format
-from psycopg.types import TypeInfo
 
 _INT8, _TEXT, _BYTEA = 20, 25, 17
+_INT8S, _TEXTS, _BYTEAS = 1016, 1009, 1001
 _header = Struct("!iiIii").pack
 _length = Struct("!i").pack
 _NULL = _length(-1)
@@ -71,8 +71,6 @@ class _AsItIs(adapt.Dumper):
 def adapter_map() -> adapt.AdaptersMap:
     """psycopg's adapters, and ours for these arrays."""
     known = adapt.AdaptersMap(adapters)
-    for kind, name in ((Int8s, "int8"), (Texts, "text"), (Byteas, "bytea")):
-        info = adapters.types[name]
-        assert isinstance(info, TypeInfo)
-        known.register_dumper(kind, type(f"{kind.__name__}Dumper", (_AsItIs,), {"oid": info.array_oid}))
+    for kind, oid in ((Int8s, _INT8S), (Texts, _TEXTS), (Byteas, _BYTEAS)):
+        known.register_dumper(kind, type(f"{kind.__name__}Dumper", (_AsItIs,), {"oid": oid}))
     return known

@@ -44,7 +44,7 @@ class PostgresBlobs:
         packed = zstandard.ZstdCompressor(level=3).compress(data)
         content = _ZSTD + packed if len(packed) < len(data) else _RAW + data
         sql = (
-            f"INSERT INTO {self._table} SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "  # noqa: S608
+            f"INSERT INTO {self._table} SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "
             "ON CONFLICT DO NOTHING"
         )
         with self._server.lend() as db:
@@ -60,7 +60,7 @@ class PostgresBlobs:
             Corrupt: the row is damaged.
         """
         _check(digest)
-        rows = self._server.read(f"SELECT data FROM {self._table} WHERE digest = %s", (digest,))  # noqa: S608
+        rows = self._server.read(f"SELECT data FROM {self._table} WHERE digest = %s", (digest,))
         if not rows:
             return None
         content: bytes = rows[0][0]
@@ -77,13 +77,13 @@ class PostgresBlobs:
         _check(digest)
         with self._server.lend() as db:
             try:
-                return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0  # noqa: S608
+                return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0
             except psycopg.Error as error:
                 raise self._server.lost(error) from error
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:
         """Digests above `after`, in order."""
-        sql = f"SELECT digest FROM {self._table} WHERE digest > %s ORDER BY digest LIMIT %s"  # noqa: S608  # quoted
+        sql = f"SELECT digest FROM {self._table} WHERE digest > %s ORDER BY digest LIMIT %s"  # quoted
         return [row[0] for row in self._server.read(sql, (after, limit))]
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ included. In the end each head is written once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from holdfast.backends.pgarrays import byteas, int8s, texts
 from holdfast.backends.pgrows import encode, entry_values, head_crc, standing
@@ -98,7 +98,8 @@ class Written:
 
     def _add(self, change: Change) -> None:
         head, known = change.head, change.known
-        assert head is not None  # what was changed is there
+        if head is None:
+            return  # nothing was there, and nothing came
         before = known.head if known else None
         same = before is not None and not (known and known.damaged)
         tags = known.tags if known and same and before and head.tags is before.tags else encode(head.tags)
@@ -121,7 +122,7 @@ class Written:
             self._keys.append(entry.id)
             self._bodies.append(packed)
         if kept is None or head.tags is not kept.tags:
-            old = kept.tags if kept else {}
+            old: Mapping[str, str] = kept.tags if kept else {}
             self._tags += [(number, name, None) for name in old if name not in head.tags]
             self._tags += [(number, name, value) for name, value in head.tags.items() if old.get(name) != value]
         self.known[head.ref] = Known(head, tags, head.rev, crc)

@@ -44,9 +44,9 @@ def _all(db: Connection, name: str, sql: str) -> Iterator[Row]:
 
 
 def _heads(db: Connection, schema: str, entry_of: Callable[[Ref, Row], Entry]) -> Iterator[Problem]:
-    heads = _all(db, "heads", f"SELECT {HEAD} FROM {schema}.head ORDER BY kind, id")  # noqa: S608  # quoted
-    tags = Beside(_all(db, "tags", f"SELECT kind, id, name, value FROM {schema}.tag ORDER BY kind, id"))  # noqa: S608
-    entries = Beside(_all(db, "entries", f"SELECT kind, id, {ENTRY} FROM {schema}.entry ORDER BY kind, id, seq"))  # noqa: S608
+    heads = _all(db, "heads", f"SELECT {HEAD} FROM {schema}.head ORDER BY kind, id")  # quoted
+    tags = Beside(_all(db, "tags", f"SELECT kind, id, name, value FROM {schema}.tag ORDER BY kind, id"))
+    entries = Beside(_all(db, "entries", f"SELECT kind, id, {ENTRY} FROM {schema}.entry ORDER BY kind, id, seq"))
     for row in heads:
         ref = Ref(*row[:2])
         yield from _without_head(tags.before(ref), entries.before(ref))

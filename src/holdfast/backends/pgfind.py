@@ -1,4 +1,4 @@
-"""How heads are found by tags, newest first: a rare tag's heads are gathered and sorted, else all are walked by time."""
+"""How heads are found by tags, newest first: few heads of a tag are sorted, else all are walked by time."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def find_rows(
     source = f"{schema}.head h"
     if rarest is not None:
         source = (
-            f"(SELECT kind, id FROM {schema}.tag WHERE kind = %s AND digest = {schema}.digest(%s, %s) "  # noqa: S608
+            f"(SELECT kind, id FROM {schema}.tag WHERE kind = %s AND digest = {schema}.digest(%s, %s) "
             f"AND name = %s AND value = %s OFFSET 0) AS x JOIN {schema}.head h ON h.kind = x.kind AND h.id = x.id"
         )
     # The columns of the index, in its order, so that a page is read off it.
     sql = (
-        f"SELECT {_COLUMNS} FROM {source} WHERE h.kind = %s AND h.standing = {stands}{where} "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM {source} WHERE h.kind = %s AND h.standing = {stands}{where} "
         "AND (h.at, h.id) < (%s, %s) ORDER BY h.at DESC, h.id DESC LIMIT %s"
     )
     first: list[Any] = [] if rarest is None else [kind, *rarest, *rarest]
@@ -50,7 +50,7 @@ def _rarest(server: Server, schema: str, kind: str, tags: Mapping[str, str | Non
     if not wanted:
         return None
     count = (
-        f"(SELECT count(*) FROM (SELECT 1 FROM {schema}.tag WHERE kind = %s "  # noqa: S608  # quoted
+        f"(SELECT count(*) FROM (SELECT 1 FROM {schema}.tag WHERE kind = %s "  # quoted
         f"AND digest = {schema}.digest(%s, %s) LIMIT {FEW + 1}) AS found)"
     )
     counts = server.read(

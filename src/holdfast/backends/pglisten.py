@@ -1,8 +1,8 @@
 """Who waits for commits is woken by NOTIFY, which is a hint: readers look at the rows, and by themselves now and then.
 
 A NOTIFY inside a commit would make all commits of the server wait for each other. So a thread sends it behind them,
-for all commits of a few milliseconds at once. The listening thread connects again when its connection ends. Where LISTEN
-does not work (behind a pooler, on a replica) it looks every few milliseconds at what tells that somebody committed.
+for all commits of a few milliseconds at once. The listening thread connects again when its connection ends. Where
+LISTEN does not work (behind a pooler, on a replica) it looks, every few milliseconds, whether transactions have ended.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Server:
     """The connections to the server that a URL names."""
 
     def __init__(self, where: Location, timeout: float) -> None:
-        self.shown = where.url
+        self.shown = where.url.partition("?")[0]
         self.timeout = timeout
         self._given = _given(where, timeout)
         self._adapters = _Context()
@@ -146,16 +146,20 @@ class Server:
         except psycopg.Error as error:
             raise self.explain(error) from error
 
+    def one(self, db: Connection, sql: str, values: Any = ()) -> tuple[Any, ...]:
+        """The only row of a query."""
+        return db.execute(sql.encode(), values, binary=True).fetchall()[0]
+
     def read(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
         """The rows of a query. As reading changes nothing, it is tried once more on another connection."""
         try:
             with self.lend() as db:
-                return db.execute(sql, values, binary=True).fetchall()
+                return db.execute(sql.encode(), values, binary=True).fetchall()
         except psycopg.Error as error:
             if not is_lost(error):
                 raise self.explain(error) from error
         with self.guarded() as db:
-            return db.execute(sql, values, binary=True).fetchall()
+            return db.execute(sql.encode(), values, binary=True).fetchall()
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Connection]:
@@ -225,9 +229,8 @@ def _given(where: Location, timeout: float) -> dict[str, Any]:
         given["port"] = ",".join(str(port or "") for _, port in where.hosts)
     if len(where.hosts) > 1:
         given["target_session_attrs"] = "read-write"  # the one that is the primary now
-    for name, value in (("dbname", where.path), ("user", where.user), ("password", where.password)):
-        if value:
-            given[name] = value
+    named = {"dbname": where.path, "user": where.user, "password": where.password}
+    given |= {name: value for name, value in named.items() if value}
     return given | {
         "client_encoding": "UTF8",
         "application_name": "holdfast",

@@ -58,17 +58,17 @@ class WordIndex:
 
     def _positions(self, db: Connection) -> tuple[str | None, str, int]:
         """Up to where all is indexed, where the server stands, and the oldest transaction that may not be indexed."""
-        row = db.execute(
+        row = self._server.one(
+            db,
             (
-                "SELECT m.value, pg_current_snapshot()::text, "  # noqa: S608  # quoted
+                "SELECT m.value, pg_current_snapshot()::text, "  # quoted
                 "coalesce(pg_snapshot_xmin(m.value::pg_snapshot)::text::bigint, 0) FROM (SELECT) AS one "
                 f"LEFT JOIN {self._schema}.meta m ON m.name = 'words' AND EXISTS "
                 f"(SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'norm' AND n.value = %s)"
-            ).encode(),
+            ),
             (str(NORM),),
-        ).fetchone()
-        assert row is not None
-        return row
+        )
+        return row[0], row[1], row[2]
 
     def _begin(self, db: Connection) -> tuple[str, int]:
         """An empty index, by these rules of normalisation."""
@@ -77,10 +77,10 @@ class WordIndex:
         mark, _, horizon = self._positions(db)
         if mark is None:
             mark, horizon = "1:1:", 1
-            db.execute(f"DELETE FROM {self._schema}.words".encode())  # noqa: S608  # quoted
+            db.execute(f"DELETE FROM {self._schema}.words".encode())  # quoted
             db.execute(
                 (
-                    f"INSERT INTO {self._schema}.meta VALUES ('words', %s), ('norm', %s) "  # noqa: S608  # quoted
+                    f"INSERT INTO {self._schema}.meta VALUES ('words', %s), ('norm', %s) "  # quoted
                     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
                 ).encode(),
                 (mark, str(NORM)),
@@ -91,7 +91,7 @@ class WordIndex:
     def _behind(self, db: Connection, mark: str, horizon: int) -> list[tuple[str, str]]:
         """The heads whose logs grew since."""
         sql = (
-            f"SELECT kind, id FROM {self._schema}.head WHERE grown >= %s "  # noqa: S608  # quoted
+            f"SELECT kind, id FROM {self._schema}.head WHERE grown >= %s "  # quoted
             "AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot) ORDER BY kind, id"
         )
         return db.execute(sql.encode(), (horizon, mark)).fetchall()
@@ -102,7 +102,7 @@ class WordIndex:
             db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             names = texts([kind for kind, _ in heads]), texts([id for _, id in heads])
             db.execute(
-                f"SELECT 1 FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "  # noqa: S608
+                f"SELECT 1 FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
                 "ORDER BY kind, id FOR KEY SHARE".encode(),
                 names,
             )
@@ -115,7 +115,7 @@ class WordIndex:
 
     def _new_entries(self) -> str:
         return (
-            "SELECT e.kind, e.id, e.seq, e.body FROM unnest(%b, %b) AS h (kind, id) CROSS JOIN LATERAL "  # noqa: S608
+            "SELECT e.kind, e.id, e.seq, e.body FROM unnest(%b, %b) AS h (kind, id) CROSS JOIN LATERAL "
             f"(SELECT coalesce(max(w.seq), 0) AS seq FROM {self._schema}.words w "
             "WHERE w.kind = h.kind AND w.id = h.id) AS known "
             f"JOIN {self._schema}.entry e ON e.kind = h.kind AND e.id = h.id AND e.seq > known.seq "
@@ -126,7 +126,7 @@ class WordIndex:
         kinds, ids, seqs, bodies = zip(*rows, strict=True)
         vectors = [vector(self.words(body) or "") for body in bodies]
         sql = (
-            f"INSERT INTO {self._schema}.words SELECT w.kind, w.id, w.seq, w.words::tsvector "  # noqa: S608  # quoted
+            f"INSERT INTO {self._schema}.words SELECT w.kind, w.id, w.seq, w.words::tsvector "  # quoted
             "FROM unnest(%b, %b, %b, %b) AS w (kind, id, seq, words) ON CONFLICT DO NOTHING"
         )
         return db.execute(sql.encode(), (texts(kinds), texts(ids), int8s(seqs), texts(vectors))).rowcount
@@ -134,7 +134,7 @@ class WordIndex:
     def _move_mark(self, db: Connection, mark: str, now: str) -> None:
         """Unless somebody else has moved it meanwhile: then the next search looks again at what this one has done."""
         db.execute(
-            f"UPDATE {self._schema}.meta SET value = %s WHERE name = 'words' AND value = %s".encode(),  # noqa: S608
+            f"UPDATE {self._schema}.meta SET value = %s WHERE name = 'words' AND value = %s".encode(),
             (now, mark),
         )
 

@@ -154,12 +154,12 @@ class Writer:
         refs = sorted(keys)
         wanted = [(ref, key) for ref in refs for key in keys[ref]]
         lock = (
-            f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "  # noqa: S608
+            f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
             "ORDER BY kind, id FOR UPDATE"
         ).encode()
         look = (
-            f"SELECT e.kind, e.id, e.key, e.seq FROM unnest(%b, %b, %b) AS w (kind, id, key) JOIN {self._schema}.entry e "  # noqa: S608
-            "ON e.kind = w.kind AND e.id = w.id AND e.key = w.key"
+            "SELECT e.kind, e.id, e.key, e.seq FROM unnest(%b, %b, %b) AS w (kind, id, key) "  # quoted
+            f"JOIN {self._schema}.entry e ON e.kind = w.kind AND e.id = w.id AND e.key = w.key"
         ).encode()
         with db.pipeline():
             if begin:
@@ -188,7 +188,7 @@ class Writer:
         """What is left of a damaged head, for whoever deletes it: see `remains` of the rows in SQLite."""
         kind, id, rev, last, base, trim, at = row[:7]
         newest = db.execute(
-            f"SELECT max(seq) FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq <= %s".encode(),  # noqa: S608
+            f"SELECT max(seq) FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq <= %s".encode(),
             (kind, id, MAX_BASE),
         ).fetchone()
         seqs = [n for n in (last, base, trim, newest[0] if newest else 0) if n and 0 <= n <= MAX_BASE]
@@ -211,10 +211,10 @@ class Writer:
             if change.cut:
                 upto = MAX_BASE * 2 - 1 if change.known.damaged else change.cut
                 for table in ("entry", "words"):
-                    sql = f"DELETE FROM {self._schema}.{table} WHERE kind = %s AND id = %s AND seq <= %s"  # noqa: S608
+                    sql = f"DELETE FROM {self._schema}.{table} WHERE kind = %s AND id = %s AND seq <= %s"
                     todo.append((sql.encode(), (*ref, upto)))
             if change.known.damaged:
-                sql = f"DELETE FROM {self._schema}.tag WHERE kind = %s AND id = %s"  # noqa: S608
+                sql = f"DELETE FROM {self._schema}.tag WHERE kind = %s AND id = %s"
                 todo.append((sql.encode(), tuple(ref)))
         return todo
 
@@ -222,11 +222,11 @@ class Writer:
         """Hide stored entries, or show them again, a page at a time."""
         first, last = min(span.first for span in change.hides), max(span.last for span in change.hides)
         select = (
-            f"SELECT {ENTRY} FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq BETWEEN %s AND %s "  # noqa: S608
+            f"SELECT {ENTRY} FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq BETWEEN %s AND %s "
             f"ORDER BY seq LIMIT {PAGE}"
         ).encode()
         update = (
-            f"UPDATE {self._schema}.entry e SET hidden = n.hidden, crc = n.crc "  # noqa: S608
+            f"UPDATE {self._schema}.entry e SET hidden = n.hidden, crc = n.crc "
             "FROM unnest(%b, %b, %b) AS n (seq, hidden, crc) WHERE e.kind = %s AND e.id = %s AND e.seq = n.seq"
         ).encode()
         while rows := db.cursor(binary=True).execute(select, (*ref, first, last)).fetchall():
@@ -255,7 +255,7 @@ class Writer:
         """A wait for a standby that was cancelled ends in a warning, and the commit is only here."""
         if db.warned:
             raise Uncertain(
-                f"{self._server.shown} committed with a warning ({db.warned}): whether it is as durable as asked for is "
+                f"{self._server.shown} committed with a warning ({db.warned}): whether it is as durable as asked is "
                 "not known; repeat with the same key",
                 warning=db.warned,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
@@ -70,7 +70,7 @@ class PostgresBackend:
             self._writer.after_fork()
 
     def _make_packer(self) -> Packer:
-        found = self._server.read(f"SELECT number, data FROM {self._schema}.dictionary")  # noqa: S608  # quoted
+        found = self._server.read(f"SELECT number, data FROM {self._schema}.dictionary")  # quoted
         # The copy has no checksum, and a flipped bit in it would show in bodies; ours is the same to the byte.
         return Packer({**dict(found), CURRENT: dictionary()})
 
@@ -96,7 +96,7 @@ class PostgresBackend:
         if connection.closed or (connection.autocommit and connection.info.transaction_status != _IN_TRANSACTION):
             raise Invalid("commit_in needs a connection amid a transaction; begin one")
         try:
-            return self._writer.within(connection, batch, self._packed(batch))
+            return self._writer.within(cast("psycopg.Connection[Any]", connection), batch, self._packed(batch))
         except psycopg.Error as error:
             raise self._server.explain(error) from error
 
@@ -109,9 +109,9 @@ class PostgresBackend:
         if not refs:
             return []
         if len(refs) == 1:
-            sql, values = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s", tuple(refs[0])  # noqa: S608
+            sql, values = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s", tuple(refs[0])
         else:
-            sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b))"  # noqa: S608
+            sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b))"
             values = (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs]))
         rows = {Ref(*row[:2]): row for row in self._server.read(sql, values)}
         heads = {ref: head_of(row) for ref, row in rows.items()}
@@ -129,16 +129,14 @@ class PostgresBackend:
         voided: bool = False,
     ) -> list[Entry]:
         """Entries of one log."""
-        where, values = (
-            "kind = %s AND id = %s AND seq > %s AND seq <= %s",
-            [*ref, after, _ALL if upto is None else upto],
-        )
+        values: list[Any] = [*ref, after, _ALL if upto is None else upto]
+        where = "kind = %s AND id = %s AND seq > %s AND seq <= %s"
         if ids is not None:
             where += " AND key = ANY(%b)"
             values.append(texts([id for id in ids if id]))
         if not voided:
             where += f" AND hidden <> {HIDDEN}"
-        sql = f"SELECT {ENTRY} FROM {self._schema}.entry WHERE {where} ORDER BY seq{' DESC' if reverse else ''}"  # noqa: S608
+        sql = f"SELECT {ENTRY} FROM {self._schema}.entry WHERE {where} ORDER BY seq{' DESC' if reverse else ''}"
         if limit is not None:
             sql += " LIMIT %s"
             values.append(limit)
@@ -172,7 +170,7 @@ class PostgresBackend:
         """Living heads by id."""
         stands = IN_TRASH if trashed else LIVING
         sql = (
-            f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "  # noqa: S608
+            f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
             "ORDER BY id LIMIT %s"
         )
         return _sound(lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after))
@@ -180,7 +178,7 @@ class PostgresBackend:
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
         sql = (
-            f"WITH RECURSIVE k (kind) AS (SELECT min(kind) FROM {self._schema}.head UNION ALL "  # noqa: S608  # quoted
+            f"WITH RECURSIVE k (kind) AS (SELECT min(kind) FROM {self._schema}.head UNION ALL "  # quoted
             f"SELECT (SELECT min(h.kind) FROM {self._schema}.head h WHERE h.kind > k.kind) FROM k "
             "WHERE k.kind IS NOT NULL) SELECT kind FROM k WHERE kind IS NOT NULL ORDER BY kind"
         )
@@ -212,7 +210,7 @@ class PostgresBackend:
         if since is None:
             return self._version(), []
         sql = (
-            "SELECT pg_current_snapshot()::text, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "  # noqa: S608
+            "SELECT pg_current_snapshot()::text, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
             f"LEFT JOIN {self._schema}.head h ON h.grown >= pg_snapshot_xmin(s.old)::text::bigint "
             "AND NOT pg_visible_in_snapshot(h.grown::text::xid8, s.old)"
         )
