@@ -71,6 +71,11 @@ class _AsItIs(adapt.Dumper):
 def adapter_map() -> adapt.AdaptersMap:
     """psycopg's adapters, and ours for these arrays."""
     known = adapt.AdaptersMap(adapters)
+    register(known)
+    return known
+
+
+def register(known: adapt.AdaptersMap) -> None:
+    """Teach somebody's adapters these arrays; nobody else has values of their classes."""
     for kind, oid in ((Int8s, _INT8S), (Texts, _TEXTS), (Byteas, _BYTEAS)):
         known.register_dumper(kind, type(f"{kind.__name__}Dumper", (_AsItIs,), {"oid": oid}))
-    return known

@@ -93,6 +93,7 @@ class Written:
         self._keys: list[str] = []
         self._bodies: list[bytes] = []
         self._tags: list[tuple[int, str, str | None]] = []
+        self._only_grew = False
         for change in changes:
             self._add(change)
 
@@ -106,6 +107,7 @@ class Written:
         counts = encode(head.counts)
         crc = head_crc(head, tags, counts)
         kept = before if same else None
+        self._only_grew = kept is not None and (kept.base, kept.trim, kept.dead) == (head.base, head.trim, head.dead)
         self._refs.append(head.ref)
         number = len(self._refs)
         self._heads += (known.rev, known.crc) if known else (-1, 0)
@@ -113,7 +115,7 @@ class Written:
         self._columns.append(
             (
                 None if kept and known and tags is known.tags else tags,
-                None if kept and head.counts is kept.counts else counts,
+                counts,
                 None if kept and head.body is kept.body else head.body,
             )
         )
@@ -126,6 +128,18 @@ class Written:
             self._tags += [(number, name, None) for name in old if name not in head.tags]
             self._tags += [(number, name, value) for name, value in head.tags.items() if old.get(name) != value]
         self.known[head.ref] = Known(head, tags, head.rev, crc)
+
+    def grown(self, durability: str) -> tuple[object, ...] | None:
+        """What `grow` is called with; None if more changes than one log, and its head's numbers and counts."""
+        if len(self._refs) != 1 or self._tags or not self._keys or self._heads[0] < 0:
+            return None
+        tags, counts, body = self._columns[0]
+        if tags is not None or body is not None or not self._only_grew or counts is None:
+            return None
+        return (
+            durability, *self._refs[0], int8s(self._heads), counts,
+            int8s(self._entries), texts(self._keys), byteas(self._bodies),
+        )  # fmt: skip
 
     def arguments(self, durability: str) -> tuple[object, ...]:
         """What `write` is called with."""

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from holdfast import search
 from holdfast.backends.pgarrays import int8s, texts
 from holdfast.backends.pgrows import ENTRY, LIVING, tag_filter
-from holdfast.backends.pgserver import Connection, Server
+from holdfast.backends.pgserver import Connection, Server, cursor
 from holdfast.backends.pgwords import WordIndex, tsquery
 
+AHEAD = 1e6
+"""What a score gets to be above every rank of the index."""
 PAGE = 200
 """Entries that are read at a time to be matched."""
 _COLUMNS = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
@@ -37,14 +39,43 @@ class Match(NamedTuple):
     score: float
 
 
-def find(server: Server, schema: str, words: WordIndex, wanted: Wanted) -> list[Match]:
-    """The wanted page of all entries that match."""
+def find(server: Server, schema: str, words: WordIndex, wanted: Wanted, *, behind: bool) -> list[Match]:
+    """The wanted page of all entries that match.
+
+    Args:
+        behind: The index could not be brought up to date, so what it lacks is read and matched.
+    """
     query, exact = tsquery(wanted.query)
     with server.snapshot() as db:
+        if behind:
+            return _with_fresh(db, schema, words, wanted, query)
         vague = db.execute(f"SELECT 1 FROM {schema}.words WHERE words IS NULL LIMIT 1".encode()).fetchone()
         if exact and not vague:
             return list(_page(db, schema, wanted, query))
         return list(_matched(db, schema, words, wanted, query))
+
+
+def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: str) -> list[Match]:
+    """What the index finds, and before it what it has not taken in; by time they make one order."""
+    all_of_it = wanted._replace(offset=0, limit=wanted.offset + wanted.limit)
+    known = list(_matched(db, schema, words, all_of_it, query))
+    where, values = tag_filter(wanted.tags, schema)
+    living = f"SELECT 1 FROM {schema}.head h WHERE h.kind = %s AND h.id = %s AND h.standing = {LIVING}{where}"
+    fresh: list[Match] = []
+    for row in words.fresh(db):
+        kind, id, _, _, _, hidden, *_, packed = row
+        if kind != wanted.kind or hidden or wanted.id not in (None, id):
+            continue
+        text = words.words(packed)
+        if text is None or not search.matches(wanted.query, text):
+            continue
+        if db.execute(living.encode(), [kind, id, *values]).fetchone():
+            fresh.append(Match(kind, id, row[2:], AHEAD + search.score(wanted.query, text)))
+    fresh.sort(key=lambda match: (match.score, match.row[2]), reverse=True)
+    found = fresh + known
+    if wanted.newest:
+        found.sort(key=lambda match: (match.row[2], match.row[0]), reverse=True)
+    return found[wanted.offset : all_of_it.limit]
 
 
 def _found(schema: str, wanted: Wanted, query: str, columns: str, extra: str = "") -> tuple[str, list[Any]]:
@@ -68,14 +99,14 @@ def _page(db: Connection, schema: str, wanted: Wanted, query: str) -> Iterator[M
     """The page as the index finds it."""
     sql, values = _found(schema, wanted, query, _COLUMNS)
     bounds = [min(wanted.limit, 2**62), min(wanted.offset, 2**62)]
-    for row in db.cursor(binary=True).execute(f"{sql} LIMIT %s OFFSET %s".encode(), [*values, *bounds]).fetchall():
+    for row in cursor(db).execute(f"{sql} LIMIT %s OFFSET %s".encode(), [*values, *bounds]).fetchall():
         yield Match(row[0], row[1], row[2:-1], row[-1])
 
 
 def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: str) -> Iterator[Match]:
     """The page of those among what the index finds that match by their text."""
     sql, values = _found(schema, wanted, query, "e.seq", " OR w.words IS NULL")
-    places = db.cursor(binary=True).execute(sql.encode(), values).fetchall()
+    places = cursor(db).execute(sql.encode(), values).fetchall()
     select = (
         f"SELECT e.kind, e.id, {_COLUMNS} FROM unnest(%b, %b, %b) AS w (kind, id, seq) "  # quoted
         f"JOIN {schema}.entry e ON e.kind = w.kind AND e.id = w.id AND e.seq = w.seq"
@@ -83,7 +114,7 @@ def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, quer
     passed = given = 0
     for start in range(0, len(places), PAGE):
         kinds, ids, seqs, scores = zip(*places[start : start + PAGE], strict=True)
-        found = db.cursor(binary=True).execute(select, (texts(kinds), texts(ids), int8s(seqs))).fetchall()
+        found = cursor(db).execute(select, (texts(kinds), texts(ids), int8s(seqs))).fetchall()
         rows = {row[:3]: row for row in found}
         for place, score in zip(zip(kinds, ids, seqs, strict=True), scores, strict=True):
             row = rows[place]

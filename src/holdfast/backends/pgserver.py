@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
+from psycopg.rows import tuple_row
 
 from holdfast import forks
 from holdfast.backend import Location
@@ -241,6 +242,13 @@ def _given(where: Location, timeout: float) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
     }
+
+
+def cursor(db: psycopg.Connection[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+    """A cursor whose rows are tuples of binary values, whatever its connection was told to make."""
+    made = psycopg.Cursor(db, row_factory=tuple_row)
+    made.format = pq.Format.BINARY
+    return made
 
 
 def is_lost(error: psycopg.Error) -> bool:

@@ -10,12 +10,13 @@ too long) what it finds is read and matched as the reference does. So a query hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from holdfast import search
 from holdfast.backend import TextOf, readable
 from holdfast.backends.pgarrays import int8s, texts
-from holdfast.backends.pgserver import Connection, Server
+from holdfast.backends.pgrows import ENTRY, Row
+from holdfast.backends.pgserver import Connection, Server, cursor
 from holdfast.errors import Corrupt
 from holdfast.search import NORM
 
@@ -96,6 +97,23 @@ class WordIndex:
         )
         return db.execute(sql.encode(), (horizon, mark)).fetchall()
 
+    def fresh(self, db: Connection) -> Iterator[Row]:
+        """Kind, id and the columns of `ENTRY` of what is not indexed, as a transaction sees it that reads one state."""
+        mark, _, horizon = self._positions(db)
+        heads = self._behind(db, mark or "1:1:", horizon if mark else 0)
+        columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
+        known = (
+            f"(SELECT coalesce(max(w.seq), 0) FROM {self._schema}.words w WHERE w.kind = e.kind AND w.id = e.id)"
+            if mark
+            else "0"
+        )
+        sql = (
+            f"SELECT e.kind, e.id, {columns} FROM {self._schema}.entry e "
+            f"WHERE e.kind = %s AND e.id = %s AND e.seq > {known} ORDER BY e.seq"
+        )
+        for head in heads:
+            yield from cursor(db).execute(sql.encode(), head)
+
     def _take_in(self, db: Connection, heads: Sequence[tuple[str, str]]) -> int:
         done = 0
         while True:
@@ -106,7 +124,7 @@ class WordIndex:
                 "ORDER BY kind, id FOR KEY SHARE".encode(),
                 names,
             )
-            rows = db.cursor(binary=True).execute(self._new_entries().encode(), (*names, BATCH)).fetchall()
+            rows = cursor(db).execute(self._new_entries().encode(), (*names, BATCH)).fetchall()
             if rows:
                 done += self._insert(db, rows)
             db.execute("COMMIT")

@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg
 
-from holdfast.backends.pgarrays import int8s, texts
+from holdfast.backends.pgarrays import int8s, register, texts
 from holdfast.backends.pgchanges import Change, Known, Written
 from holdfast.backends.pgrows import ENTRY, HEAD, HIDDEN, Row, entry_crc, head_of, is_sound
-from holdfast.backends.pgserver import Connection, Server, may_be_tried_again
+from holdfast.backends.pgserver import Connection, Server, cursor, may_be_tried_again
 from holdfast.clock import now
 from holdfast.errors import Corrupt, Unavailable, Uncertain
 from holdfast.plan import FIRST_TIME, LAST_TIME, MAX_BASE, Commit, Head, Ref, Refused
@@ -44,6 +44,7 @@ class Writer:
         self._lock = threading.Lock()
         write = ", ".join(("%s", "%b", "%b", *["%b"] * 10))
         self._write = f"SELECT {schema}.write({write})".encode()
+        self._grow = f"SELECT {schema}.grow(%s, %s, %s, %b, %b, %b, %b, %b)".encode()
         self._schema = schema
 
     def after_fork(self) -> None:
@@ -81,7 +82,10 @@ class Writer:
         written = Written(changes[ref] for ref in sorted(changes))
         with self._server.lend() as db:
             try:
-                db.execute(self._write, written.arguments(self._durability))
+                if (grown := written.grown(self._durability)) is not None:
+                    db.execute(self._grow, grown)
+                else:
+                    db.execute(self._write, written.arguments(self._durability))
             except psycopg.Error as error:
                 if may_be_tried_again(error):
                     return None
@@ -114,6 +118,7 @@ class Writer:
 
     def within(self, db: psycopg.Connection[Any], batch: Sequence[Commit], packs: Packs) -> Results:
         """Make them in a transaction that is somebody else's to commit. Nothing of it is remembered."""
+        register(db.adapters)
         results, changes = self._planned(db, batch, packs, begin=False)
         written = Written(change for change in changes if change.changed)
         if written.known:
@@ -164,11 +169,11 @@ class Writer:
         with db.pipeline():
             if begin:
                 db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            locked = db.cursor(binary=True).execute(lock, (texts([r.kind for r in refs]), texts([r.id for r in refs])))
+            locked = cursor(db).execute(lock, (texts([r.kind for r in refs]), texts([r.id for r in refs])))
             there = None
             if wanted:
                 columns = [r.kind for r, _ in wanted], [r.id for r, _ in wanted], [key for _, key in wanted]
-                there = db.cursor(binary=True).execute(look, tuple(map(texts, columns)))
+                there = cursor(db).execute(look, tuple(map(texts, columns)))
         found: dict[Ref, dict[str, int]] = {}
         for kind, id, key, seq in there.fetchall() if there else ():
             found.setdefault(Ref(kind, id), {})[key] = seq
@@ -187,10 +192,14 @@ class Writer:
     def _remains(self, db: psycopg.Connection[Any], row: Row) -> Head:
         """What is left of a damaged head, for whoever deletes it: see `remains` of the rows in SQLite."""
         kind, id, rev, last, base, trim, at = row[:7]
-        newest = db.execute(
-            f"SELECT max(seq) FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq <= %s".encode(),
-            (kind, id, MAX_BASE),
-        ).fetchone()
+        newest = (
+            cursor(db)
+            .execute(
+                f"SELECT max(seq) FROM {self._schema}.entry WHERE kind = %s AND id = %s AND seq <= %s".encode(),
+                (kind, id, MAX_BASE),
+            )
+            .fetchone()
+        )
         seqs = [n for n in (last, base, trim, newest[0] if newest else 0) if n and 0 <= n <= MAX_BASE]
         return Head(
             Ref(kind, id),
@@ -229,7 +238,7 @@ class Writer:
             f"UPDATE {self._schema}.entry e SET hidden = n.hidden, crc = n.crc "
             "FROM unnest(%b, %b, %b) AS n (seq, hidden, crc) WHERE e.kind = %s AND e.id = %s AND e.seq = n.seq"
         ).encode()
-        while rows := db.cursor(binary=True).execute(select, (*ref, first, last)).fetchall():
+        while rows := cursor(db).execute(select, (*ref, first, last)).fetchall():
             changed = [new for row in rows if (new := _hidden(ref, row, change)) is not None]
             if changed:
                 db.execute(update, (*map(int8s, zip(*changed, strict=True)), *ref))

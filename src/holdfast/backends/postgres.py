@@ -23,7 +23,7 @@ from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
 from holdfast.backends.pgwords import WordIndex
 from holdfast.backends.pgwriter import Writer
-from holdfast.errors import Corrupt, Invalid
+from holdfast.errors import Corrupt, Invalid, ReadOnly
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 
 MAX_SCHEMA = 63
@@ -39,6 +39,7 @@ class PostgresBackend:
         name = _schema(where)
         self._schema = schema = quoted(name)
         self._name = name
+        hints = _listens(where)
         self._server = Server(where, _timeout(where))
         try:
             migrate(self._server, name)
@@ -55,7 +56,6 @@ class PostgresBackend:
         self._words = WordIndex(self._server, schema, self._packer.unpack, text_of)
         self.blobs: Blobs = PostgresBlobs(self._server, schema, name, durability)
         channel = f"holdfast_{lock_number(name, 'hints') & (2**63 - 1):x}"
-        hints = _listens(where)
         self._hints = Hints(self._server, channel) if hints else None
         self._listener = Listener(self._server, channel, self._version, hints=hints)
         forks.watch(self)
@@ -196,9 +196,13 @@ class PostgresBackend:
         limit: int = 100,
     ) -> list[Hit]:
         """Entries that match, after the index has taken in what it had not."""
-        self._words.catch_up()
+        behind = False
+        try:
+            self._words.catch_up()
+        except ReadOnly:
+            behind = True  # the index can't be written here; it need not be, to find all
         wanted = Wanted(kind, query, id, tags or {}, newest, offset, limit)
-        found = find(self._server, self._schema, self._words, wanted)
+        found = find(self._server, self._schema, self._words, wanted, behind=behind)
         return [Hit(Ref(m.kind, m.id), self._entry(Ref(m.kind, m.id), m.row), m.score) for m in found]
 
     def index(self) -> int:

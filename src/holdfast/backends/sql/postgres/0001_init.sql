@@ -78,7 +78,9 @@ DECLARE
     n bigint;
     stamp bigint := pg_current_xact_id()::text::bigint;
 BEGIN
-    PERFORM set_config('synchronous_commit', _durability, true);
+    IF current_setting('synchronous_commit') <> _durability THEN
+        PERFORM set_config('synchronous_commit', _durability, true);
+    END IF;
     FOR h IN
         SELECT * FROM unnest(_kinds, _ids, _tags, _counts, _bodies) WITH ORDINALITY
             AS given (kind, id, tags, counts, body, i)
@@ -122,6 +124,35 @@ BEGIN
         FROM unnest(_tag_heads, _tag_names, _tag_values) AS g (i, name, value)
         WHERE g.value IS NOT NULL
         ON CONFLICT (kind, id, name) DO UPDATE SET value = excluded.value, digest = excluded.digest;
+    END IF;
+END
+$$;
+
+-- The same for what is by far the most common: one session's log grows, and of its head only numbers and counts change.
+CREATE FUNCTION {schema}.grow(
+    _durability text, _kind text, _id text, _head bigint[], _counts bytea,
+    _entries bigint[], _keys text[], _bodies bytea[]
+) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    IF current_setting('synchronous_commit') <> _durability THEN
+        PERFORM set_config('synchronous_commit', _durability, true);
+    END IF;
+    UPDATE {schema}.head SET
+        rev = _head[3], last = _head[4], at = _head[7], crc = _head[9], counts = _counts,
+        grown = pg_current_xact_id()::text::bigint
+    WHERE kind = _kind AND id = _id AND rev = _head[1] AND crc = _head[2];
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'a head is another one by now' USING ERRCODE = 'HF409';
+    END IF;
+    IF cardinality(_keys) = 1 THEN
+        INSERT INTO {schema}.entry (kind, id, seq, key, at, hidden, crc, body)
+        VALUES (_kind, _id, _entries[2], nullif(_keys[1], ''), _entries[3], _entries[4], _entries[5], _bodies[1]);
+    ELSE
+        INSERT INTO {schema}.entry (kind, id, seq, key, at, hidden, crc, body)
+        SELECT _kind, _id, _entries[e.i * 5 - 3], nullif(e.key, ''), _entries[e.i * 5 - 2],
+               _entries[e.i * 5 - 1], _entries[e.i * 5], e.body
+        FROM unnest(_keys, _bodies) WITH ORDINALITY AS e (key, body, i);
     END IF;
 END
 $$;
