@@ -65,6 +65,7 @@ def insist(action: Callable[[], object], seconds: float = 60) -> int:
         except (Unavailable, Uncertain):
             failed += 1
             assert time.monotonic() < deadline, "the server does not come back"
+            time.sleep(0.02)  # as any client would: it must not keep the server from starting
 
 
 def append(session: Session, text: str) -> None:
@@ -73,16 +74,17 @@ def append(session: Session, text: str) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after", "answered"])
 def test_a_connection_that_is_cut_loses_nothing_and_stores_once(proxy: Proxy, when: When, rounds: int) -> None:
-    """Another writer comes before each append, which then takes three requests: of each, one round cuts it."""
+    """Another writer comes before each append, which then takes several requests: each is cut in some round."""
     target = shared()
     assert target is not None
     direct = target.url()
     told: list[str] = []
     with holdfast.open(direct) as other, holdfast.open(behind(proxy, target, direct)) as store:
         theirs, ours = other.session("s"), store.session("s")
+        append(ours, "begin")
         for number in range(rounds):
             append(theirs, f"theirs {number}")
-            proxy.cut(number % 3, when)
+            proxy.cut(number % 5, when)
             try:
                 append(ours, f"ours {number}")
                 told.append("success")
@@ -90,12 +92,15 @@ def test_a_connection_that_is_cut_loses_nothing_and_stores_once(proxy: Proxy, wh
                 told.append(type(error).__name__)
             proxy.heal()
             append(ours, f"ours {number}")
-        expected = [f"{who} {number}" for number in range(rounds) for who in ("theirs", "ours")]
+        expected = ["begin"]
+        expected += [f"{who} {number}" for number in range(rounds) for who in ("theirs", "ours")]
         assert [message.text for message in ours.messages()] == expected
         assert store.backend.verify() == []
-    assert proxy.cuts == rounds
-    # The first request is a commit by itself, the second only looks, the third is the commit.
-    assert told == (["Uncertain", "Unavailable", "Uncertain"] * rounds)[:rounds]
+    # The first request is a commit by itself; the others, in two or more pieces, look at the heads and then commit.
+    assert set(told[0::5]) == {"Uncertain"}
+    assert set(told[1::5]) == {"Unavailable"}
+    assert "Uncertain" in told[2::5] + told[3::5] + told[4::5]
+    assert proxy.cuts >= rounds * 3 // 5
 
 
 def test_an_answer_that_was_lost_is_found_by_the_same_call(proxy: Proxy) -> None:
@@ -126,7 +131,7 @@ def test_a_read_goes_on_over_another_connection(proxy: Proxy) -> None:
 
 
 class Writers:
-    """Threads that append without end, each to a session of its own and to one of all, and remember what they were told."""
+    """Threads that append without end, each to its own session and a common one, and note what they were told."""
 
     def __init__(self, url: str) -> None:
         self.acknowledged: list[list[str]] = [[] for _ in range(WRITERS)]
@@ -219,13 +224,12 @@ def test_a_listener_hears_again_after_the_server_was_away(server: Postgres) -> N
 
 def test_a_cancelled_wait_for_a_standby_is_uncertain(server: Postgres) -> None:
     """PostgreSQL answers success with a warning then, and no standby has the commit."""
-    url = server.url()
-    with holdfast.open(url) as store, psycopg.connect(server.conninfo(), autocommit=True) as admin:
+    with holdfast.open(server.url()) as store:
         session = store.session("s")
         append(session, "before")
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+        server.stop()
+        server.settings["synchronous_standby_names"] = "nobody"
+        server.start()
         caught: list[HoldfastError] = []
 
         def write() -> None:
@@ -236,15 +240,15 @@ def test_a_cancelled_wait_for_a_standby_is_uncertain(server: Postgres) -> None:
 
         thread = threading.Thread(target=write)
         thread.start()
-        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        wait_until(lambda: bool(admin.execute(waiting).fetchall()))
-        admin.execute(f"SELECT pg_cancel_backend(pid) FROM ({waiting}) AS w")
+        with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: bool(admin.execute(waiting).fetchall()))
+            admin.execute(f"SELECT pg_cancel_backend(pid) FROM ({waiting}) AS w")
         thread.join(30)
         assert [type(error) for error in caught] == [Uncertain]
-        admin.execute("SET synchronous_commit = local")
-        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        admin.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("",))
+        server.stop()
+        del server.settings["synchronous_standby_names"]
+        server.start()
         append(session, "waits")
         assert [m.text for m in session.messages()] == ["before", "waits"]
 

@@ -27,7 +27,7 @@ from holdfast.heads.info import SessionInfo, filter_tags, now, session_ref
 from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
-from holdfast.log import OnDamage
+from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.plan import check_id
 from holdfast.salvage import logged_head
@@ -40,6 +40,7 @@ from holdfast.turns.recovery import Recovery
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.documents.documents import Documents
+    from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
@@ -191,6 +192,29 @@ class Store(Storage):
     def exists(self, id: str) -> bool:
         """Whether there is a session with this id."""
         return self.get(id) is not None
+
+    def commit_in(
+        self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
+    ) -> Receipt:
+        """Append to a session inside a transaction of yours, on PostgreSQL: stored when you commit, or not at all.
+
+        From the call to your commit nobody else writes to that session. The receipt's durability is `memory`: it is
+        what your commit makes it.
+
+        Args:
+            connection: A `psycopg.Connection` to the store's database, amid a transaction.
+            id: Of a session that is there.
+            events, key, expect: As for `Session.append`.
+
+        Raises:
+            Invalid, TooLarge: another engine, no transaction, or an event can't be stored so; values of more than
+                64 KiB can't.
+            NotFound, Deleted, Stale, KeyReused: as for `Session.append`; your transaction goes on.
+            Unavailable: the transaction has failed, and must be begun anew.
+        """
+        from holdfast.events.inside import append_inside
+
+        return append_inside(self, connection, id, events, key, expect)
 
     def sessions(
         self,

@@ -55,30 +55,33 @@ class Proxy:
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), client, server:
+            deaf = False
             while True:
                 ready, _, _ = select.select([client, server], [], [])
                 for source in ready:
                     data = source.recv(1 << 20)
-                    if not data:
-                        return
+                    if not data or (source is server and deaf):
+                        return  # whatever the server says now is lost
                     if source is server:
                         client.sendall(data)
-                    elif not self._request(data, server):
+                        continue
+                    when = self._cut_now()
+                    if when == "before":
                         return
+                    server.sendall(data)
+                    if when == "after":
+                        return
+                    deaf = deaf or when == "answered"
 
-    def _request(self, data: bytes, server: socket.socket) -> bool:
+    def _cut_now(self) -> When | None:
+        """How to cut at this request; None for not at all."""
         with self._lock:
-            now = self._left == 0
-            self._left -= self._left > 0
-            if now:
-                self._left = -1
-                self.cuts += 1
-        if now and self._when == "before":
-            return False
-        server.sendall(data)
-        if now and self._when == "answered":
-            server.recv(1)  # whatever it says is lost
-        return not now
+            if self._left:
+                self._left -= self._left > 0
+                return None
+            self._left = -1
+            self.cuts += 1
+            return self._when
 
     def close(self) -> None:
         """End all."""

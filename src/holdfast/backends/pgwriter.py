@@ -123,8 +123,8 @@ class Writer:
         written = Written(change for change in changes if change.changed)
         if written.known:
             for sql, values in self._rework(db, changes):
-                db.execute(sql, values)
-            db.execute(self._write, written.arguments(self._durability))
+                cursor(db).execute(sql, values)
+            cursor(db).execute(self._write, written.arguments(self._durability))
         return results
 
     def _planned(
