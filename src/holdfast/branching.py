@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast import codec, names
-from holdfast.ancestry import FORKED, edit_at, first_of, newest_edit, segments, stored, top_of
+from holdfast import names
+from holdfast.ancestry import FORKED, first_of, segments
+from holdfast.checkpoints import forget, standing_at
 from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale
 from holdfast.info import (
-    BYTES,
     CALL_TIMEOUT,
     EDIT,
     SESSION,
     SUMMARY,
     SessionInfo,
-    Tally,
     body_of,
     created_at,
     encode_body,
@@ -37,10 +36,8 @@ from holdfast.info import (
     session_ref,
     tags_of,
 )
-from holdfast.model import Message, Step
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
 from holdfast.refusals import refusal
-from holdfast.summaries import as_of
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -154,19 +151,15 @@ def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -
             at=at,
             last=head.last,
         )
-    edit = newest_edit(head)
-    while edit > at:
-        edit = edit_at(store, lineage, edit).previous
+    stood = standing_at(store, head, at)
     time = now()
     tags: dict[str, str | None] = {name: head.tags[name] for name in KEPT if name in head.tags}
     tags |= tags_of(name=name, parent=head.ref.id, state="idle")
-    tags |= {FORKED: head.ref.id, "created": str(time), EDIT: str(edit) if edit else None}
-    tags[SUMMARY] = as_of(store, head, at)
+    tags |= {FORKED: head.ref.id, "created": str(time), EDIT: str(stood.edit) if stood.edit else None}
+    tags[SUMMARY] = None if stood.summary is None else str(stood.summary)
     tags[CALL_TIMEOUT] = head.tags.get(CALL_TIMEOUT)
     models = [tag for tag in head.tags if said_by_appends(tag) and tag not in tags][:MAX_TAGS]
     body = {key: value for key, value in body_of(head).items() if key in ("metadata", "config")}
-    # Its parent's bytes are not its own.
-    counts = {name: count for name, count in _counts_at(store, head, at).items() if count and name != BYTES}
     return Commit(
         ref=session_ref(child),
         at=time,
@@ -174,47 +167,9 @@ def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -
         base=at,
         tags=tags,
         defaults=dict.fromkeys(models, "1"),
-        add=counts or None,
+        add=stood.counts or None,
         body=encode_body(body),
     )
-
-
-def _counts_at(store: Store, head: Head, at: int) -> Mapping[str, int]:
-    """The session's counters as they were when `at` was its newest event."""
-    if at == head.last:
-        return head.counts
-    lineage = segments(store, head)
-    counts = dict(head.counts)
-    edit = newest = newest_edit(head)
-    while edit > at:
-        told = edit_at(store, lineage, edit)
-        _subtract(counts, told.counts)
-        edit = told.previous
-    hidden: set[int] = set()
-    top = top_of(store, lineage, newest)
-    while top > at:
-        told = edit_at(store, lineage, top)
-        for first, last in told.ranges:
-            hidden.update(range(max(first, at + 1), last + 1))
-        top = told.below
-    for entry in stored(store, head, after=at):
-        if entry.fault:
-            raise Corrupt(
-                f"event {entry.seq} of session {head.ref.id!r} is damaged, so what comes before can't be counted; "
-                "fork at the newest event",
-                session=head.ref.id,
-                seq=entry.seq,
-            )
-        payload = codec.decode(entry.body, store.large)
-        # One that was hidden by no edit was not counted, or not any more.
-        if not entry.void or entry.seq in hidden or not isinstance(payload, Message | Step):
-            _subtract(counts, Tally([payload]).add)
-    return counts
-
-
-def _subtract(counts: dict[str, int], less: Mapping[str, int]) -> None:
-    for name, count in less.items():
-        counts[name] = counts.get(name, 0) - count
 
 
 def children(store: Store, id: str, *, trashed: bool = False) -> Iterator[tuple[Head | None, str]]:
@@ -250,6 +205,7 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None,
         if isinstance(result, Head):
             if head is not None:
                 names.release(store, head.tags.get("user"), head.tags.get("name"), id)
+            forget(store, id, head)
             return
         if result.why != "tags" or _lost(result.head, fence):
             raise refusal(result, commit)

@@ -7,7 +7,7 @@ written to meanwhile: what seems wrong with a session counts only if the session
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +16,7 @@ from holdfast import codec
 from holdfast.ancestry import FORKED, first_of, segments, stored
 from holdfast.backend import Problem
 from holdfast.branching import pins
+from holdfast.checkpoints import Audit, left_over
 from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
 from holdfast.info import SESSION, Tally, check_head, is_counted, session_ref
@@ -49,8 +50,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check read, and what it found.
 
-    `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended. The
-    same fork again, any other fork of the session, or its deletion clears them up. `swept` is what a sweep came to.
+    `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended, which
+    the same fork again, any other fork of the session, or its deletion clears up; and deletions that left checkpoints,
+    which a sweep deletes. `swept` is what a sweep came to.
     """
 
     sessions: int
@@ -89,6 +91,11 @@ def check_store(store: Store, session: str | None = None, *, sweeps: bool = Fals
         # The engine and the codec may both have met the same damage; one line for it is enough.
         told = {(f.session, f.seq or f.what) for f in findings}
         findings += [f for f in found if (f.session, f.seq or f.what) not in told]
+    if session is None:
+        unfinished += [
+            Finding(session=id, what="it is gone, and its checkpoints are left; a sweep deletes them")
+            for _, id in left_over(store)
+        ]
     documents = 0 if session is not None else _check_documents(store, findings)
     return CheckReport(
         sessions=sessions,
@@ -197,19 +204,31 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
     # A session goes on while it is being read: look only at what the head speaks of.
     expected = max(head.base, head.trim) + 1
     sums: dict[str, int] = {}
+    counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
+    audit = _audit(store, head, counted)
     for entry in _entries(store, head):
         if entry.seq != expected:
             findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {entry.seq - 1} are missing"))
         expected = entry.seq + 1
-        findings += _check_entry(store, id, entry, sums)
+        findings += _check_entry(store, id, entry, sums, audit)
     if expected <= head.last:
         findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {head.last} are missing"))
     sound = not findings and _add_inherited(store, head, sums, findings)
-    counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
+    if sound and audit is not None:
+        what = "a checkpoint does not agree with the events; a fork there would begin with wrong counters"
+        findings += [Finding(session=id, seq=seq, what=what) for seq in audit.wrong()]
     if sound and (wrong := {n: c for n, c in head.counts.items() if n in counted and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))
     return expected - 1 - max(head.base, head.trim), findings
+
+
+def _audit(store: Store, head: Head, counted: Sequence[str]) -> Audit | None:
+    """What compares the session's checkpoints with its events; None if what was hidden can't be told."""
+    try:
+        return Audit(store, head, counted)
+    except (Corrupt, NotFound):
+        return None  # the events, or those of a parent, tell why
 
 
 def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
@@ -249,7 +268,7 @@ def _count(entry: Entry, payload: AnyPayload, sums: dict[str, int]) -> None:
             sums[name] = sums.get(name, 0) + count
 
 
-def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> list[Finding]:
+def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int], audit: Audit | None) -> list[Finding]:
     if entry.fault:
         return [Finding(session=id, seq=entry.seq, what=entry.fault)]
     try:
@@ -259,6 +278,8 @@ def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> l
     if isinstance(payload, Damaged):
         return [Finding(session=id, seq=entry.seq, what=payload.reason)]
     _count(entry, payload, sums)
+    if audit is not None:
+        audit.take(entry, payload)
     findings: list[Finding] = []
     for value in codec.larges(payload):
         try:

@@ -283,7 +283,7 @@ def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
 
 
 def _committed(store: Store, commit: Commit) -> Head:
-    result = store.batcher.commit(commit)
+    result = store.batcher.commit(commit, sums=False)  # its counters come in the end
     if isinstance(result, Refused):
         raise refusal(result, commit)
     return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ from holdfast import branching, creation, finding, recovery
 from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.branching import Branch
+from holdfast.checkpoints import crossed
 from holdfast.errors import Corrupt, Denied
 from holdfast.hits import SearchHit
 from holdfast.info import SessionInfo, filter_tags, now, session_ref
@@ -63,7 +64,7 @@ class Store:
         self.large = LargeValues()
         self.backend: Backend = view or open_backend(url, self.text_of)
         self.large.blobs = self.backend.blobs
-        self.batcher = Batcher(self.backend)
+        self.batcher = Batcher(self.backend, crossed)
         self.turns = Turns(self, Place())
         self.durability = self.backend.info()["durability"]
 
@@ -104,7 +105,9 @@ class Store:
             raise Denied(f"this store is open for the user {self.user!r} alone")
         from holdfast.wrappers import ForUser
 
-        return Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
+        # What follows from the view's commits it writes itself.
+        commit = partial(self.batcher.commit, sums=False)
+        return Store(self.url, self.secrets, view=ForUser(self.backend, user, commit))
 
     def close(self) -> None:
         """Finish what is under way and give the engine back. A second call does nothing."""

@@ -182,17 +182,3 @@ def _check_range(lineage: list[Segment], head: Head, upto: int, seen: int) -> No
         )
     if seen > head.last:
         raise Invalid(f"seen is the seq of an event that is there, not {seen}", seen=seen, last=head.last)
-
-
-def as_of(store: Store, head: Head, at: int) -> str | None:
-    """The tag `summary` of a fork that begins behind `at`."""
-    seq = noted(head)
-    if not seq or seq <= at:
-        return head.tags.get(SUMMARY)
-    log = Log(store, head)
-    for event in all_newest_first(store, log, head, "keep"):
-        if event.seq <= at:
-            return str(event.seq)
-        if not isinstance(event.payload, Summary) or event.payload.previous is None:
-            return None
-    return "0"

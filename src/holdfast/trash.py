@@ -15,6 +15,7 @@ import msgspec
 from holdfast import names, prunes
 from holdfast.ancestry import FORKED
 from holdfast.branching import any_fork, pinned
+from holdfast.checkpoints import forget
 from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid, NotFound, Stale, Trashed
 from holdfast.info import BYTES, SESSION, SessionInfo, filter_tags, info_of, now, session_ref
 from holdfast.pages import Page, check_limit, cursor_of, position_of
@@ -225,6 +226,7 @@ class _Purge:
         self._store = store
         self._todo: dict[str, Commit] = {}
         self._tags: dict[str, Mapping[str, str]] = {}
+        self._heads: dict[str, Head | None] = {}
         self._purged: list[str] = []
         self._spared: list[Spared] = []
         self._failed: list[Spared] = []
@@ -237,7 +239,7 @@ class _Purge:
             if tags is None or (before is not None and trashed_at(tags) >= before):
                 continue
             rev = None if head is None else head.rev
-            self._tags[id] = tags
+            self._tags[id], self._heads[id] = tags, head
             self._todo[id] = Commit(
                 ref=session_ref(id), at=now(), if_rev=rev, if_tags={TRASHED: tags[TRASHED]}, delete=True
             )
@@ -291,6 +293,7 @@ class _Purge:
             if isinstance(result, Head):
                 self._purged.append(id)
                 names.release(self._store, self._tags[id].get("user"), self._tags[id].get("name"), id)
+                forget(self._store, id, self._heads[id])
             elif isinstance(result, Refused) and result.why in ("rev", "tags", "deleted"):
                 self._spared.append(Spared(session=id, why="it was restored or purged meanwhile"))
             else:
