@@ -37,6 +37,7 @@ from holdfast.info import (
     tags_of,
 )
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
+from holdfast.references import one
 from holdfast.refusals import refusal
 
 if TYPE_CHECKING:
@@ -212,6 +213,21 @@ def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None,
     raise Stale(f"session {id!r} was forked {TRIES} times during one delete; try again", session=id)
 
 
+def delete_one(store: Store, id: str | None, name: str | None) -> None:
+    """Delete the session with this id, or that has this name when it is deleted; see `Store.delete`."""
+    if id is not None and name is None:
+        return delete(store, id)
+    for _ in range(TRIES):
+        head = one(store, id, name)
+        try:
+            return delete(store, head.ref.id, {"name": name})
+        except Stale:
+            there = store.peek(head.ref.id)
+            if there is not None and there.tags.get("name") == name:
+                raise
+    raise Stale(f"the name {name!r} changed hands {TRIES} times during one delete; try again", name=name)
+
+
 def _check_deletable(head: Head, fence: Mapping[str, str | None] | None, rev: int | None) -> None:
     commit = Commit(ref=head.ref, delete=True, if_rev=rev, if_tags=fence)
     refused = plan(head, (), commit)
@@ -248,9 +264,9 @@ def _take_id(store: Store, child: str, parent: Head) -> None:
     _check_unforked(store, parent.ref.id)
 
 
-def tree(store: Store, id: str) -> Branch:
+def tree(store: Store, id: str | None, name: str | None) -> Branch:
     """See `Store.tree`."""
-    root = segments(store, store.head(id))[-1].head
+    root = segments(store, one(store, id, name))[-1].head
     order, below, damaged = [root], dict[str, list[Head]](), dict[str, list[str]]()
     for head in order:  # it grows meanwhile
         for child, name in children(store, head.ref.id):
