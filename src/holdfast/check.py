@@ -16,7 +16,7 @@ from holdfast import codec
 from holdfast.ancestry import FORKED, first_of, segments, stored
 from holdfast.backend import Problem
 from holdfast.branching import pins
-from holdfast.checkpoints import Audit, left_over
+from holdfast.checkpoints import Audit, hide, left_over
 from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
 from holdfast.info import SESSION, Tally, check_head, is_counted, session_ref
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 PAGE = 1000
 TRIES = 5
 """How often a session is read in which something seems wrong, as long as it changes meanwhile."""
+
+
+WRONG = "a checkpoint does not agree with the events, so forks begin with wrong counters; a sweep takes it away"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,10 @@ def check_store(store: Store, session: str | None = None, *, sweeps: bool = Fals
             for _, id in left_over(store)
         ]
     documents = 0 if session is not None else _check_documents(store, findings)
+    if sweeps:
+        for finding in findings:
+            if finding.what == WRONG and finding.session is not None and finding.seq is not None:
+                hide(store, finding.session, finding.seq)
     return CheckReport(
         sessions=sessions,
         events=events,
@@ -215,8 +222,7 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
         findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {head.last} are missing"))
     sound = not findings and _add_inherited(store, head, sums, findings)
     if sound and audit is not None:
-        what = "a checkpoint does not agree with the events; a fork there would begin with wrong counters"
-        findings += [Finding(session=id, seq=seq, what=what) for seq in audit.wrong()]
+        findings += [Finding(session=id, seq=seq, what=WRONG) for seq in audit.wrong()]
     if sound and (wrong := {n: c for n, c in head.counts.items() if n in counted and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))

@@ -22,7 +22,7 @@ from holdfast.ancestry import Segment, edit_at, newest_edit, segments, top_of
 from holdfast.errors import Corrupt, Denied, HoldfastError, Stale
 from holdfast.info import BYTES, EDIT, SESSION, SUMMARY, Tally, number_in, session_ref
 from holdfast.model import AnyPayload, Edit, Message, Step, Summary
-from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Ref
+from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Range, Ref
 
 if TYPE_CHECKING:
     from holdfast.store import Store
@@ -130,6 +130,13 @@ def left_over(store: Store) -> Iterator[tuple[Ref, str]]:
         after = heads[-1].ref.id
 
 
+def hide(store: Store, id: str, seq: int) -> None:
+    """Take a checkpoint of a session away that says something wrong; nobody notes it again."""
+    ref = checkpoint_ref(store.head(id, trashed=True))
+    found = [entry.seq for entry in store.backend.read(ref) if (one := _told(entry)) is not None and one.seq == seq]
+    store.batcher.commit(Commit(ref=ref, void=[Range(place, place) for place in found]))
+
+
 # --- Looking up ---
 
 
@@ -186,10 +193,15 @@ def _noted(store: Store, owner: Head, numbers: Iterable[int] | None) -> Iterator
         entries = store.backend.read(checkpoint_ref(owner), ids=ids)
     except (Corrupt, Denied):
         return
-    for entry in entries:
-        with contextlib.suppress(msgspec.MsgspecError):
-            if not entry.fault and (noted := msgspec.json.decode(entry.body, type=Standing)).seq <= owner.last:
-                yield noted
+    yield from (one for one in map(_told, entries) if one is not None and one.seq <= owner.last)
+
+
+def _told(entry: Entry) -> Standing | None:
+    """What a checkpoint says; None if that can't be trusted."""
+    try:
+        return None if entry.fault else msgspec.json.decode(entry.body, type=Standing)
+    except msgspec.MsgspecError:
+        return None
 
 
 # --- Counting ---
