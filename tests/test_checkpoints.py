@@ -40,7 +40,7 @@ def close(store: Store) -> Iterator[Store]:
 def recount(session: Session) -> dict[str, int]:
     """The counters of a session as its events alone give them."""
     counts: dict[str, int] = {}
-    for event in session.events(hidden=True):
+    for event in session.events(include_hidden=True):
         if not (event.hidden and isinstance(event.payload, Message | Step)):
             for name, count in Tally([event.payload]).add.items():
                 counts[name] = counts.get(name, 0) + count
@@ -129,7 +129,7 @@ def act(session: Session, action: str, number: int) -> None:
 
 def agree(store: Store, session: Session) -> None:
     """A fork at every event is what the events up to there give."""
-    edits = {e.seq for e in session.events(hidden=True, types="edit")}
+    edits = {e.seq for e in session.events(include_hidden=True, types="edit")}
     real = {0}
     seq = int(store.head(session.id).tags.get(EDIT, "0"))
     while seq:
@@ -138,7 +138,7 @@ def agree(store: Store, session: Session) -> None:
             e.payload.previous for e in session.events(after=seq - 1, before=seq + 1) if isinstance(e.payload, Edit)
         )
     assert real - {0} <= edits
-    summaries = [e.seq for e in session.events(hidden=True, types="summary")]
+    summaries = [e.seq for e in session.events(include_hidden=True, types="summary")]
     for at in range(session.info().last + 1):
         head = store.head(session.fork(at=at).id)
         assert counted(head) == recount(Session(store, head)), at
@@ -291,6 +291,12 @@ def test_a_checkpoint_that_says_something_wrong_is_named(close: Store) -> None:
     report = close.check()
     assert [(f.session, f.seq) for f in report.findings] == [("s", 24)]
     assert "checkpoint" in report.findings[0].what
+    misled = session.fork(at=23)
+    assert misled.info().counts.messages == 2
+    misled.delete()
+    assert not close.check(sweep=True).ok
+    assert close.check().ok
+    assert close.head(session.fork(at=23).id).counts["messages"] == 23
 
 
 def test_a_checkpoint_that_can_not_be_read_is_done_without(close: Store) -> None:

@@ -581,17 +581,17 @@ def test_processes_that_ask_for_a_name_get_one_session(url: str) -> None:
 
 def test_a_deletion_by_name_meets_nobody_who_was_renamed_meanwhile(store: Store) -> None:
     """Whoever bears the name when it is deleted goes; who has given it away stays."""
+    turns = threading.Barrier(2)
+
+    def rename() -> None:
+        turns.wait()
+        with contextlib.suppress(NotFound):
+            store.session("old").update(name="m")
+            store.session("new").update(name="n")
+
     for _ in range(20):
         store.create("old", name="n")
         store.create("new")
-        turns = threading.Barrier(2)
-
-        def rename() -> None:
-            turns.wait()
-            with contextlib.suppress(NotFound):
-                store.session("old").update(name="m")
-                store.session("new").update(name="n")
-
         thread = threading.Thread(target=rename)
         thread.start()
         turns.wait()

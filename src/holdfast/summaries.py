@@ -38,14 +38,14 @@ def walk(
     after: int = 0,
     upto: int | None = None,
     reverse: bool = False,
-    hidden: bool = False,
+    include_hidden: bool = False,
     damaged: OnDamage = "raise",
 ) -> Iterator[Event]:
     """Events with `after < seq <= upto`, no further than the head knows, and few more read than are asked for."""
     upto = head.last if upto is None else min(upto, head.last)
     size = PAGE
     while after < upto:
-        entries = read(store, head, after=after, upto=upto, limit=size, reverse=reverse, voided=hidden)
+        entries = read(store, head, after=after, upto=upto, limit=size, reverse=reverse, voided=include_hidden)
         for entry in entries:
             yield log.decode(entry, damaged)
         if len(entries) < size:
@@ -75,12 +75,12 @@ def all_newest_first(store: Store, log: Log, head: Head, damaged: OnDamage) -> I
 
 
 def _at(store: Store, log: Log, head: Head, seq: int, damaged: OnDamage) -> Event | None:
-    found = next(walk(store, log, head, after=seq - 1, upto=seq, hidden=True, damaged=damaged), None)
+    found = next(walk(store, log, head, after=seq - 1, upto=seq, include_hidden=True, damaged=damaged), None)
     return found if found is not None and isinstance(found.payload, Summary) else None
 
 
 def _searched(store: Store, log: Log, head: Head, upto: int, damaged: OnDamage) -> Event | None:
-    events = walk(store, log, head, upto=upto, reverse=True, hidden=True, damaged=damaged)
+    events = walk(store, log, head, upto=upto, reverse=True, include_hidden=True, damaged=damaged)
     return next((event for event in events if isinstance(event.payload, Summary)), None)
 
 
