@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from holdfast.backend import Backend
+from holdfast.batch import Batcher
 from holdfast.errors import Corrupt, Denied
 from holdfast.finding import finding
 from holdfast.finding.hits import SearchHit
@@ -34,6 +35,7 @@ from holdfast.salvage import logged_head
 from holdfast.session import Session
 from holdfast.storage import Storage
 from holdfast.turns import recovery
+from holdfast.turns.keeping import Turns
 from holdfast.turns.leases import Lease
 from holdfast.turns.recovery import Recovery
 
@@ -57,7 +59,7 @@ class Store(Storage):
         self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
     ) -> None:
         super().__init__(url, secrets, backend=backend, user=user)
-        self._views: weakref.WeakSet[Store] = weakref.WeakSet()
+        self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
 
     @cached_property
     def documents(self) -> Documents:
@@ -94,13 +96,14 @@ class Store(Storage):
 
         backend = ForUser(self.backend, user, self.batcher.commit)
         view = Store(self.url, self.secrets, backend=backend, user=user)
-        self._views.add(view)
+        self._of_views.update((view.turns, view.batcher))
+        view._of_views = self._of_views  # a view of a view ends with the whole store, too
         return view
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
-        for view in list(self._views):
-            view.close()
+        for running in list(self._of_views) if self.user is None else ():
+            running.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()
