@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def pytest_report_header() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.config.getoption("--long"):
         faulthandler.cancel_dump_traceback_later()  # a long run is no hang, however long it takes
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """No test leaves a store open: its threads would go on under the tests behind it."""
+    before = set(threading.enumerate())
+    yield
+    left = [it.name for it in threading.enumerate() if it not in before and it.name.startswith("holdfast-")]
+    assert not left, f"a store of this test was not closed: {left} still run"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ import click
 from holdfast.cli.app import holdfast
 
 COMMAND = [sys.executable, "-m", "holdfast.cli"]
+
+
+def hear_ctrl_c() -> None:
+    """Before a command starts: tests that run in the background of a shell ignore SIGINT, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def commands() -> dict[tuple[str, ...], click.Command]:
@@ -67,6 +73,8 @@ class Shell:
     def start(self, *args: str, **how: Any) -> subprocess.Popen[bytes]:
         """A command that goes on running."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        if os.name == "posix":
+            streams.setdefault("preexec_fn", hear_ctrl_c)
         return subprocess.Popen([*COMMAND, *args], cwd=self.place, env=self.env, **streams)
 
     def __call__(self, *args: str, stdin: str | bytes = b"", env: dict[str, str] | None = None) -> Done:

@@ -12,7 +12,7 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Store, Unavailable, Uncertain, note, user
-from holdfast.info import session_ref as ref
+from holdfast.heads.info import session_ref as ref
 from holdfast.plan import Commit, Head, Refused
 
 

@@ -28,7 +28,7 @@ from holdfast import (
 )
 from holdfast.bundle import is_bundle, read_bundle, write_bundle
 from holdfast.copies import COPIED, Copied, copy_session, replay
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Entry, Head
 
 

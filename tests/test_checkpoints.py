@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import holdfast
-from holdfast import Corrupt, Session, Store, aopen, assistant, checkpoints, step, tool_call, usage, user
+from holdfast import Corrupt, Session, Store, aopen, assistant, step, tool_call, usage, user
 from holdfast.bundle import read_bundle, write_bundle
-from holdfast.checkpoints import CHECKPOINT, Standing, checkpoint_ref, noting
 from holdfast.copies import copy_session
-from holdfast.info import BYTES, EDIT, SUMMARY, Tally, session_ref
+from holdfast.heads.info import BYTES, EDIT, SUMMARY, Tally, session_ref
+from holdfast.history import checkpoints, standings
+from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting
 from holdfast.model import AnyPayload, Edit, Message, Report, Step, Summary
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
 
@@ -26,7 +27,7 @@ from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
 @contextmanager
 def every(distance: int) -> Iterator[None]:
     """So that short histories have checkpoints."""
-    with patch.object(checkpoints, "EVERY", distance):
+    with patch.object(standings, "EVERY", distance):
         yield
 
 
@@ -204,12 +205,12 @@ def test_a_fork_anywhere_in_a_long_session_reads_few_entries(store: Store) -> No
     taken = [reads.of(session, at) for at in range(0, last, 97)]
     # Half the distance and a batch, the checkpoints around, and the edits near it; or, where the removal of what is
     # hidden is far away, as much once more as there is between the two checkpoints.
-    assert sorted(taken)[len(taken) * 3 // 4] <= checkpoints.EVERY // 2 + 12
-    assert max(taken) <= 2 * checkpoints.EVERY
+    assert sorted(taken)[len(taken) * 3 // 4] <= standings.EVERY // 2 + 12
+    assert max(taken) <= 2 * standings.EVERY
     child = session.fork(at=1500)
     child.append(*[user("y")] * 10)
-    assert reads.of(child, 700) <= checkpoints.EVERY // 2 + 12
-    assert reads.of(child, 1505) <= checkpoints.EVERY // 2 + 12
+    assert reads.of(child, 700) <= standings.EVERY // 2 + 12
+    assert reads.of(child, 1505) <= standings.EVERY // 2 + 12
 
 
 def test_removals_that_came_later_are_not_read(store: Store) -> None:
@@ -224,7 +225,7 @@ def test_removals_that_came_later_are_not_read(store: Store) -> None:
         session.append(user("z"))
     reads = Reads(store)
     for at in (150, 190, 250, 333):
-        assert reads.of(session, at) <= 4 * checkpoints.EVERY
+        assert reads.of(session, at) <= 4 * standings.EVERY
 
 
 def test_what_no_checkpoint_tells_is_read_once(close: Store) -> None:
@@ -349,7 +350,7 @@ def test_a_deletion_takes_the_checkpoints_along_and_a_late_writer_brings_none_ba
     head = close.head("s")
     close.delete("s")
     assert gone(close, checkpoint_ref(head))  # though none was written yet
-    close.batcher.later(noting(head, [checkpoints.standing_of(head)]))
+    close.batcher.later(noting(head, [standings.standing_of(head)]))
     again = close.create("s")
     assert gone(close, checkpoint_ref(head))
     again.append(*[user("y")] * 9)

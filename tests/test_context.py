@@ -28,10 +28,10 @@ from holdfast import (
     tool_result,
     user,
 )
-from holdfast.context import SUMMARY
+from holdfast.context.context import SUMMARY
+from holdfast.context.pairs import INTERRUPTED
+from holdfast.context.tokens import estimate, of_text
 from holdfast.model import Event, Large, Summary
-from holdfast.pairs import INTERRUPTED
-from holdfast.tokens import estimate, of_text
 
 
 def told(context: Context) -> list[str]:

@@ -27,7 +27,7 @@ from holdfast import (
     user,
 )
 from holdfast.formats import anthropic, openai, otel
-from holdfast.recovery import left_open
+from holdfast.turns.recovery import left_open
 
 IDS = st.sampled_from(["a", "b", "c", "a.b", "", None, "a_2"])
 WORDS = st.sampled_from(["", " ", "hello", "some more words to say", "你好"])

@@ -22,8 +22,8 @@ import holdfast
 from holdfast import Conflict, Corrupt, Deleted, Exists, Finding, Invalid, NotFound, Stale, Store, TooLarge
 from holdfast.bundle import is_bundle, read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_document
-from holdfast.docheads import DOC, MAX_NESTING, all_documents, check_json, digests, doc_ref
-from holdfast.documents import Documents
+from holdfast.documents.docheads import DOC, MAX_NESTING, all_documents, check_json, digests, doc_ref
+from holdfast.documents.documents import Documents
 from shell import Shell
 
 

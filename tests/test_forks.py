@@ -30,11 +30,11 @@ from holdfast import (
     usage,
     user,
 )
-from holdfast.ancestry import FORKED, newest_edit
-from holdfast.branching import MARK, PIN, pins
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.copies import copy_session
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
+from holdfast.history.ancestry import FORKED, newest_edit
+from holdfast.history.branching import MARK, PIN, pins
 from holdfast.plan import Commit, Head, Refused
 
 

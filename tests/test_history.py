@@ -31,7 +31,7 @@ from holdfast import (
     user,
 )
 from holdfast.copies import copy_session
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
 from holdfast.plan import Commit, Entry
 
 

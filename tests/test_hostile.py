@@ -34,8 +34,8 @@ from holdfast import (
     usage,
     user,
 )
+from holdfast.finding.pages import cursor_of
 from holdfast.model import to_micros
-from holdfast.pages import cursor_of
 
 MEGA = 1024 * 1024
 

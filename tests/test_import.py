@@ -23,8 +23,8 @@ import holdfast
 from holdfast.errors import Unavailable
 from holdfast.formats.lines import Names
 from holdfast.importer import ImportReport, Progress, import_files
+from holdfast.importing.sources import find_sources
 from holdfast.model import Custom, Message
-from holdfast.sources import find_sources
 from holdfast.store import Store
 from transcripts import CLAUDE, DATA, MAIN, answered, events, said, source_bytes, take, take_one
 
@@ -781,7 +781,7 @@ def test_a_folder_that_may_not_be_looked_into_is_reported(tmp_path: Path) -> Non
     # The superuser may look into everything, so the child becomes somebody else.
     code = """
 import os
-from holdfast.sources import find_sources
+from holdfast.importing.sources import find_sources
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 for found in find_sources(["."]):

@@ -10,7 +10,7 @@ import pytest
 
 import holdfast
 from holdfast import Blob, Custom, Message, OtherPart, Reasoning, Summary, Text, ToolCall, ToolResult, Usage
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.store import Store
 from transcripts import CLAUDE, MAIN, RESUMED, answered, events, said, source_bytes, take, take_one
 

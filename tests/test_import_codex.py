@@ -14,7 +14,7 @@ import pytest
 
 import holdfast
 from holdfast import Blob, Custom, Message, Reasoning, Summary, Text, ToolCall, ToolResult, Usage
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.store import Store
 from transcripts import DATA, events, source_bytes, take, take_one
 

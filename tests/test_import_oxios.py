@@ -23,8 +23,8 @@ from holdfast.formats.oxios_out import document_of, documents, file_names, sessi
 from holdfast.formats.written import Written
 from holdfast.formats.zeroclaw import place_of
 from holdfast.importer import FileReport, import_files
+from holdfast.importing.sources import find_sources
 from holdfast.model import assistant, step, user
-from holdfast.sources import find_sources
 from holdfast.store import Store
 from oxios_files import AT, VERSIONS, contents, document, fill, written
 from shell import Shell
@@ -494,8 +494,8 @@ def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         (base / "notes" / f"n-{number}.md").write_bytes(b"note")
     url = f"sqlite://{tmp_path}/s.db"
     code = (
-        "import holdfast, sys\nfrom holdfast.importer import import_files\nfrom holdfast.sources import find_sources\n"
-        "from holdfast import wholes, wholedocs\n"
+        "import holdfast, sys\nfrom holdfast.importer import import_files\n"
+        "from holdfast.importing.sources import find_sources\n"
         "store = holdfast.open(sys.argv[1])\nlimit = int(sys.argv[3])\ncount = 0\n"
         "commit = store.batcher.commit\n"
         "def counted(one):\n"

@@ -14,7 +14,7 @@ import pytest
 
 import holdfast
 from holdfast.importer import import_files
-from holdfast.sources import find_sources
+from holdfast.importing.sources import find_sources
 from holdfast.store import Store
 from transcripts import events, said, source_bytes, take, take_one
 

@@ -582,7 +582,8 @@ def test_a_closed_database_gets_no_files_beside_it(store: Store, tmp_path: Path)
 
 KILLED = """
 import os, signal, sys, holdfast
-from holdfast import importer, wholes
+from holdfast import importer
+from holdfast.importing import wholes
 wholes.BATCH_EVENTS = 50
 commits = 0
 with holdfast.open(sys.argv[1]) as store:

@@ -16,7 +16,7 @@ import zeroclaw_files
 from faults import BACKENDS, start, url_of
 from holdfast import Store
 from holdfast.importer import import_files
-from holdfast.sources import find_sources
+from holdfast.importing.sources import find_sources
 from transcripts import answered, said
 
 ROUNDS, LONG = 6, 100

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import artifacts, backend, codec, docheads, pages, plan, policies, search
+from holdfast import backend, codec, plan, search
+from holdfast.artifacts import artifacts
+from holdfast.documents import docheads
 from holdfast.errors import TooLarge
+from holdfast.finding import pages
 from holdfast.model import Text, custom, message, note, usage, user
+from holdfast.retention import policies
 
 STATED = (Path(__file__).parent.parent / "docs" / "LIMITS.md").read_text(encoding="utf-8")
 

@@ -30,12 +30,12 @@ from holdfast import (
     usage,
     user,
 )
-from holdfast.branching import pins
+from holdfast.artifacts.sweeping import sweep
 from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_session
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
+from holdfast.history.branching import pins
 from holdfast.plan import Commit, Head, Refused
-from holdfast.sweeping import sweep
 
 FORMATS = Path(__file__).parent / "data" / "formats"
 WAYS: dict[str, Callable[[Turn], object]] = {

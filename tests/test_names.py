@@ -32,9 +32,10 @@ from holdfast import (
     user,
 )
 from holdfast.bundle import read_bundle, write_bundle
+from holdfast.clock import now
 from holdfast.copies import copy_session
-from holdfast.info import session_ref
-from holdfast.names import GRACE, NAME, claim_ref
+from holdfast.heads.info import session_ref
+from holdfast.heads.names import GRACE, NAME, claim_ref
 from holdfast.plan import Commit, Head
 
 TESTS = Path(__file__).parent
@@ -363,9 +364,9 @@ def test_a_claimer_that_stood_still_for_too_long_is_told(
         paused = namer(url, "give", "stop", "slow", "n")
         assert paused.stdout is not None
         assert paused.stdout.readline() == "stands\n"
-        monkeypatch.setattr("holdfast.names.GRACE", -1)
+        monkeypatch.setattr("holdfast.heads.names.GRACE", -1)
         store.create("other", name="n")
-        monkeypatch.setattr("holdfast.names.GRACE", GRACE)
+        monkeypatch.setattr("holdfast.heads.names.GRACE", GRACE)
         assert ended(paused) == "Exists"
         assert called(store, "n") == ["other"]
         assert claims(store) == {("n", "other")}
@@ -373,7 +374,7 @@ def test_a_claimer_that_stood_still_for_too_long_is_told(
 
 def test_a_clock_that_jumped_leaves_no_name_stuck(store: Store) -> None:
     tags = {"name": "n", "session": "nobody", "process": "1 1 another-machine"}
-    for at in (1, holdfast.info.now() + 10 * GRACE):
+    for at in (1, now() + 10 * GRACE):
         ref = claim_ref(None, "n")
         there = store.backend.get([ref])[0]
         store.batcher.commit(Commit(ref=ref, at=at, if_rev=there.rev if there else 0, tags=tags))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,22 +32,25 @@ from holdfast import (
     Session,
     Store,
     assistant,
-    branching,
     tool_call,
     user,
 )
-from holdfast.artifacts import Artifacts
+from holdfast.artifacts.artifacts import Artifacts
 from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_document, copy_session
-from holdfast.docheads import doc_ref
+from holdfast.documents.docheads import doc_ref
+from holdfast.heads.info import SESSION, session_ref
+from holdfast.history import branching
 from holdfast.importer import import_files
-from holdfast.info import SESSION, session_ref
 from holdfast.log import Log
 from holdfast.model import LargeRef, Message, Text
 from holdfast.plan import Commit, Entry, Head
-from holdfast.prunes import PRUNE
-from holdfast.trash import Trash
+from holdfast.retention.prunes import PRUNE
+from holdfast.retention.trash import Trash
+from holdfast.storage import Storage
+from holdfast.turns import keeping
 from holdfast.wrappers import ForUser
+from rivals import wait_for
 
 SECRET = "topsecret"
 BIG = SECRET * 20_000
@@ -236,7 +241,7 @@ def public(*classes: type) -> set[str]:
 
 
 def test_every_public_method_is_tried() -> None:
-    assert set(ON_STORE) == public(Store) - {"documents"}  # whose methods have a table of their own
+    assert set(ON_STORE) == public(Store, Storage) - {"documents"}  # whose methods have a table of their own
     assert set(ON_SESSION) == public(Session, Log) - NO_CALLS
     assert set(ON_DOCUMENTS) == public(Documents)
     assert set(ON_TRASH) == public(Trash)
@@ -688,6 +693,32 @@ def test_many_users_write_at_once(url: str) -> None:
             assert (await store.check()).ok
 
     asyncio.run(main())
+
+
+def has_moved(store: Store, id: str, rev: int) -> bool:
+    return store.head(id).rev > rev
+
+
+def test_closing_the_store_ends_what_its_views_began(store: Store) -> None:
+    turn = store.for_user("alice").for_user("alice").session("s").turn(ttl=60).take()
+    assert "holdfast-turns" in [thread.name for thread in threading.enumerate()]
+    store.close()
+    assert "holdfast-turns" not in [thread.name for thread in threading.enumerate()]
+    assert turn.id == "s"
+
+
+def test_a_view_of_each_request_keeps_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LINGER", 0.01)
+    ended = [store.for_user(f"u{n}") for n in range(5)]
+    for view in ended:
+        with view.session(f"of {view.user}").turn(ttl=0.1):
+            pass
+        for thread in [it for it in threading.enumerate() if it.name == "holdfast-turns"]:
+            thread.join(10)
+            assert not thread.is_alive()
+        with view.session(f"of {view.user}").turn(ttl=0.1) as turn:  # another is started, and sends heartbeats
+            begun = store.head(turn.id).rev
+            wait_for(store, functools.partial(has_moved, store, turn.id, begun))
 
 
 def test_an_id_is_one_sessions_whoever_asks(store: Store) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 import holdfast
 from holdfast import Invalid, Policy, Store, user
-from holdfast.policies import Candidate, choose
+from holdfast.retention.policies import Candidate, choose
 
 DAY = 86_400
 NOW = 1_800_000_000_000_000

@@ -39,7 +39,7 @@ from holdfast import (
     usage,
     user,
 )
-from holdfast.reporting import STATUSES
+from holdfast.events.reporting import STATUSES
 
 # --- Reports ---
 

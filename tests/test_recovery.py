@@ -28,7 +28,7 @@ from holdfast import (
     user,
 )
 from holdfast.model import AnyPayload
-from holdfast.recovery import INTERRUPTED
+from holdfast.turns.recovery import INTERRUPTED
 from rivals import FakePlace, placed
 from test_turns_processes import DAY, holding
 

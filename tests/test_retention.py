@@ -12,13 +12,23 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast import Conflict, Corrupt, Exists, Policy, Store, Trashed, Unavailable, archives, user
+from holdfast import (
+    Conflict,
+    Corrupt,
+    Exists,
+    Policy,
+    Store,
+    Trashed,
+    Unavailable,
+    user,
+)
 from holdfast.bundle import read_bundle, verify_bundle
 from holdfast.errors import NotFound, Uncertain
-from holdfast.info import BYTES, SESSION, session_ref
+from holdfast.heads.info import BYTES, SESSION, session_ref
 from holdfast.plan import TRASHED, Commit, Head, Ref, Refused
-from holdfast.prunes import COOLDOWN, PRUNE
-from holdfast.putting import PRUNED
+from holdfast.retention import archives
+from holdfast.retention.prunes import COOLDOWN, PRUNE
+from holdfast.retention.putting import PRUNED
 
 ALL = Policy(max_age=0)
 

@@ -14,7 +14,7 @@ import holdfast
 from holdfast import model, parts, schema
 from holdfast.backend import open_backend
 from holdfast.bundle import write_bundle
-from holdfast.info import session_ref
+from holdfast.heads.info import session_ref
 
 BIG = "a long line\n" * 10_000
 

@@ -30,9 +30,9 @@ from holdfast import (
     tool_result,
     user,
 )
+from holdfast.context.pairs import complete
 from holdfast.formats import anthropic, openai, otel
 from holdfast.formats.shapes import Shaped, difference, digest, patched
-from holdfast.pairs import complete
 
 Json = dict[str, Any]
 

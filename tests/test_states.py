@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from holdfast import Conflict, Invalid, LeaseHeld, LeaseLost, NotFound, State, Store
-from holdfast.info import STATES
-from holdfast.states import MOVES, allowed
+from holdfast.heads.info import STATES
+from holdfast.heads.states import MOVES, allowed
 from rivals import FakePlace, placed
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Large, LeaseLost, Step, Store
-from holdfast.redact import LIMIT, redacted, told
-from holdfast.steps import SUMMARY
+from holdfast.events.redact import LIMIT, redacted, told
+from holdfast.events.steps import SUMMARY
 
 
 def recorded(store: Store) -> Step:

@@ -16,9 +16,9 @@ import pytest
 import holdfast
 from faults import BACKENDS, start, url_of
 from holdfast import Corrupt, Large, Store, assistant, step, tool_call, user
+from holdfast.artifacts.sweeping import sweep
 from holdfast.codec import encode_json
 from holdfast.plan import Commit, Ref
-from holdfast.sweeping import sweep
 
 BIG = os.urandom(2_500_000)  # of three chunks
 

@@ -34,10 +34,10 @@ from holdfast import (
 )
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.copies import copy_session
-from holdfast.info import now, session_ref
+from holdfast.finding.watch import Watcher
+from holdfast.heads.info import now, session_ref
 from holdfast.plan import Commit, Head
-from holdfast.putting import PRUNED, WHY
-from holdfast.watch import Watcher
+from holdfast.retention.putting import PRUNED, WHY
 
 
 def put(store: Store, id: str = "s", **fields: Any) -> Session:

@@ -126,7 +126,7 @@ def test_any_response_id_counts_once(store: Store, response: str) -> None:
 
 
 def test_a_response_that_was_imported_counts_once_with_what_is_appended(store: Store) -> None:
-    from holdfast.keys import usage_id
+    from holdfast.events.keys import usage_id
 
     session = store.session("s")
     session.append(Event(payload=usage("m", 1, response_id="msg_1"), id=usage_id("msg_1")))
@@ -242,7 +242,7 @@ def test_a_damaged_session_is_named_and_the_others_count(store: Store, monkeypat
 
 
 def test_sessions_that_become_active_meanwhile_are_met_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast import totals
+    from holdfast.events import totals
 
     monkeypatch.setattr(totals, "PAGE", 2)
     for n in range(7):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.importer import FileReport, ImportReport, import_files
+from holdfast.importing.sources import find_sources
 from holdfast.model import Event
-from holdfast.sources import find_sources
 from holdfast.store import Store
 
 DATA = Path(__file__).parent / "data" / "transcripts"

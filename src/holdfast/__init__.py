@@ -16,38 +16,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.agents import (
-        AgentPrune as AgentPrune,
-        AppliedAgents as AppliedAgents,
-        PlannedAgent as PlannedAgent,
-    )
-    from holdfast.aio import (
-        AsyncStore as AsyncStore,
-        aopen as aopen,
-    )
-    from holdfast.aioartifacts import AsyncArtifacts as AsyncArtifacts
-    from holdfast.aiodocuments import AsyncDocuments as AsyncDocuments
-    from holdfast.aioretention import (
+    from holdfast.aio.artifacts import AsyncArtifacts as AsyncArtifacts
+    from holdfast.aio.documents import AsyncDocuments as AsyncDocuments
+    from holdfast.aio.retention import (
         AsyncPrunePlan as AsyncPrunePlan,
         AsyncTrash as AsyncTrash,
     )
-    from holdfast.aiosession import AsyncSession as AsyncSession
-    from holdfast.aioturns import AsyncTurn as AsyncTurn
-    from holdfast.artifacts import Artifacts as Artifacts
-    from holdfast.branching import Branch as Branch
+    from holdfast.aio.session import AsyncSession as AsyncSession
+    from holdfast.aio.store import (
+        AsyncStore as AsyncStore,
+        aopen as aopen,
+    )
+    from holdfast.aio.turns import AsyncTurn as AsyncTurn
+    from holdfast.artifacts.artifacts import Artifacts as Artifacts
+    from holdfast.artifacts.sweeping import Swept as Swept
     from holdfast.check import (
         CheckReport as CheckReport,
         Finding as Finding,
     )
-    from holdfast.context import (
+    from holdfast.context.context import (
         Context as Context,
         ContextUsage as ContextUsage,
     )
-    from holdfast.docheads import (
+    from holdfast.context.pairs import Problem as Problem
+    from holdfast.context.repair import Repair as Repair
+    from holdfast.documents.agents import (
+        AgentPrune as AgentPrune,
+        AppliedAgents as AppliedAgents,
+        PlannedAgent as PlannedAgent,
+    )
+    from holdfast.documents.docheads import (
         Document as Document,
         DocumentInfo as DocumentInfo,
     )
-    from holdfast.documents import Documents as Documents
+    from holdfast.documents.documents import Documents as Documents
     from holdfast.errors import (
         Conflict as Conflict,
         Corrupt as Corrupt,
@@ -67,12 +69,39 @@ if TYPE_CHECKING:
         Unavailable as Unavailable,
         Uncertain as Uncertain,
     )
-    from holdfast.hits import SearchHit as SearchHit
-    from holdfast.info import (
+    from holdfast.events.receipts import Receipt as Receipt
+    from holdfast.events.reporting import (
+        Check as Check,
+        checks_of as checks_of,
+        report as report,
+    )
+    from holdfast.events.tasklists import (
+        Task as Task,
+        tasks as tasks,
+        tasks_of as tasks_of,
+    )
+    from holdfast.events.totals import (
+        Price as Price,
+        UsageReport as UsageReport,
+        UsageTotal as UsageTotal,
+        priced as priced,
+    )
+    from holdfast.finding.hits import SearchHit as SearchHit
+    from holdfast.finding.pages import Page as Page
+    from holdfast.finding.watch import Change as Change
+    from holdfast.heads.info import (
         Counts as Counts,
         SessionInfo as SessionInfo,
     )
-    from holdfast.leases import Lease as Lease
+    from holdfast.heads.settings import (
+        ConfirmationPolicy as ConfirmationPolicy,
+        LlmConfig as LlmConfig,
+        PermissionPolicy as PermissionPolicy,
+        QueueConfig as QueueConfig,
+        SecurityConfig as SecurityConfig,
+        SessionConfig as SessionConfig,
+    )
+    from holdfast.history.branching import Branch as Branch
     from holdfast.model import (
         Artifact as Artifact,
         Blob as Blob,
@@ -113,103 +142,74 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.opening import open as open
-    from holdfast.pages import Page as Page
-    from holdfast.pairs import Problem as Problem
-    from holdfast.policies import (
+    from holdfast.retention.policies import (
         Chosen as Chosen,
         Policy as Policy,
         Spared as Spared,
     )
-    from holdfast.prunes import Prune as Prune
-    from holdfast.receipts import Receipt as Receipt
-    from holdfast.recovery import (
-        Finished as Finished,
-        Recovery as Recovery,
-    )
-    from holdfast.repair import Repair as Repair
-    from holdfast.reporting import (
-        Check as Check,
-        checks_of as checks_of,
-        report as report,
-    )
-    from holdfast.retention import (
+    from holdfast.retention.prunes import Prune as Prune
+    from holdfast.retention.retention import (
         Pruned as Pruned,
         PrunePlan as PrunePlan,
     )
-    from holdfast.session import Session as Session
-    from holdfast.settings import (
-        ConfirmationPolicy as ConfirmationPolicy,
-        LlmConfig as LlmConfig,
-        PermissionPolicy as PermissionPolicy,
-        QueueConfig as QueueConfig,
-        SecurityConfig as SecurityConfig,
-        SessionConfig as SessionConfig,
-    )
-    from holdfast.store import Store as Store
-    from holdfast.sweeping import Swept as Swept
-    from holdfast.tasklists import (
-        Task as Task,
-        tasks as tasks,
-        tasks_of as tasks_of,
-    )
-    from holdfast.totals import (
-        Price as Price,
-        UsageReport as UsageReport,
-        UsageTotal as UsageTotal,
-        priced as priced,
-    )
-    from holdfast.trash import (
+    from holdfast.retention.trash import (
         Purged as Purged,
         Restored as Restored,
         Trash as Trash,
         TrashedSession as TrashedSession,
     )
-    from holdfast.turns import Turn as Turn
-    from holdfast.watch import Change as Change
+    from holdfast.session import Session as Session
+    from holdfast.store import Store as Store
+    from holdfast.turns.leases import Lease as Lease
+    from holdfast.turns.recovery import (
+        Finished as Finished,
+        Recovery as Recovery,
+    )
+    from holdfast.turns.turns import Turn as Turn
 
 __version__ = "0.2.0"
 
 _HOME = {
-    "agents": "AgentPrune AppliedAgents PlannedAgent",
-    "aio": "AsyncStore aopen",
-    "aiodocuments": "AsyncDocuments",
-    "aioartifacts": "AsyncArtifacts",
-    "aioretention": "AsyncPrunePlan AsyncTrash",
-    "aiosession": "AsyncSession",
-    "aioturns": "AsyncTurn",
-    "artifacts": "Artifacts",
-    "branching": "Branch",
+    "documents.agents": "AgentPrune AppliedAgents PlannedAgent",
+    "aio.store": "AsyncStore aopen",
+    "aio.documents": "AsyncDocuments",
+    "aio.artifacts": "AsyncArtifacts",
+    "aio.retention": "AsyncPrunePlan AsyncTrash",
+    "aio.session": "AsyncSession",
+    "aio.turns": "AsyncTurn",
+    "artifacts.artifacts": "Artifacts",
+    "history.branching": "Branch",
     "check": "CheckReport Finding",
-    "context": "Context ContextUsage",
-    "docheads": "Document DocumentInfo",
-    "documents": "Documents",
+    "context.context": "Context ContextUsage",
+    "documents.docheads": "Document DocumentInfo",
+    "documents.documents": "Documents",
     "errors": "Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound "
     "ReadOnly Stale TooLarge Trashed Unavailable Uncertain",
-    "info": "Counts SessionInfo",
+    "heads.info": "Counts SessionInfo",
     "model": "Artifact Blob Custom Damaged Edit Event File Large Message Note Other OtherPart Reasoning Report Source "
     "State Step Summary Tasks Text ToolCall ToolResult Uri Usage assistant custom message note reasoning step system "
     "text tool_call tool_result usage usd user",
-    "pairs": "Problem",
-    "policies": "Chosen Policy Spared",
-    "prunes": "Prune",
-    "receipts": "Receipt",
-    "recovery": "Finished Recovery",
-    "repair": "Repair",
-    "reporting": "Check checks_of report",
-    "retention": "Pruned PrunePlan",
+    "context.pairs": "Problem",
+    "retention.policies": "Chosen Policy Spared",
+    "retention.prunes": "Prune",
+    "events.receipts": "Receipt",
+    "turns.recovery": "Finished Recovery",
+    "context.repair": "Repair",
+    "events.reporting": "Check checks_of report",
+    "retention.retention": "Pruned PrunePlan",
     "session": "Session",
-    "settings": "ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig",
-    "leases": "Lease",
-    "pages": "Page",
-    "hits": "SearchHit",
+    "heads.settings": "ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig",
+    "turns.leases": "Lease",
+    "finding.pages": "Page",
+    "finding.hits": "SearchHit",
     "opening": "open",
     "store": "Store",
-    "sweeping": "Swept",
-    "tasklists": "Task tasks tasks_of",
-    "totals": "Price UsageReport UsageTotal priced",
-    "trash": "Purged Restored Trash TrashedSession",
-    "turns": "Turn",
-    "watch": "Change",
+    "artifacts.sweeping": "Swept",
+    "events.tasklists": "Task tasks tasks_of",
+    "events.totals": "Price UsageReport UsageTotal priced",
+    "retention.trash": "Purged Restored Trash TrashedSession",
+    "turns.turns": "Turn",
+    "finding.watch": "Change",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -8,26 +8,23 @@ written to meanwhile: what seems wrong with a session counts only if the session
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast import codec
-from holdfast.ancestry import FORKED, first_of, segments, stored
+from holdfast.artifacts.sweeping import Swept, sweep
 from holdfast.backend import Problem
-from holdfast.branching import pins
-from holdfast.checkpoints import Audit, hide, left_over
-from holdfast.docheads import DOC, all_documents, id_of, owner_of, problem_of
+from holdfast.documents.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
-from holdfast.info import SESSION, Tally, check_head, is_counted, session_ref
-from holdfast.listing import all_heads
+from holdfast.finding.listing import all_heads
+from holdfast.heads.info import SESSION, Tally, check_head, is_counted, session_ref
+from holdfast.history.ancestry import FORKED, first_of, segments, stored
+from holdfast.history.branching import pins
+from holdfast.history.checkpoints import Audit, hide, left_over
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
-from holdfast.sweeping import Swept, sweep
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 PAGE = 1000
 TRIES = 5
@@ -71,7 +68,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.findings
 
 
-def check_store(store: Store, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
+def check_store(store: Storage, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
     """Check everything, or one session; then, if it is to sweep, delete the blobs that nothing refers to."""
     if sweeps and session is not None:
         raise Invalid("a sweep is of a whole store; leave the session out")
@@ -124,7 +121,7 @@ def _problem(problem: Problem) -> Finding:
     return Finding(what=f"{ref.kind} {ref.id!r}: {what}")
 
 
-def _check_documents(store: Store, findings: list[Finding]) -> int:
+def _check_documents(store: Storage, findings: list[Finding]) -> int:
     """Read every document; how many there are. What is wrong and was not found yet is added to the findings."""
     damaged = {(finding.document, finding.user) for finding in findings}
     count = 0
@@ -137,7 +134,7 @@ def _check_documents(store: Store, findings: list[Finding]) -> int:
     return count
 
 
-def _document_problem(store: Store, head: Head) -> str | None:
+def _document_problem(store: Storage, head: Head) -> str | None:
     """What is wrong with a document, unless it was changed while it was read."""
     while (what := problem_of(store, head)) is not None:
         try:
@@ -152,7 +149,7 @@ def _document_problem(store: Store, head: Head) -> str | None:
     return None
 
 
-def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
+def _heads(store: Storage, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
     """The sessions to check, with None for a head that can't be trusted."""
     if session is not None:
         try:
@@ -168,7 +165,7 @@ def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None
         met.update(heads.damaged)  # one between two pages may be named by both
 
 
-def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:
+def _check_damaged(store: Storage, ref: Ref) -> tuple[int, list[Finding]] | None:
     """What is wrong with a session whose head can't be trusted: that, and what its log tells."""
     try:
         head = store.backend.get([ref])[0]
@@ -178,7 +175,7 @@ def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:
     return None if head is None or head.dead else _check_living(store, head)
 
 
-def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
+def _check_living(store: Storage, head: Head) -> tuple[int, list[Finding]] | None:
     """What is wrong with a session, though it may be changed while it is read; None if it was deleted."""
     count, found = 0, list[Finding]()
     lasting: set[int | None] | None = None
@@ -201,7 +198,7 @@ def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
     return count, [f for f in found if f.seq is not None and f.seq in (lasting or ())]
 
 
-def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
+def _check_session(store: Storage, head: Head) -> tuple[int, list[Finding]]:
     id = head.ref.id
     findings: list[Finding] = []
     try:
@@ -229,7 +226,7 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
     return expected - 1 - max(head.base, head.trim), findings
 
 
-def _audit(store: Store, head: Head, counted: Sequence[str]) -> Audit | None:
+def _audit(store: Storage, head: Head, counted: Sequence[str]) -> Audit | None:
     """What compares the session's checkpoints with its events; None if what was hidden can't be told."""
     try:
         return Audit(store, head, counted)
@@ -237,7 +234,7 @@ def _audit(store: Store, head: Head, counted: Sequence[str]) -> Audit | None:
         return None  # the events, or those of a parent, tell why
 
 
-def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
+def _add_inherited(store: Storage, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
     """Count what a fork reads through its parents, too; False if what the session began with can't be counted."""
     if FORKED not in head.tags:
         return not head.trim and not head.base
@@ -261,7 +258,7 @@ COUNTED_IN_0_1 = ("messages", "steps", "tool_calls", "errors", "input_tokens", "
 COUNTED = (*COUNTED_IN_0_1, "calls", "cost_computed", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
-def _entries(store: Store, head: Head) -> Iterator[Entry]:
+def _entries(store: Storage, head: Head) -> Iterator[Entry]:
     after = 0
     while entries := store.backend.read(head.ref, after=after, upto=head.last, limit=PAGE, voided=True):
         yield from entries
@@ -274,7 +271,7 @@ def _count(entry: Entry, payload: AnyPayload, sums: dict[str, int]) -> None:
             sums[name] = sums.get(name, 0) + count
 
 
-def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int], audit: Audit | None) -> list[Finding]:
+def _check_entry(store: Storage, id: str, entry: Entry, sums: dict[str, int], audit: Audit | None) -> list[Finding]:
     if entry.fault:
         return [Finding(session=id, seq=entry.seq, what=entry.fault)]
     try:

@@ -23,14 +23,14 @@ from holdfast.errors import Stale
 from holdfast.formats.a3s_in import take_folder
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
-from holdfast.intake import Cursor, Intake, Row, StartOver
-from holdfast.lineage import in_order
+from holdfast.importing.intake import Cursor, Intake, Row, StartOver
+from holdfast.importing.lineage import in_order
+from holdfast.importing.reports import TOLD, FileReport, Unreadable, told_in
+from holdfast.importing.sources import FOLDER, SourceFile, find_sources
+from holdfast.importing.titles import spread, told
+from holdfast.importing.wholes import take_whole
 from holdfast.model import Source
-from holdfast.reports import TOLD, FileReport, Unreadable, told_in
-from holdfast.sources import FOLDER, SourceFile, find_sources
 from holdfast.store import Store
-from holdfast.titles import spread, told
-from holdfast.wholes import take_whole
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of source lines in one commit, about."""

@@ -11,24 +11,25 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from holdfast import branching, history, summaries
+from holdfast.context import summaries
 from holdfast.errors import Stale
-from holdfast.info import SessionInfo, info_of
+from holdfast.events.receipts import Receipt
+from holdfast.heads.info import SessionInfo, info_of
+from holdfast.heads.settings import SessionConfig
+from holdfast.heads.states import change
+from holdfast.heads.updates import RETRIES, named, prepare_update, raced, restless, together, update
+from holdfast.history import branching, history
 from holdfast.log import Appendable, Log, OnDamage
 from holdfast.model import Edit, Event, Large, Report, Tasks
-from holdfast.receipts import Receipt
-from holdfast.settings import SessionConfig
-from holdfast.states import change
-from holdfast.updates import RETRIES, named, prepare_update, raced, restless, together, update
 
 if TYPE_CHECKING:
-    from holdfast.artifacts import Artifacts
-    from holdfast.context import Context
-    from holdfast.pairs import Problem
-    from holdfast.repair import Repair
-    from holdfast.tasklists import Task
-    from holdfast.tokens import Counter
-    from holdfast.turns import Turn
+    from holdfast.artifacts.artifacts import Artifacts
+    from holdfast.context.context import Context
+    from holdfast.context.pairs import Problem
+    from holdfast.context.repair import Repair
+    from holdfast.context.tokens import Counter
+    from holdfast.events.tasklists import Task
+    from holdfast.turns.turns import Turn
 
 
 class Session(Log):
@@ -66,7 +67,7 @@ class Session(Log):
     @cached_property
     def artifacts(self) -> Artifacts:
         """The named bytes that the session's tools made: put, get, list, stat and delete them there."""
-        from holdfast.artifacts import Artifacts
+        from holdfast.artifacts.artifacts import Artifacts
 
         return Artifacts(self._store, self, lambda: self._fence)
 
@@ -111,15 +112,15 @@ class Session(Log):
         Raises:
             Invalid: it holds what is no task.
         """
-        from holdfast.reporting import newest_event
-        from holdfast.tasklists import tasks_of
+        from holdfast.events.reporting import newest_event
+        from holdfast.events.tasklists import tasks_of
 
         event = newest_event(self, "tasks", "task_lists")
         return tasks_of(event.payload) if event is not None and isinstance(event.payload, Tasks) else []
 
     def reports(self) -> list[Report]:
         """The verification reports, oldest first. The log is read back to the first of them only."""
-        from holdfast.reporting import counted_events
+        from holdfast.events.reporting import counted_events
 
         found = [event.payload for event in counted_events(self, "report", "reports")]
         return [payload for payload in found if isinstance(payload, Report)]
@@ -190,8 +191,8 @@ class Session(Log):
             Stale: history was changed without a pause.
             NotFound, Deleted: the session is not there.
         """
-        from holdfast.context import build
-        from holdfast.tokens import estimate
+        from holdfast.context.context import build
+        from holdfast.context.tokens import estimate
 
         return build(self._store, self, max_tokens, keep, threshold, count or estimate, damaged)
 
@@ -217,7 +218,7 @@ class Session(Log):
 
     def validate(self) -> list[Problem]:
         """What is wrong with the tool calls in view and their results: [] if nothing. Reads the whole log."""
-        from holdfast.repair import validate
+        from holdfast.context.repair import validate
 
         return validate(self)
 
@@ -229,7 +230,7 @@ class Session(Log):
             Stale: others appended without a pause; nothing was stored.
             NotFound, Deleted: the session is not there.
         """
-        from holdfast.repair import mend
+        from holdfast.context.repair import mend
 
         with self._store.large.hold:
             return mend(self._store, self, self._fence)
@@ -273,7 +274,9 @@ class Session(Log):
             Invalid: `ttl` or `wait` is out of range.
             NotFound, Deleted: the session is not there.
         """
-        return self._store.turns.turn(self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
+        from holdfast.turns.turns import Turn
+
+        return Turn(self._store, self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
 
     def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
         """Change the state of a session that no turn holds; the change is an event in the same commit.

@@ -7,76 +7,65 @@ some programs do (documents, retention, checks, totals) is imported when it is d
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast import branching, creation, finding, recovery
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
 from holdfast.batch import Batcher
-from holdfast.branching import Branch
-from holdfast.checkpoints import crossed
 from holdfast.errors import Denied
-from holdfast.hits import SearchHit
-from holdfast.info import SessionInfo, filter_tags, now, session_ref
-from holdfast.large import LargeValues
-from holdfast.leases import Lease
-from holdfast.listing import list_sessions
+from holdfast.finding import finding
+from holdfast.finding.hits import SearchHit
+from holdfast.finding.listing import list_sessions
+from holdfast.finding.pages import Page, check_limit, position_of
+from holdfast.finding.references import given, got, resolved
+from holdfast.finding.watch import Change, watched
+from holdfast.heads import creation
+from holdfast.heads.info import SessionInfo, filter_tags, now
+from holdfast.heads.settings import SessionConfig
+from holdfast.history import branching
+from holdfast.history.branching import Branch
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
-from holdfast.pages import Page, check_limit, position_of
-from holdfast.places import Place
-from holdfast.plan import Head, check_id
-from holdfast.recovery import Recovery
-from holdfast.references import given, got, resolved
-from holdfast.refusals import present
+from holdfast.plan import check_id
 from holdfast.session import Session
-from holdfast.settings import SessionConfig, secret_names
-from holdfast.turns import Turns
-from holdfast.watch import Change, watched
-from holdfast.wording import searched
+from holdfast.storage import Storage
+from holdfast.turns import recovery
+from holdfast.turns.keeping import Turns
+from holdfast.turns.leases import Lease
+from holdfast.turns.recovery import Recovery
 
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
-    from holdfast.documents import Documents
-    from holdfast.policies import Policy
-    from holdfast.prunes import Prune
-    from holdfast.retention import PrunePlan
-    from holdfast.totals import UsageReport
-    from holdfast.trash import Trash
-    from holdfast.wrappers import ForUser
+    from holdfast.documents.documents import Documents
+    from holdfast.events.totals import UsageReport
+    from holdfast.retention.policies import Policy
+    from holdfast.retention.prunes import Prune
+    from holdfast.retention.retention import PrunePlan
+    from holdfast.retention.trash import Trash
 
 
-class Store:
+class Store(Storage):
     """An open store; use it as a context manager, from any number of threads.
 
     Open one with `holdfast.open(url)`.
     """
 
-    def __init__(self, url: str, secrets: Collection[str] = (), *, view: ForUser | None = None) -> None:
-        self.url = url
-        self.secrets = secret_names(secrets)
-        self.user = None if view is None else view.user
-        """Whose store it is, of one that `for_user` made; None for the whole store."""
-        self.large = LargeValues()
-        self.backend: Backend = view or open_backend(url, self.text_of)
-        self.large.blobs = self.backend.blobs
-        self.batcher = Batcher(self.backend, crossed)
-        self.turns = Turns(self, Place())
-        self.durability = self.backend.info()["durability"]
+    def __init__(
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
+    ) -> None:
+        super().__init__(url, secrets, backend=backend, user=user)
+        self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
 
     @cached_property
     def documents(self) -> Documents:
         """The JSON and Markdown beside the sessions: put, get, list and delete them there."""
-        from holdfast.documents import Documents
+        from holdfast.documents.documents import Documents
 
         return Documents(self)
-
-    def text_of(self, body: bytes) -> str:
-        """What search looks at in a stored body; see `backend.TextOf`."""
-        return searched(body, self.large)
 
     def __enter__(self) -> Self:
         return self
@@ -105,11 +94,16 @@ class Store:
         from holdfast.wrappers import ForUser
 
         # What follows from the view's commits it writes itself.
-        commit = partial(self.batcher.commit, sums=False)
-        return Store(self.url, self.secrets, view=ForUser(self.backend, user, commit))
+        backend = ForUser(self.backend, user, partial(self.batcher.commit, sums=False))
+        view = Store(self.url, self.secrets, backend=backend, user=user)
+        self._of_views.update((view.turns, view.batcher))
+        view._of_views = self._of_views  # a view of a view ends with the whole store, too
+        return view
 
     def close(self) -> None:
-        """Finish what is under way and give the engine back. A second call does nothing."""
+        """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
+        for running in list(self._of_views) if self.user is None else ():
+            running.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()
@@ -200,19 +194,6 @@ class Store:
     def exists(self, id: str | None = None, *, name: str | None = None) -> bool:
         """Whether there is a session with this id or name; see `get`."""
         return self.get(id, name=name) is not None
-
-    def peek(self, id: str) -> Head | None:
-        """The head of a session, a tombstone too; None if there never was one."""
-        check_id(id, "session id")
-        return self.backend.get([session_ref(id)])[0]
-
-    def head(self, id: str, *, trashed: bool = False) -> Head:
-        """The head of a session; with `trashed`, also of one in the trash.
-
-        Raises:
-            NotFound, Deleted, Trashed: there is none.
-        """
-        return present(self.peek(id), session_ref(id), trashed=trashed)
 
     def sessions(
         self,
@@ -306,7 +287,7 @@ class Store:
         Raises:
             Invalid: `by` is none of these.
         """
-        from holdfast.totals import usage_totals
+        from holdfast.events.totals import usage_totals
 
         tags = filter_tags(user=user, agent=agent, model=model, project=project)
         return usage_totals(self, by, since, until, tags)
@@ -331,7 +312,7 @@ class Store:
     @property
     def trash(self) -> Trash:
         """The sessions that were put away: to put one there, to list, restore and purge them."""
-        from holdfast.trash import Trash
+        from holdfast.retention.trash import Trash
 
         return Trash(self)
 
@@ -343,13 +324,13 @@ class Store:
         Raises:
             Invalid: from `Policy` itself: a number that makes no sense.
         """
-        from holdfast.retention import plan_prune
+        from holdfast.retention.retention import plan_prune
 
         return plan_prune(self, policy)
 
     def prunes(self, *, limit: int = 50) -> list[Prune]:
         """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
-        from holdfast.prunes import history
+        from holdfast.retention.prunes import history
 
         return history(self, limit)
 

@@ -17,10 +17,10 @@ import msgspec
 
 from holdfast import codec
 from holdfast.backend import Backend, Blobs, Heads, Hit, Problem
-from holdfast.docheads import DOC, large_of, owner_of
+from holdfast.documents.docheads import DOC, large_of, owner_of
 from holdfast.errors import Corrupt, Denied
+from holdfast.heads.names import NAME, claim_ref
 from holdfast.large import LargeValues
-from holdfast.names import NAME, claim_ref
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.refusals import called, denied
 from holdfast.search import Node

@@ -14,7 +14,7 @@ import sys
 
 import holdfast
 from holdfast import Store, step
-from holdfast.sweeping import sweep
+from holdfast.artifacts.sweeping import sweep
 
 ROUNDS = 60
 CONTENTS = [random.Random(n).randbytes(1_200_000 if n == 0 else 2_000) for n in range(4)]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import holdfast
-from holdfast.names import NAME
+from holdfast.heads.names import NAME
 from holdfast.plan import Commit, Head, Refused
 
 

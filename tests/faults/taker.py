@@ -7,7 +7,7 @@ import sys
 
 from holdfast import open as open_store
 from holdfast.importer import import_files
-from holdfast.sources import find_sources
+from holdfast.importing.sources import find_sources
 
 if __name__ == "__main__":
     with open_store(sys.argv[1]) as opened:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast import branching
 from holdfast.adapters.a3s_types import (
     ArtifactStore,
     SessionData,
@@ -23,6 +22,7 @@ from holdfast.adapters.a3s_types import (
 )
 from holdfast.adapters.kept import kept_sessions
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound, Trashed, Unavailable
+from holdfast.events.redact import masked
 from holdfast.formats import a3s_rules as rules
 from holdfast.formats.a3s import (
     FRAGMENTS,
@@ -39,10 +39,10 @@ from holdfast.formats.a3s_get import about_of, artifact_records, look, session_r
 from holdfast.formats.a3s_in import Folder, read_session
 from holdfast.formats.a3s_put import Snapshot, save
 from holdfast.formats.transcript import mapping
-from holdfast.info import SessionInfo, info_of, now, session_ref
+from holdfast.heads.info import SessionInfo, info_of, now, session_ref
+from holdfast.history import branching
 from holdfast.paths import as_path
 from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.redact import masked
 from holdfast.refusals import refusal
 from holdfast.session import Session
 from holdfast.store import Store

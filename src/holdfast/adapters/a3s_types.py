@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from holdfast import reporting
 from holdfast.adapters.a3s_parts import (
     ContextUsage,
     LlmConfigData,
@@ -20,6 +19,7 @@ from holdfast.adapters.a3s_parts import (
     TokenUsage,
 )
 from holdfast.errors import Invalid
+from holdfast.events import reporting
 from holdfast.formats import rustjson
 from holdfast.formats.a3s import without_keys
 from holdfast.formats.a3s_events import REPORT_SCHEMA, TRACE_SCHEMA

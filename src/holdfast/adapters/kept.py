@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from holdfast.errors import Corrupt
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.store import Store
 
 PAGE = 1000

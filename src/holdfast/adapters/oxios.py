@@ -25,10 +25,10 @@ from holdfast.adapters.oxios_types import (
     TrajectoryStepRecord,
     UserMessage,
 )
-from holdfast.aio import AsyncStore
-from holdfast.aioretention import AsyncPrunePlan
-from holdfast.aiosession import AsyncSession
-from holdfast.retention import Pruned
+from holdfast.aio.retention import AsyncPrunePlan
+from holdfast.aio.session import AsyncSession
+from holdfast.aio.store import AsyncStore
+from holdfast.retention.retention import Pruned
 from holdfast.store import Store
 
 T = TypeVar("T")

@@ -28,6 +28,7 @@ from holdfast.adapters.oxios_types import (
     UserMessage,
 )
 from holdfast.errors import Conflict, Denied, Exists, Invalid
+from holdfast.events.redact import masked
 from holdfast.formats import rustjson
 from holdfast.formats.oxios import (
     AGENT,
@@ -44,15 +45,14 @@ from holdfast.formats.oxios import (
 )
 from holdfast.formats.oxios_out import HERE, document_of, facts_in
 from holdfast.formats.transcript import mapping
-from holdfast.info import BYTES, SUMMARY, Tally, body_of, clean, encode_body, info_of, session_ref, tags_of
+from holdfast.heads.info import BYTES, SUMMARY, Tally, body_of, clean, encode_body, info_of, session_ref, tags_of
+from holdfast.heads.settings import without
+from holdfast.heads.updates import RETRIES, restless
 from holdfast.model import AnyPayload
 from holdfast.plan import Commit, Entry, Head, Refused, check_id
-from holdfast.redact import masked
 from holdfast.refusals import refusal
 from holdfast.session import Session as Kept
-from holdfast.settings import without
 from holdfast.store import Store
-from holdfast.updates import RETRIES, restless
 
 _MISSING = object()
 _FIELDS = ("active_seed_id", "active_persona_id")

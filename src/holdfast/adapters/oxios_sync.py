@@ -35,10 +35,10 @@ from holdfast.formats.oxios_folder import AGENTS, SESSIONS
 from holdfast.formats.oxios_out import document_of, facts_in
 from holdfast.formats.transcript import mapping
 from holdfast.formats.zeroclaw import fitted
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.plan import check_id
-from holdfast.policies import Chosen, Policy
-from holdfast.retention import Pruned, PrunePlan
+from holdfast.retention.policies import Chosen, Policy
+from holdfast.retention.retention import Pruned, PrunePlan
 from holdfast.session import Session as Kept
 from holdfast.store import Store
 

@@ -14,21 +14,21 @@ from itertools import islice
 
 import msgspec
 
-from holdfast import branching
 from holdfast.adapters.kept import kept_sessions
 from holdfast.clock import from_micros, now
 from holdfast.errors import Conflict, Exists, Invalid, LeaseLost, NotFound
+from holdfast.events.receipts import Receipt
 from holdfast.formats.zeroclaw import PROGRAM, fitted, key_of, name_of_key
 from holdfast.formats.zeroclaw_out import run_of, words_of
-from holdfast.info import SessionInfo
-from holdfast.leases import Lease
+from holdfast.heads.info import SessionInfo
+from holdfast.history import branching
 from holdfast.model import Message, Text
 from holdfast.plan import check_id
-from holdfast.receipts import Receipt
-from holdfast.recovery import Recovery
 from holdfast.search import normalise
 from holdfast.session import Session
 from holdfast.store import Store
+from holdfast.turns.leases import Lease
+from holdfast.turns.recovery import Recovery
 
 PAGE = 1000
 SEARCHED = 50

@@ -15,8 +15,8 @@ from holdfast.cli.terminal import Span
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
+    from holdfast.artifacts.sweeping import Swept
     from holdfast.check import Finding
-    from holdfast.sweeping import Swept
 
 
 @click.command(
@@ -74,7 +74,7 @@ def check(app: App, ref: str | None, sweeps: bool, dry_run: bool) -> None:
         raise click.UsageError("a sweep is of the whole store; leave REF out")
     from msgspec.structs import replace
 
-    from holdfast.sweeping import sweep
+    from holdfast.artifacts.sweeping import sweep
 
     with app.store() as store:
         report = store.check(session=None if ref is None else whole(store, ref, damaged="keep").id)

@@ -54,7 +54,7 @@ def artifact() -> None:
 @pass_app
 def put(app: App, ref: str, name: str, file: str | None, dry_run: bool, **how: Any) -> None:
     """Keep the bytes of FILE, or of stdin, under NAME, which stood for other bytes before, maybe. Of any size."""
-    from holdfast.artifacts import uri_of
+    from holdfast.artifacts.artifacts import uri_of
     from holdfast.model import Artifact
 
     with app.store() as store, opened(file, "the FILE") as stream:

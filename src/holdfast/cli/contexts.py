@@ -16,10 +16,10 @@ from holdfast.errors import Invalid
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
-    from holdfast.context import Context
+    from holdfast.context.context import Context
+    from holdfast.context.pairs import Problem
     from holdfast.formats.shapes import Shaped
     from holdfast.model import Message
-    from holdfast.pairs import Problem
 
 FORMS = ("openai", "responses", "anthropic", "otel")
 
@@ -186,7 +186,7 @@ def repair(app: App, ref: str, dry_run: bool) -> None:
 
     What an append can't mend is told. Refused while a turn runs (exit code 4).
     """
-    from holdfast.repair import mend
+    from holdfast.context.repair import mend
 
     with app.store() as store:
         found = whole(store, ref)

@@ -65,7 +65,7 @@ def demo(app: App) -> None:
 def _record(app: App, url: str, folder: str) -> dict[str, Any]:
     from holdfast import opening
     from holdfast.cli.agent import RUNS
-    from holdfast.info import new_id
+    from holdfast.heads.info import new_id
 
     id = new_id()
     app.say(f"An agent starts; each line below was on disk before it was said. Session {id}\n")

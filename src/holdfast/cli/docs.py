@@ -14,7 +14,7 @@ from holdfast.errors import NotFound, Stale
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
-    from holdfast.docheads import DocumentInfo
+    from holdfast.documents.docheads import DocumentInfo
     from holdfast.store import Store
 
 CHUNK = 1_048_576
@@ -112,7 +112,7 @@ def _checked(store: Store, id: str, rev: int | None) -> int:
 
 def _size(id: str, stream: BinaryIO) -> int:
     """The length of a source that could be put."""
-    from holdfast.docheads import Checked, check_json, kind_of
+    from holdfast.documents.docheads import Checked, check_json, kind_of
 
     if kind_of(id) == "json":
         data = stream.read()

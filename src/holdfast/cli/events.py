@@ -17,7 +17,7 @@ from holdfast.errors import Invalid
 from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
-    from holdfast.hits import SearchHit
+    from holdfast.finding.hits import SearchHit
     from holdfast.log import Appendable
     from holdfast.model import AnyPayload, Event
     from holdfast.session import Session

@@ -14,7 +14,7 @@ from holdfast.errors import Invalid
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
-    from holdfast.branching import Branch
+    from holdfast.history.branching import Branch
     from holdfast.model import Edit, Event, Message
     from holdfast.session import Session
 
@@ -199,7 +199,7 @@ def undo(app: App, ref: str, dry_run: bool) -> None:
     with app.store() as store:
         found = whole(store, ref)
         if dry_run:
-            from holdfast.history import newest_removal
+            from holdfast.history.history import newest_removal
 
             removal = newest_removal(store, store.head(found.id))
             _tell(app, found, "undo", _size(removal), dry_run=True)

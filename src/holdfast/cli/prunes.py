@@ -14,8 +14,8 @@ from holdfast.formats.words import plural, safe_line
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.policies import Policy, Spared
-    from holdfast.retention import Pruned, PrunePlan
+    from holdfast.retention.policies import Policy, Spared
+    from holdfast.retention.retention import Pruned, PrunePlan
     from holdfast.store import Store
 
 
@@ -56,7 +56,7 @@ _OPTIONS = (
 
 
 def _made(policy: dict[str, Any]) -> Policy:
-    from holdfast.policies import Policy
+    from holdfast.retention.policies import Policy
 
     if all(policy[limit] is None for limit in ("max_age", "max_sessions", "max_bytes")):
         raise click.UsageError("without a limit nothing goes; say --max-age, --max-sessions or --max-bytes")
@@ -223,7 +223,7 @@ def history(app: App, limit: int) -> None:
 @pass_app
 def undo(app: App, prune: str, dry_run: bool) -> None:
     """Restore what a prune put into the trash and is still there; `prune history` has the ids."""
-    from holdfast.trash import Restored
+    from holdfast.retention.trash import Restored
 
     with app.store() as store:
         done = Restored(restored=tuple(_moved(store, prune))) if dry_run else store.trash.undo(prune)
@@ -242,7 +242,7 @@ def undo(app: App, prune: str, dry_run: bool) -> None:
 
 def _moved(store: Store, prune: str) -> list[str]:
     """The sessions that are in the trash by a prune."""
-    from holdfast.prunes import prune as known
+    from holdfast.retention.prunes import prune as known
 
     known(store, prune)  # says that there is none
     found: list[str] = []

@@ -55,7 +55,7 @@ def add(app: App, ref: str, subject: str, file: str | None, key: str | None, dry
 
     A check's status is passed, failed, needs_review or skipped.
     """
-    from holdfast.reporting import report as made_of
+    from holdfast.events.reporting import report as made_of
 
     checks = [_check(text, required=True) for text in said["required"]]
     checks += [_check(text, required=False) for text in said["optional"]]
@@ -159,7 +159,7 @@ def show(app: App, ref: str) -> None:
 
 
 def _reports(found: Session) -> list[Event]:
-    from holdfast.reporting import counted_events
+    from holdfast.events.reporting import counted_events
 
     return counted_events(found, "report", "reports")
 

@@ -12,8 +12,8 @@ from holdfast.cli.refs import REF, whole
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
-    from holdfast.leases import Lease
-    from holdfast.recovery import Recovery
+    from holdfast.turns.leases import Lease
+    from holdfast.turns.recovery import Recovery
 
 _OLDER = click.option(
     "--older-than",
@@ -78,7 +78,7 @@ def stuck(app: App, older_than: float | None, wait: float) -> None:
 @pass_app
 def state(app: App, ref: str, state: str | None, reason: str | None, turn: str | None, dry_run: bool) -> None:
     """Show the state of a session and who runs it, or change it where no turn does (exit code 4 if one does)."""
-    from holdfast.states import look
+    from holdfast.heads.states import look
 
     with app.store() as store:
         found = whole(store, ref)
@@ -145,7 +145,7 @@ def resume(app: App, ref: str, answer: bool, dry_run: bool) -> None:
 
     Nothing is changed without --answer, which a turn that goes on does by itself.
     """
-    from holdfast.recovery import left_open
+    from holdfast.turns.recovery import left_open
 
     with app.store() as store:
         found = whole(store, ref)

@@ -15,7 +15,7 @@ from holdfast.cli.terminal import Line
 from holdfast.errors import Corrupt
 
 if TYPE_CHECKING:
-    from holdfast.info import SessionInfo
+    from holdfast.heads.info import SessionInfo
     from holdfast.model import Event
     from holdfast.session import Session
 

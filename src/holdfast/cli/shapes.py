@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from holdfast.cli.terminal import safe_json
 
 if TYPE_CHECKING:
+    from holdfast.artifacts.sweeping import Swept
     from holdfast.check import CheckReport
     from holdfast.errors import HoldfastError
-    from holdfast.hits import SearchHit
-    from holdfast.info import SessionInfo
+    from holdfast.events.receipts import Receipt
+    from holdfast.finding.hits import SearchHit
+    from holdfast.heads.info import SessionInfo
     from holdfast.model import Event
-    from holdfast.receipts import Receipt
-    from holdfast.sweeping import Swept
 
 
 def dumps(value: Any) -> str:

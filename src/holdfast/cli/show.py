@@ -13,7 +13,7 @@ from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Corrupt
 from holdfast.formats.calls import Outcomes, fields, totals, usage_words, value_text
 from holdfast.formats.words import duration, safe, safe_line
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.model import Event, Large
 
 LINES = 12

@@ -23,7 +23,7 @@ from holdfast.paths import as_path
 if TYPE_CHECKING:
     from holdfast.copies import Copied
     from holdfast.importer import FileReport, Progress
-    from holdfast.sources import SourceFile
+    from holdfast.importing.sources import SourceFile
     from holdfast.store import Store
 
 
@@ -110,7 +110,7 @@ def _form_of(output: str) -> str:
 
 def _all(store: Store) -> tuple[list[str], list[str]]:
     """The ids of all sessions that are there now, newest first; and of those that can't be read."""
-    from holdfast.listing import all_heads
+    from holdfast.finding.listing import all_heads
 
     found: list[tuple[int, str]] = []
     damaged: list[str] = []
@@ -231,7 +231,7 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
 def _copied(here: Store, there: Store, refs: Sequence[str]) -> Iterator[Copied]:
     """Copy the sessions named, or all sessions and documents; what became of each, as it is done."""
     from holdfast.copies import STORE_ERRORS, Copied, copy_document, copy_session
-    from holdfast.docheads import all_documents, id_of, owner_of
+    from holdfast.documents.docheads import all_documents, id_of, owner_of
 
     for id in [whole(here, ref, damaged="keep").id for ref in refs] if refs else chain(*_all(here)):
         try:
@@ -348,7 +348,7 @@ def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
 
 def _import_files(app: App, store: Store, paths: list[str] | None, user: str | None) -> list[FileReport]:
     from holdfast.importer import import_files
-    from holdfast.sources import find_sources
+    from holdfast.importing.sources import find_sources
 
     files = find_sources(paths)
     with _progress(app, files) as progress:

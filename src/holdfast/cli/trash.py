@@ -17,9 +17,9 @@ from holdfast.formats.words import plural, safe_line
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.policies import Spared
+    from holdfast.retention.policies import Spared
+    from holdfast.retention.trash import Purged, TrashedSession
     from holdfast.store import Store
-    from holdfast.trash import Purged, TrashedSession
 
 
 @click.group(
@@ -98,7 +98,7 @@ def _shape(one: TrashedSession) -> dict[str, Any]:
 @pass_app
 def put(app: App, refs: tuple[str, ...], why: str, dry_run: bool) -> None:
     """Move sessions to the trash, whatever their names and labels; not one that runs or that a fork reads through."""
-    from holdfast.putting import check_free
+    from holdfast.retention.putting import check_free
 
     with app.store() as store:
         ids = list(dict.fromkeys(whole(store, ref).id for ref in refs))
@@ -141,7 +141,7 @@ def restore(app: App, refs: tuple[str, ...], dry_run: bool) -> None:
 
 def _each(ids: Sequence[str], act: Callable[[str], None]) -> tuple[list[str], list[Spared]]:
     """Do it for each, so that none hides another: those that were done, and the others. Of one, the error is raised."""
-    from holdfast.policies import Spared
+    from holdfast.retention.policies import Spared
 
     done: list[str] = []
     failed: list[Spared] = []
@@ -209,11 +209,11 @@ def purge(app: App, refs: tuple[str, ...], older_than: float | None, yes: bool, 
 
 def _to_purge(store: Store, ids: Sequence[str], older_than: float | None) -> Purged:
     """What a purge would come to now."""
-    from holdfast.branching import children
     from holdfast.clock import now
-    from holdfast.policies import Spared, micros
-    from holdfast.retention import trashed_heads
-    from holdfast.trash import Purged, trashed_at
+    from holdfast.history.branching import children
+    from holdfast.retention.policies import Spared, micros
+    from holdfast.retention.retention import trashed_heads
+    from holdfast.retention.trash import Purged, trashed_at
 
     before = None if older_than is None else now() - micros(older_than)
     there = {id: head for head, id in trashed_heads(store) if not ids or id in ids}
@@ -275,7 +275,7 @@ def archive(app: App, refs: tuple[str, ...], output: str | None, why: str, dry_r
     What is not whole in the file, or was touched meanwhile, is not moved (exit code 8). `import` reads the bundle, and
     `prune undo` or `trash restore` brings them back without it.
     """
-    from holdfast.retention import Pruned, plan_of
+    from holdfast.retention.retention import Pruned, plan_of
 
     if output == "-":
         raise click.UsageError("what is archived is read back before it goes, so -o is a file")

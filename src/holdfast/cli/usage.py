@@ -11,7 +11,7 @@ from holdfast.cli.terminal import Span
 from holdfast.formats.words import money
 
 if TYPE_CHECKING:
-    from holdfast.totals import UsageReport, UsageTotal
+    from holdfast.events.totals import UsageReport, UsageTotal
 
 
 @click.group(

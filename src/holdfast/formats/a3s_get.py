@@ -24,7 +24,7 @@ from holdfast.formats.a3s_events import (
     trace_record,
 )
 from holdfast.formats.transcript import mapping
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.log import OnDamage
 from holdfast.model import Artifact, Custom, Damaged, Edit, Event, Message, Report, Source, State, Step, Tasks, Usage
 from holdfast.session import Session

@@ -33,13 +33,13 @@ from holdfast.formats.a3s_get import Stored, marked
 from holdfast.formats.a3s_put import Snapshot, save
 from holdfast.formats.lines import open_source
 from holdfast.formats.transcript import listing, mapping
-from holdfast.info import clean, session_ref
+from holdfast.heads.info import clean, session_ref
+from holdfast.heads.settings import without_secrets
+from holdfast.importing.reports import FileReport, Unreadable, told_in
+from holdfast.importing.sources import SourceFile
+from holdfast.importing.titles import imported
 from holdfast.plan import Head
-from holdfast.reports import FileReport, Unreadable, told_in
-from holdfast.settings import without_secrets
-from holdfast.sources import SourceFile
 from holdfast.store import Store
-from holdfast.titles import imported
 
 MAX_FILE = 256 * 1024 * 1024
 """Bytes of a file that the program reads at the most."""

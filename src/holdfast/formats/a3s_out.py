@@ -16,7 +16,7 @@ from holdfast.formats.a3s_events import REPORT, TRACE, Json
 from holdfast.formats.a3s_get import Stored, about_of, artifact_records, look, session_record
 from holdfast.formats.transcript import mapping
 from holdfast.formats.written import Holders, Written
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.session import Session
 from holdfast.store import Store
 

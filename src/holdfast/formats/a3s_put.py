@@ -15,6 +15,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Invalid, Stale, TooLarge
+from holdfast.events.keys import artifact_id
 from holdfast.formats import rustjson
 from holdfast.formats.a3s import PROGRAM, STATES, session_id_of, without_keys
 from holdfast.formats.a3s_events import (
@@ -33,16 +34,15 @@ from holdfast.formats.a3s_events import (
 )
 from holdfast.formats.a3s_get import FILE, Held, Stored, key_of, look, split
 from holdfast.formats.transcript import as_title, mapping, source_of
-from holdfast.history import Taken, edit_commit, removal
-from holdfast.info import Tally, body_of, clean, encode_body, session_ref, tags_of
-from holdfast.keys import artifact_id
+from holdfast.heads.info import Tally, body_of, clean, encode_body, session_ref, tags_of
+from holdfast.heads.settings import without_secrets
+from holdfast.heads.states import state_event
+from holdfast.history.history import Taken, edit_commit, removal
 from holdfast.model import AnyPayload, Artifact, Custom, Event, Message, Report, Source, Step, Usage
 from holdfast.parts import LargeRef
 from holdfast.plan import FIRST_TIME, LAST_TIME, Commit, Entry, Head
 from holdfast.refusals import refusal
 from holdfast.session import Session
-from holdfast.settings import without_secrets
-from holdfast.states import state_event
 from holdfast.store import Store
 
 FIT_ENTRIES = 9000

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from holdfast.context.tokens import is_image
 from holdfast.errors import Invalid
 from holdfast.formats.shapes import (
     CHAT_ONLY,
@@ -31,7 +32,6 @@ from holdfast.formats.shapes import (
     unsaid,
 )
 from holdfast.model import AnyPart, Blob, File, Message, OtherPart, Reasoning, Text, ToolCall, ToolResult, Uri
-from holdfast.tokens import is_image
 
 SHAPE = "anthropic"
 OPENING = "(The conversation goes on.)"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from holdfast import model
 from holdfast.formats.words import money, plural
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.model import Event, Large
 
 

@@ -14,7 +14,7 @@ from html import escape
 from holdfast.formats.blocks import Block, blocks, lines_of, role_of, when
 from holdfast.formats.calls import Outcomes, totals
 from holdfast.formats.words import safe, safe_line
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.model import Event, Large
 
 FOLD = 12

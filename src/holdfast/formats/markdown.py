@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from holdfast.formats.blocks import Block, blocks, lines_of, role_of, when
 from holdfast.formats.calls import Outcomes, totals
 from holdfast.formats.words import safe_line
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.model import Event, Large
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")

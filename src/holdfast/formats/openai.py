@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from holdfast.context.tokens import is_image
 from holdfast.errors import Invalid
 from holdfast.formats.shapes import (
     ANTHROPIC_ONLY,
@@ -32,7 +33,6 @@ from holdfast.formats.shapes import (
     unsaid,
 )
 from holdfast.model import AnyPart, Blob, File, Message, OtherPart, Reasoning, Text, ToolCall, ToolResult, Uri
-from holdfast.tokens import is_image
 
 CHAT = "openai.chat"
 RESPONSES = "openai.responses"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from holdfast.docheads import check_json, kind_of, text_of
+from holdfast.documents.docheads import check_json, kind_of, text_of
 from holdfast.errors import HoldfastError, TooLarge
 from holdfast.formats import rustjson
 from holdfast.formats.lines import digest_of, open_source
@@ -37,7 +37,7 @@ from holdfast.formats.oxios import (
 from holdfast.formats.transcript import event_id, kept
 from holdfast.formats.whole import Item, Said, Told, ToldDocument
 from holdfast.formats.zeroclaw import fitted, place_of
-from holdfast.info import clean
+from holdfast.heads.info import clean
 from holdfast.model import Source
 from holdfast.plan import check_id
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from holdfast.docheads import all_documents, id_of, owner_of
+from holdfast.documents.docheads import all_documents, id_of, owner_of
 from holdfast.errors import Conflict, HoldfastError
 from holdfast.formats import rustjson
 from holdfast.formats.oxios import (
@@ -33,7 +33,7 @@ from holdfast.formats.oxios import (
 from holdfast.formats.oxios_folder import SESSIONS, file_of
 from holdfast.formats.transcript import mapping
 from holdfast.formats.written import Holders, Written
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.log import OnDamage
 from holdfast.model import Custom, Damaged, Edit, Event, State
 from holdfast.session import Session

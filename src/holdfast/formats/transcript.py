@@ -20,9 +20,9 @@ import msgspec
 
 from holdfast.clock import to_micros
 from holdfast.errors import HoldfastError
+from holdfast.events.keys import id_of as id_of
 from holdfast.formats.lines import DIGEST
-from holdfast.info import clean, title_of
-from holdfast.keys import id_of as id_of
+from holdfast.heads.info import clean, title_of
 from holdfast.model import AnyPayload, Custom, Message, Source, Text
 
 BOM = b"\xef\xbb\xbf"

@@ -25,7 +25,7 @@ from holdfast.formats.lines import digest_of
 from holdfast.formats.transcript import event_id, kept, mapping
 from holdfast.formats.whole import Item, Said, Told
 from holdfast.formats.zeroclaw import NAME, fitted, name_of_key, place_of, said, workspace_of
-from holdfast.info import STATES, clean
+from holdfast.heads.info import STATES, clean
 from holdfast.model import Source
 from holdfast.plan import check_id
 

@@ -22,7 +22,7 @@ from holdfast.formats.transcript import mapping
 from holdfast.formats.written import Holders, Written
 from holdfast.formats.zeroclaw import PROGRAM, key_of, safe
 from holdfast.formats.zeroclaw_db import RECEIPTS, bound, quoted, rows_of
-from holdfast.info import SessionInfo
+from holdfast.heads.info import SessionInfo
 from holdfast.model import Custom, Damaged, Edit, Event, Message, Source, State, Text
 from holdfast.parts import Reasoning, ToolCall, ToolResult
 from holdfast.session import Session

@@ -1,0 +1,1 @@
+"""The same store for asyncio."""

@@ -1,0 +1,1 @@
+"""JSON and Markdown beside the sessions, and the records of agents among them."""

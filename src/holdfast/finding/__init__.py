@@ -1,0 +1,1 @@
+"""How sessions and events are found: lists, searches, references, watches."""

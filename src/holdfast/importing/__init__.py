@@ -1,0 +1,1 @@
+"""How transcripts of other programs come in: sources, batches, lineage, and what is told of them."""
