@@ -250,8 +250,8 @@ class Location(NamedTuple):
 
 PARAMS: Mapping[str, frozenset[str]] = {
     "memory": frozenset(),
-    "file": frozenset({"durability"}),
-    "sqlite": frozenset({"durability", "engine", "timeout"}),
+    "file": frozenset({"blobs", "durability"}),
+    "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
 }
 DURABILITIES = ("disk", "process")
 
