@@ -29,12 +29,12 @@ def open_blobs(url: str | None, folder: str) -> Blobs:
     noted = _noted(folder)
     if url and noted is None and _has_blobs(folder):
         raise Invalid(
-            f"this store keeps its large values in {folder}, not in {shown(url)}; copy it to a new one to move them",
+            f"this store keeps its large values in {folder}, not in {_plain(url)}; copy it to a new one to move them",
             blobs=folder,
         )
     if url and noted and url != noted:
         raise Invalid(
-            f"this store keeps its large values in {noted}, not in {shown(url)}; leave blobs= away", blobs=noted
+            f"this store keeps its large values in {noted}, not in {_plain(url)}; leave blobs= away", blobs=noted
         )
     place = url or noted
     if not place:
@@ -54,13 +54,13 @@ def _opened(url: str, folder: str) -> Blobs:
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or not os.path.isabs(path):
         raise Invalid(
-            f"blobs={shown(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
+            f"blobs={_plain(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
             parameter="blobs",
         )
     return DirectoryBlobs(path)
 
 
-def shown(url: str) -> str:
+def _plain(url: str) -> str:
     """A URL without what may be secret in it."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
