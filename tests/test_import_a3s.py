@@ -755,12 +755,12 @@ a3s_put.FIT_ENTRIES = 3
 url, folder, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = holdfast.open(url)
 commit = store.batcher.commit
-def counted(change):
+def counted(change, **limit):
     global left
     if left == 0:
         os.kill(os.getpid(), 9)
     left -= 1
-    return commit(change)
+    return commit(change, **limit)
 store.batcher.commit = counted
 import_files(store, find_sources([folder]))
 """

@@ -154,12 +154,12 @@ from holdfast.importer import find_sources, import_files
 left = 3
 with holdfast.open(sys.argv[1]) as store:
     commit = store.batcher.commit
-    def counted(change):
+    def counted(change, **limit):
         global left
         if left == 0:
             os.kill(os.getpid(), 9)
         left -= 1
-        return commit(change)
+        return commit(change, **limit)
     store.batcher.commit = counted
     import_files(store, find_sources([sys.argv[2]]))
 """

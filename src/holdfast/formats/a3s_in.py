@@ -368,7 +368,7 @@ class _Taking:
                 "imported": {"digest": digest},
             }
 
-        saved = save(self.store, id, snapshot, user=self.user, note=note, spare=_spared)
+        saved = save(self.store, id, snapshot, user=self.user, note=note, spare=_spared, whole=False)
         if saved is not None:
             report.events, report.known = saved.events, saved.known
 
