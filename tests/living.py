@@ -66,7 +66,7 @@ class Lives(RuleBasedStateMachine):
         url = "memory://" if self.backend == "memory" else url_of(self.backend, self.place, durability="process")
         self.store: Store = holdfast.open(url)
         self.store.turns.close()
-        self.store.turns = Unwatched(self.store, self.here)
+        self.store.turns = Unwatched(self.store.batcher, self.store.large, self.here)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from holdfast import Store
+from holdfast.turns.keeping import Turns
 from holdfast.turns.places import Place, Process
-from holdfast.turns.turns import Turns
 
 DAY = 86_400_000_000
 PATIENCE = 30
@@ -54,7 +54,7 @@ class Unwatched(Turns):
 def placed(store: Store, place: Place) -> Iterator[Store]:
     """The same store as seen from another place, as another process there would have it open."""
     other = copy.copy(store)
-    other.turns = Unwatched(other, place)
+    other.turns = Unwatched(other.batcher, other.large, place)
     try:
         yield other
     finally:

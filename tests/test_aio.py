@@ -40,6 +40,7 @@ from holdfast import (
     note,
     user,
 )
+from holdfast.clock import now
 from holdfast.log import Log
 
 T = TypeVar("T")
@@ -420,7 +421,7 @@ def test_following_ends_with_the_session(url: str) -> None:
 
 def test_a_watcher_is_told_of_every_session_that_changes(url: str) -> None:
     async def use(store: AsyncStore) -> None:
-        since = holdfast.info.now()
+        since = now()
         newest: dict[str, int] = {}
         stop = asyncio.Event()
 

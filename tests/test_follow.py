@@ -17,6 +17,7 @@ import holdfast
 from faults import BACKENDS, url_of
 from holdfast import Event, Store, user
 from holdfast.backends.listening import Listening
+from holdfast.clock import now
 from holdfast.finding.watch import Change
 
 
@@ -90,7 +91,7 @@ def test_following_ends_when_told(store: Store) -> None:
 
 def test_a_watcher_is_told_of_every_session_that_changes(store: Store) -> None:
     store.create("old")
-    since = holdfast.info.now()
+    since = now()
     newest: dict[str, int] = {}
     stop = threading.Event()
 

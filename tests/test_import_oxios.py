@@ -526,7 +526,8 @@ def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         (base / "notes" / f"n-{number}.md").write_bytes(b"note")
     url = f"sqlite://{tmp_path}/s.db"
     code = (
-        "import holdfast, sys\nfrom holdfast.importer import find_sources, import_files\n"
+        "import holdfast, sys\nfrom holdfast.importer import import_files\n"
+        "from holdfast.importing.sources import find_sources\n"
         "store = holdfast.open(sys.argv[1])\nlimit = int(sys.argv[3])\ncount = 0\n"
         "commit = store.batcher.commit\n"
         "def counted(one):\n"

@@ -15,6 +15,7 @@ import pytest
 import holdfast
 from holdfast import Denied, Exists, Invalid, LeaseLost, NotFound, Store, TooLarge, Unavailable, user
 from holdfast.bundle import read_bundle, write_bundle
+from holdfast.clock import now
 from holdfast.copies import copy_session
 from holdfast.heads.info import session_ref
 from holdfast.heads.names import GRACE, NAME, claim_ref
@@ -356,7 +357,7 @@ def test_a_claimer_that_stood_still_for_too_long_is_told(
 
 def test_a_clock_that_jumped_leaves_no_name_stuck(store: Store) -> None:
     tags = {"name": "n", "session": "nobody", "process": "1 1 another-machine"}
-    for at in (1, holdfast.info.now() + 10 * GRACE):
+    for at in (1, now() + 10 * GRACE):
         ref = claim_ref(None, "n")
         there = store.backend.get([ref])[0]
         store.batcher.commit(Commit(ref=ref, at=at, if_rev=there.rev if there else 0, tags=tags))

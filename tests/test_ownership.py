@@ -47,7 +47,8 @@ from holdfast.model import LargeRef, Message, Text
 from holdfast.plan import Commit, Entry, Head
 from holdfast.retention.prunes import PRUNE
 from holdfast.retention.trash import Trash
-from holdfast.turns import turns
+from holdfast.storage import Storage
+from holdfast.turns import keeping
 from holdfast.wrappers import ForUser
 from rivals import wait_for
 
@@ -240,7 +241,7 @@ def public(*classes: type) -> set[str]:
 
 
 def test_every_public_method_is_tried() -> None:
-    assert set(ON_STORE) == public(Store) - {"documents"}  # whose methods have a table of their own
+    assert set(ON_STORE) == public(Store, Storage) - {"documents"}  # whose methods have a table of their own
     assert set(ON_SESSION) == public(Session, Log) - NO_CALLS
     assert set(ON_DOCUMENTS) == public(Documents)
     assert set(ON_TRASH) == public(Trash)
@@ -707,7 +708,7 @@ def test_closing_the_store_ends_what_its_views_began(store: Store) -> None:
 
 
 def test_a_view_of_each_request_keeps_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "LINGER", 0.01)
+    monkeypatch.setattr(keeping, "LINGER", 0.01)
     ended = [store.for_user(f"u{n}") for n in range(5)]
     for view in ended:
         with view.session(f"of {view.user}").turn(ttl=0.1):

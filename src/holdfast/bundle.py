@@ -14,7 +14,6 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,9 +24,7 @@ from holdfast.heads.info import session_ref
 from holdfast.history.ancestry import stored, whole
 from holdfast.plan import Entry, Head
 from holdfast.refusals import called
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 VERSION = 1
 """Version of the bundle's lines, in each session's head's `holdfast`."""
@@ -66,7 +63,7 @@ _decoder = msgspec.json.Decoder(Line)
 _encoder = msgspec.json.Encoder()
 
 
-def write_bundle(store: Store, sessions: Iterable[str], *, gone: list[str] | None = None) -> Iterator[bytes]:
+def write_bundle(store: Storage, sessions: Iterable[str], *, gone: list[str] | None = None) -> Iterator[bytes]:
     """The lines of a bundle of these sessions, as they are now.
 
     What is damaged goes along with its bytes and what is wrong with it; a replay will refuse it. With a list `gone`,
@@ -103,7 +100,7 @@ def write_bundle(store: Store, sessions: Iterable[str], *, gone: list[str] | Non
         yield _sealed(Line(end=id, events=events), b"")
 
 
-def write_documents(store: Store, *, damaged: list[str] | None = None) -> Iterator[bytes]:
+def write_documents(store: Storage, *, damaged: list[str] | None = None) -> Iterator[bytes]:
     """The lines of a bundle of all documents that the store shows.
 
     With a list `damaged`, those whose heads, or lists of chunks, can't be read are left out and named in it.
@@ -131,7 +128,7 @@ def write_documents(store: Store, *, damaged: list[str] | None = None) -> Iterat
         yield _sealed(Line(end=ref.id), b"")
 
 
-def _blob_line(store: Store, digest: str) -> bytes:
+def _blob_line(store: Storage, digest: str) -> bytes:
     try:
         data = store.backend.blobs.get(digest)
     except Corrupt as error:
@@ -172,7 +169,7 @@ def tells_damage(line: bytes) -> bool:
     return line[16:].startswith(b'","fault":')
 
 
-def read_bundle(store: Store, lines: Iterable[bytes]) -> Iterator[Copied]:
+def read_bundle(store: Storage, lines: Iterable[bytes]) -> Iterator[Copied]:
     """Replay a bundle's sessions into a store, and say of each what became of it; one that fails stops no other.
 
     Raises:
@@ -227,7 +224,7 @@ def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
 class _Reader:
     """The lines of a bundle, session by session. Without a store, chunks are only held against their digests."""
 
-    def __init__(self, store: Store | None, lines: Iterable[bytes]) -> None:
+    def __init__(self, store: Storage | None, lines: Iterable[bytes]) -> None:
         self._store = store
         self._lines = iter(lines)
         self._number = 0
@@ -290,14 +287,14 @@ class _Reader:
         )  # fmt: skip
         return True
 
-    def replay(self, store: Store) -> Copied:
+    def replay(self, store: Storage) -> Copied:
         """Replay the session or document whose head was found last."""
         if self.head.ref.kind == docheads.DOC:
             with store.large.hold:
                 return self._replay_document(store)
         return replay(store, self.head, self.entries())
 
-    def _replay_document(self, store: Store) -> Copied:
+    def _replay_document(self, store: Storage) -> Copied:
         for _ in self.entries():
             raise Corrupt(f"{called(self.head.ref)} has events in the bundle, and no document has any")
         docheads.kind_of(docheads.id_of(self.head.ref))

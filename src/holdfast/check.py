@@ -8,7 +8,6 @@ written to meanwhile: what seems wrong with a session counts only if the session
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,9 +23,7 @@ from holdfast.history.branching import pins
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 PAGE = 1000
 TRIES = 5
@@ -66,7 +63,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.findings
 
 
-def check_store(store: Store, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
+def check_store(store: Storage, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
     """Check everything, or one session; then, if it is to sweep, delete the blobs that nothing refers to."""
     if sweeps and session is not None:
         raise Invalid("a sweep is of a whole store; leave the session out")
@@ -110,7 +107,7 @@ def _problem(problem: Problem) -> Finding:
     return Finding(what=f"{ref.kind} {ref.id!r}: {what}")
 
 
-def _check_documents(store: Store, findings: list[Finding]) -> int:
+def _check_documents(store: Storage, findings: list[Finding]) -> int:
     """Read every document; how many there are. What is wrong and was not found yet is added to the findings."""
     damaged = {(finding.document, finding.user) for finding in findings}
     count = 0
@@ -123,7 +120,7 @@ def _check_documents(store: Store, findings: list[Finding]) -> int:
     return count
 
 
-def _document_problem(store: Store, head: Head) -> str | None:
+def _document_problem(store: Storage, head: Head) -> str | None:
     """What is wrong with a document, unless it was changed while it was read."""
     while (what := problem_of(store, head)) is not None:
         try:
@@ -138,7 +135,7 @@ def _document_problem(store: Store, head: Head) -> str | None:
     return None
 
 
-def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
+def _heads(store: Storage, session: str | None) -> Iterator[tuple[Ref, Head | None]]:
     """The sessions to check, with None for a head that can't be trusted."""
     if session is not None:
         try:
@@ -154,7 +151,7 @@ def _heads(store: Store, session: str | None) -> Iterator[tuple[Ref, Head | None
         met.update(heads.damaged)  # one between two pages may be named by both
 
 
-def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:
+def _check_damaged(store: Storage, ref: Ref) -> tuple[int, list[Finding]] | None:
     """What is wrong with a session whose head can't be trusted: that, and what its log tells."""
     try:
         head = store.backend.get([ref])[0]
@@ -164,7 +161,7 @@ def _check_damaged(store: Store, ref: Ref) -> tuple[int, list[Finding]] | None:
     return None if head is None or head.dead else _check_living(store, head)
 
 
-def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
+def _check_living(store: Storage, head: Head) -> tuple[int, list[Finding]] | None:
     """What is wrong with a session, though it may be changed while it is read; None if it was deleted."""
     count, found = 0, list[Finding]()
     lasting: set[int | None] | None = None
@@ -187,7 +184,7 @@ def _check_living(store: Store, head: Head) -> tuple[int, list[Finding]] | None:
     return count, [f for f in found if f.seq is not None and f.seq in (lasting or ())]
 
 
-def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
+def _check_session(store: Storage, head: Head) -> tuple[int, list[Finding]]:
     id = head.ref.id
     findings: list[Finding] = []
     try:
@@ -212,7 +209,7 @@ def _check_session(store: Store, head: Head) -> tuple[int, list[Finding]]:
     return expected - 1 - max(head.base, head.trim), findings
 
 
-def _add_inherited(store: Store, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
+def _add_inherited(store: Storage, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
     """Count what a fork reads through its parents, too; False if what the session began with can't be counted."""
     if FORKED not in head.tags:
         return not head.trim and not head.base
@@ -236,7 +233,7 @@ COUNTED_IN_0_1 = ("messages", "steps", "tool_calls", "errors", "input_tokens", "
 COUNTED = (*COUNTED_IN_0_1, "calls", "cost_computed", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
-def _entries(store: Store, head: Head) -> Iterator[Entry]:
+def _entries(store: Storage, head: Head) -> Iterator[Entry]:
     after = 0
     while entries := store.backend.read(head.ref, after=after, upto=head.last, limit=PAGE, voided=True):
         yield from entries
@@ -249,7 +246,7 @@ def _count(entry: Entry, payload: AnyPayload, sums: dict[str, int]) -> None:
             sums[name] = sums.get(name, 0) + count
 
 
-def _check_entry(store: Store, id: str, entry: Entry, sums: dict[str, int]) -> list[Finding]:
+def _check_entry(store: Storage, id: str, entry: Entry, sums: dict[str, int]) -> list[Finding]:
     if entry.fault:
         return [Finding(session=id, seq=entry.seq, what=entry.fault)]
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,9 +20,7 @@ from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Ref, Refused, plan
 from holdfast.refusals import called, denied, refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 BATCH = 1000
 """Entries committed together."""
@@ -49,7 +46,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     error: HoldfastError | None = None
 
 
-def digests(store: Store, entry: Entry) -> list[str]:
+def digests(store: Storage, entry: Entry) -> list[str]:
     """The blobs that an entry needs; none if it can't be decoded."""
     if entry.fault or b'"large"' not in entry.body:
         return []
@@ -60,7 +57,7 @@ def digests(store: Store, entry: Entry) -> list[str]:
         return []
 
 
-def copy_session(source: Store, target: Store, id: str) -> Copied:
+def copy_session(source: Storage, target: Storage, id: str) -> Copied:
     """Make or complete a copy of a session in another store, equal in ids, numbers, times, fields and large values.
 
     The copy of a fork is whole: what it reads through its parents is its own there.
@@ -74,7 +71,7 @@ def copy_session(source: Store, target: Store, id: str) -> Copied:
     return replay(target, whole(source, head), _carried(source, target, head))
 
 
-def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
+def _carried(source: Storage, target: Storage, head: Head) -> Iterator[Entry]:
     """A session's entries, each after the blobs it needs were copied."""
     for entry in stored(source, head):
         if entry.fault:
@@ -87,7 +84,7 @@ def _carried(source: Store, target: Store, head: Head) -> Iterator[Entry]:
         yield entry
 
 
-def copy_document(source: Store, target: Store, ref: Ref) -> Copied:
+def copy_document(source: Storage, target: Storage, ref: Ref) -> Copied:
     """Make a copy of a document in another store, equal in content, times and owner, or bring one up to date.
 
     Raises:
@@ -107,7 +104,7 @@ def copy_document(source: Store, target: Store, ref: Ref) -> Copied:
         return replay_document(target, head)
 
 
-def replay_document(store: Store, head: Head) -> Copied:
+def replay_document(store: Storage, head: Head) -> Copied:
     """Make a document with this head, or bring a copy of it up to date; its blobs are there.
 
     Raises:
@@ -136,12 +133,12 @@ def replay_document(store: Store, head: Head) -> Copied:
     return msgspec.structs.replace(told, new=1)
 
 
-def _check_owner(store: Store, head: Head) -> None:
+def _check_owner(store: Storage, head: Head) -> None:
     if store.user is not None and head.tags.get("user") != store.user:
         raise denied(head.ref)
 
 
-def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
+def replay(store: Storage, head: Head, entries: Iterator[Entry]) -> Copied:
     """Make a session with this head and these entries, or complete one that has a beginning of them.
 
     Raises:
@@ -156,7 +153,7 @@ def replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
         return _replay(store, head, entries)
 
 
-def _replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
+def _replay(store: Storage, head: Head, entries: Iterator[Entry]) -> Copied:
     start = max(head.base, head.trim)
     there = _target(store, head, start)
     here = stored(store, there, after=start)
@@ -184,7 +181,7 @@ def _replay(store: Store, head: Head, entries: Iterator[Entry]) -> Copied:
     return Copied(session=head.ref.id, events=head.last - start, new=head.last - known)
 
 
-def _target(store: Store, head: Head, start: int) -> Head:
+def _target(store: Storage, head: Head, start: int) -> Head:
     """The head to replay onto, created if it is not there."""
     there = store.backend.get([head.ref])[0]
     if there is None:
@@ -248,11 +245,11 @@ def _diverged(head: Head, why: str) -> Conflict:
     )
 
 
-def _append(store: Store, there: Head, batch: list[Entry]) -> Head:
+def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
     return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch))
 
 
-def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
+def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
     wanted, found = own_tags(head), own_tags(there)
     tags: dict[str, str | None] = {name: None for name in found if name not in wanted}
@@ -271,7 +268,7 @@ def _finish(store: Store, there: Head, head: Head, ranges: list[Range]) -> None:
         _changed(store, there, commit)
 
 
-def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
+def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:
     """Commit a change of the head together with the digest of what it makes of it."""
     bare = msgspec.structs.replace(commit, tags={**(commit.tags or {}), COPIED: None})
     planned = plan(there, (), bare)
@@ -283,7 +280,7 @@ def _changed(store: Store, there: Head | None, commit: Commit) -> Head:
     return _committed(store, msgspec.structs.replace(commit, tags=tags))
 
 
-def _committed(store: Store, commit: Commit) -> Head:
+def _committed(store: Storage, commit: Commit) -> Head:
     result = store.batcher.commit(commit)
     if isinstance(result, Refused):
         raise refusal(result, commit)

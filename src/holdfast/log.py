@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from holdfast import codec
 from holdfast.errors import Corrupt, Deleted, Invalid, TooLarge
@@ -22,9 +22,7 @@ from holdfast.history import ancestry
 from holdfast.model import AnyPayload, Damaged, Event, Message
 from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Refused
 from holdfast.refusals import refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 PAGE = 500
 """Events fetched at a time."""
@@ -40,7 +38,7 @@ OnDamage: TypeAlias = Literal["raise", "keep"]
 class Log:
     """The log of one session of an open store, and what is known of its head."""
 
-    def __init__(self, store: Store, head: Head, fence: Mapping[str, str | None] | None = None) -> None:
+    def __init__(self, store: Storage, head: Head, fence: Mapping[str, str | None] | None = None) -> None:
         self._store = store
         self._head = head
         self._fence = fence  # the tags that every write expects: a turn's token

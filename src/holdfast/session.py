@@ -275,7 +275,9 @@ class Session(Log):
             Invalid: `ttl` or `wait` is out of range.
             NotFound, Deleted: the session is not there.
         """
-        return self._store.turns.turn(self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
+        from holdfast.turns.turns import Turn
+
+        return Turn(self._store, self._head, ttl=ttl, owner=owner, reason=reason, wait=wait)
 
     def set_state(self, state: str, *, reason: str | None = None, turn: str | None = None) -> SessionInfo:
         """Change the state of a session that no turn holds; the change is an event in the same commit.

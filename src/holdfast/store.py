@@ -14,7 +14,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
 from holdfast.batch import Batcher
 from holdfast.errors import Corrupt, Denied
 from holdfast.finding import finding
@@ -25,22 +25,19 @@ from holdfast.finding.references import resolved
 from holdfast.finding.watch import Change, watched
 from holdfast.heads import creation
 from holdfast.heads.info import SessionInfo, filter_tags, now, session_ref
-from holdfast.heads.settings import SessionConfig, secret_names
+from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
-from holdfast.large import LargeValues
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
-from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.refusals import refusal
+from holdfast.plan import check_id
 from holdfast.salvage import logged_head
 from holdfast.session import Session
+from holdfast.storage import Storage
 from holdfast.turns import recovery
+from holdfast.turns.keeping import Turns
 from holdfast.turns.leases import Lease
-from holdfast.turns.places import Place
 from holdfast.turns.recovery import Recovery
-from holdfast.turns.turns import Turns
-from holdfast.wording import searched
 
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
@@ -50,27 +47,19 @@ if TYPE_CHECKING:
     from holdfast.retention.prunes import Prune
     from holdfast.retention.retention import PrunePlan
     from holdfast.retention.trash import Trash
-    from holdfast.wrappers import ForUser
 
 
-class Store:
+class Store(Storage):
     """An open store; use it as a context manager, from any number of threads.
 
     Open one with `holdfast.open(url)`.
     """
 
-    def __init__(self, url: str, secrets: Collection[str] = (), *, view: ForUser | None = None) -> None:
-        self.url = url
-        self.secrets = secret_names(secrets)
-        self.user = None if view is None else view.user
-        """Whose store it is, of one that `for_user` made; None for the whole store."""
-        self.large = LargeValues()
-        self.backend: Backend = view or open_backend(url, self.text_of)
-        self.large.blobs = self.backend.blobs
-        self.batcher = Batcher(self.backend)
-        self.turns = Turns(self, Place())
-        self.durability = self.backend.info()["durability"]
-        self._views: weakref.WeakSet[Store] = weakref.WeakSet()
+    def __init__(
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
+    ) -> None:
+        super().__init__(url, secrets, backend=backend, user=user)
+        self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
 
     @cached_property
     def documents(self) -> Documents:
@@ -78,10 +67,6 @@ class Store:
         from holdfast.documents.documents import Documents
 
         return Documents(self)
-
-    def text_of(self, body: bytes) -> str:
-        """What search looks at in a stored body; see `backend.TextOf`."""
-        return searched(body, self.large)
 
     def __enter__(self) -> Self:
         return self
@@ -109,14 +94,16 @@ class Store:
             raise Denied(f"this store is open for the user {self.user!r} alone")
         from holdfast.wrappers import ForUser
 
-        view = Store(self.url, self.secrets, view=ForUser(self.backend, user, self.batcher.commit))
-        self._views.add(view)
+        backend = ForUser(self.backend, user, self.batcher.commit)
+        view = Store(self.url, self.secrets, backend=backend, user=user)
+        self._of_views.update((view.turns, view.batcher))
+        view._of_views = self._of_views  # a view of a view ends with the whole store, too
         return view
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
-        for view in list(self._views):
-            view.close()
+        for running in list(self._of_views) if self.user is None else ():
+            running.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()
@@ -207,24 +194,6 @@ class Store:
     def exists(self, id: str) -> bool:
         """Whether there is a session with this id."""
         return self.get(id) is not None
-
-    def peek(self, id: str) -> Head | None:
-        """The head of a session, a tombstone too; None if there never was one."""
-        check_id(id, "session id")
-        return self.backend.get([session_ref(id)])[0]
-
-    def head(self, id: str, *, trashed: bool = False) -> Head:
-        """The head of a session; with `trashed`, also of one in the trash.
-
-        Raises:
-            NotFound, Deleted, Trashed: there is none.
-        """
-        head = self.peek(id)
-        if head is None or head.dead:
-            raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
-        if head.trashed and not trashed:
-            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
-        return head
 
     def sessions(
         self,

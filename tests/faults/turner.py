@@ -14,8 +14,8 @@ import sys
 
 import holdfast
 from holdfast import Store, Turn, user
+from holdfast.turns.keeping import Turns
 from holdfast.turns.places import Place
-from holdfast.turns.turns import Turns
 
 
 class Shifted(Place):
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     url, mode, ttl, jump = arguments
     with holdfast.open(url) as store:
         store.turns.close()
-        store.turns = Turns(store, Shifted(float(jump)))
+        store.turns = Turns(store.batcher, store.large, Shifted(float(jump)))
         try:
             with store.session("s").turn(ttl=float(ttl), owner=mode) as turn:
                 turn.append(user("in time"))

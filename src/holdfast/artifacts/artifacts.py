@@ -25,10 +25,10 @@ from holdfast.model import Artifact, Large
 from holdfast.parts import LargeRef
 from holdfast.plan import Commit, Entry, Head, Refused, check_text
 from holdfast.refusals import refusal
+from holdfast.storage import Storage
 
 if TYPE_CHECKING:
     from holdfast.log import Log
-    from holdfast.store import Store
 
 PAGE = 500
 """Artifacts that are read at a time."""
@@ -47,7 +47,7 @@ class Artifacts:
     same object what came since.
     """
 
-    def __init__(self, store: Store, session: Log, fence: Callable[[], Mapping[str, str | None] | None]) -> None:
+    def __init__(self, store: Storage, session: Log, fence: Callable[[], Mapping[str, str | None] | None]) -> None:
         self._store = store
         self._session = session
         self._fence = fence
@@ -223,7 +223,7 @@ class Seen(msgspec.Struct, frozen=True):
     found: Mapping[str, tuple[Entry, Artifact]] = {}
 
 
-def _numbered(store: Store, head: Head, after: int, upto: int) -> list[Entry]:
+def _numbered(store: Storage, head: Head, after: int, upto: int) -> list[Entry]:
     """The artifact events with these numbers, hidden or not."""
     found: list[Entry] = []
     for first in range(after + 1, upto + 1, PAGE):

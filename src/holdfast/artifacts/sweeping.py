@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,9 +17,7 @@ from holdfast.backend import Heads
 from holdfast.errors import Corrupt
 from holdfast.parts import LargeRef
 from holdfast.plan import Ref
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 PAGE = 1000
 _SHA256 = re.compile(rb'"sha256"\s*:\s*"([0-9a-f]{64})"')
@@ -50,7 +47,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.digests)
 
 
-def sweep(store: Store, *, dry_run: bool = False) -> Swept:
+def sweep(store: Storage, *, dry_run: bool = False) -> Swept:
     """Delete the blobs that no event and no head refers to; with `dry_run`, only say which.
 
     Writers of large values wait while it deletes, not while it looks at the whole store.
@@ -76,14 +73,14 @@ def sweep(store: Store, *, dry_run: bool = False) -> Swept:
     return Swept(blobs=len(known), digests=tuple(digests), bytes=size, dry_run=dry_run)
 
 
-def _size(store: Store, digest: str) -> int:
+def _size(store: Storage, digest: str) -> int:
     try:
         return len(store.backend.blobs.get(digest) or b"")
     except Corrupt:
         return 0  # nobody needs it, so nobody needs to know
 
 
-def _blobs(store: Store) -> Iterator[str]:
+def _blobs(store: Storage) -> Iterator[str]:
     after = ""
     while found := store.backend.blobs.scan(after, PAGE):
         yield from found
@@ -93,7 +90,7 @@ def _blobs(store: Store) -> Iterator[str]:
 class _Look:
     """A look for references, that strikes what it finds off a set of blobs."""
 
-    def __init__(self, store: Store, unused: set[str]) -> None:
+    def __init__(self, store: Storage, unused: set[str]) -> None:
         self._store = store
         self._seen: dict[Ref, int] = {}  # how far each log was read
         self._manifests: set[str] = set()

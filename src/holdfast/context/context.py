@@ -7,7 +7,7 @@ there is room, or back to what the summary stands for; so the cost follows from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -20,9 +20,7 @@ from holdfast.history.ancestry import newest_edit
 from holdfast.log import Log, OnDamage
 from holdfast.model import Event, Message, Step, Summary, system, user
 from holdfast.plan import MAX_COUNT, Head
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 MAX_TOKENS = 200_000
 THRESHOLD = 0.80
@@ -90,7 +88,7 @@ class Room(msgspec.Struct, frozen=True):
 
 
 def build(
-    store: Store,
+    store: Storage,
     log: Log,
     max_tokens: int | None,
     keep: int,
@@ -143,7 +141,7 @@ class Tail(msgspec.Struct):
 class Reader:
     """Reads one session's context, as of one head."""
 
-    def __init__(self, store: Store, log: Log, head: Head, room: Room, count: Counter, damaged: OnDamage) -> None:
+    def __init__(self, store: Storage, log: Log, head: Head, room: Room, count: Counter, damaged: OnDamage) -> None:
         self._store = store
         self._log = log
         self._head = head

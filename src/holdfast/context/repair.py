@@ -6,8 +6,6 @@ result that came late, twice or without a call stays where it is, and contexts p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from holdfast.context.pairs import Asked, Pairing, Problem, answering
@@ -17,10 +15,8 @@ from holdfast.log import Log
 from holdfast.model import Message, Step
 from holdfast.plan import Commit, Head
 from holdfast.refusals import refusal
+from holdfast.storage import Storage
 from holdfast.turns.leases import held
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 TRIES = 50
 """How often a repair starts over when others append meanwhile; each time it reads what is new."""
@@ -51,7 +47,7 @@ def _read(log: Log, before: int | None = None) -> Pairing:
     return pairing
 
 
-def mend(store: Store, log: Log, fence: Fence, *, dry_run: bool = False) -> Repair:
+def mend(store: Storage, log: Log, fence: Fence, *, dry_run: bool = False) -> Repair:
     """See `Session.repair`; with `dry_run`, what it would do, and nothing is stored."""
     for _ in range(TRIES):
         head = store.head(log.id)
@@ -73,7 +69,7 @@ def mend(store: Store, log: Log, fence: Fence, *, dry_run: bool = False) -> Repa
     raise Stale(f"session {log.id!r} changed {TRIES} times during one repair; try again", session=log.id)
 
 
-def _check_free(store: Store, head: Head) -> None:
+def _check_free(store: Storage, head: Head) -> None:
     """Refuse while a turn runs: only it knows which of its calls are under way."""
     lease, left = store.turns.sightings.look(head)
     if lease is not None and not lease.free:

@@ -8,7 +8,6 @@ it that touches its range takes that away, until it is undone. The newest that c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +18,7 @@ from holdfast.log import Log, OnDamage
 from holdfast.model import Event, Large, Summary
 from holdfast.plan import Head
 from holdfast.refusals import refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 TRIES = 200
 """How often a change starts over when others append meanwhile."""
@@ -31,7 +28,7 @@ LARGEST = 512
 
 
 def walk(
-    store: Store,
+    store: Storage,
     log: Log,
     head: Head,
     *,
@@ -59,7 +56,7 @@ def noted(head: Head) -> int | None:
     return number_in(head, SUMMARY) if SUMMARY in head.tags else None
 
 
-def all_newest_first(store: Store, log: Log, head: Head, damaged: OnDamage) -> Iterator[Event]:
+def all_newest_first(store: Storage, log: Log, head: Head, damaged: OnDamage) -> Iterator[Event]:
     """The summaries of a log, newest first, also those that were taken back."""
     seq, upto = noted(head), head.last
     while seq != 0:
@@ -74,17 +71,17 @@ def all_newest_first(store: Store, log: Log, head: Head, damaged: OnDamage) -> I
         seq = found.payload.previous if isinstance(found.payload, Summary) else None
 
 
-def _at(store: Store, log: Log, head: Head, seq: int, damaged: OnDamage) -> Event | None:
+def _at(store: Storage, log: Log, head: Head, seq: int, damaged: OnDamage) -> Event | None:
     found = next(walk(store, log, head, after=seq - 1, upto=seq, hidden=True, damaged=damaged), None)
     return found if found is not None and isinstance(found.payload, Summary) else None
 
 
-def _searched(store: Store, log: Log, head: Head, upto: int, damaged: OnDamage) -> Event | None:
+def _searched(store: Storage, log: Log, head: Head, upto: int, damaged: OnDamage) -> Event | None:
     events = walk(store, log, head, upto=upto, reverse=True, hidden=True, damaged=damaged)
     return next((event for event in events if isinstance(event.payload, Summary)), None)
 
 
-def newest(store: Store, log: Log, head: Head, damaged: OnDamage = "raise") -> Event | None:
+def newest(store: Storage, log: Log, head: Head, damaged: OnDamage = "raise") -> Event | None:
     """The summary that counts, its range told in full; None if there is none."""
     lineage: list[Segment] | None = None
     for event in all_newest_first(store, log, head, damaged):
@@ -102,7 +99,7 @@ def newest(store: Store, log: Log, head: Head, damaged: OnDamage = "raise") -> E
     return None
 
 
-def changed_since(store: Store, lineage: list[Segment], edit: int, seen: int, upto: int) -> bool:
+def changed_since(store: Storage, lineage: list[Segment], edit: int, seen: int, upto: int) -> bool:
     """Whether what events up to `upto` show is otherwise than when `seen` was the newest; `edit` is the newest edit."""
     undone: set[int] = set()
     while edit > seen:
@@ -118,7 +115,7 @@ def changed_since(store: Store, lineage: list[Segment], edit: int, seen: int, up
     return False
 
 
-def compact(store: Store, log: Log, summary: str | Large, upto: int, seen: int | None) -> Event:
+def compact(store: Storage, log: Log, summary: str | Large, upto: int, seen: int | None) -> Event:
     """See `Session.compact`."""
     seen = upto if seen is None else seen
     summary = _stored(store, summary)
@@ -156,7 +153,7 @@ def compact(store: Store, log: Log, summary: str | Large, upto: int, seen: int |
     raise Stale(f"session {log.id!r} changed {TRIES} times during one compaction; try again", session=log.id)
 
 
-def _stored(store: Store, summary: str | Large) -> str | Large:
+def _stored(store: Storage, summary: str | Large) -> str | Large:
     """The words of a summary such that they can be read more than once.
 
     Raises:
@@ -184,7 +181,7 @@ def _check_range(lineage: list[Segment], head: Head, upto: int, seen: int) -> No
         raise Invalid(f"seen is the seq of an event that is there, not {seen}", seen=seen, last=head.last)
 
 
-def as_of(store: Store, head: Head, at: int) -> str | None:
+def as_of(store: Storage, head: Head, at: int) -> str | None:
     """The tag `summary` of a fork that begins behind `at`."""
     seq = noted(head)
     if not seq or seq <= at:

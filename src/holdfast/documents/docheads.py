@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, cast
+from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -20,9 +20,7 @@ from holdfast.errors import Corrupt, Invalid, TooLarge
 from holdfast.heads.info import body_of, created_at, number_in
 from holdfast.model import LargeRef
 from holdfast.plan import Head, Ref, check_id
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 DOC = "doc"
 """The kind of head that a document is."""
@@ -240,7 +238,7 @@ def document_info(head: Head) -> DocumentInfo:
     )
 
 
-def all_documents(store: Store) -> Iterator[tuple[Ref, Head | None]]:
+def all_documents(store: Storage) -> Iterator[tuple[Ref, Head | None]]:
     """Every document that the store shows, of whatever user, by id; None where its head can't be trusted."""
     after = ""
     met: set[Ref] = set()
@@ -254,7 +252,7 @@ def all_documents(store: Store) -> Iterator[tuple[Ref, Head | None]]:
         after = heads[-1].ref.id
 
 
-def digests(store: Store, head: Head) -> list[str]:
+def digests(store: Storage, head: Head) -> list[str]:
     """The blobs that a document needs.
 
     Raises:
@@ -264,7 +262,7 @@ def digests(store: Store, head: Head) -> list[str]:
     return [] if large is None else store.large.digests(large)
 
 
-def source_of(store: Store, head: Head) -> BinaryIO:
+def source_of(store: Storage, head: Head) -> BinaryIO:
     """A stream of a document's source.
 
     Raises:
@@ -278,7 +276,7 @@ def source_of(store: Store, head: Head) -> BinaryIO:
     return io.BytesIO(text.encode("utf-8", "surrogatepass"))
 
 
-def problem_of(store: Store, head: Head) -> str | None:
+def problem_of(store: Storage, head: Head) -> str | None:
     """What is wrong with a document whose head can be trusted; None if nothing is. It reads the whole source."""
     try:
         size = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import msgspec
 
@@ -40,9 +40,7 @@ from holdfast.finding.pages import Page, check_limit, cursor_of, position_of
 from holdfast.heads.info import encode_body
 from holdfast.plan import MAX_ID, Commit, Head, Ref
 from holdfast.refusals import refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 TRIES = 200
 REWRITE = 32
@@ -54,7 +52,7 @@ Source: TypeAlias = bytes | str | BinaryIO
 class Documents:
     """The documents of a store, or of the user for whom it was opened: `store.documents`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Storage) -> None:
         self._store = store
 
     def put(self, id: str, content: Any, *, rev: int | None = None) -> DocumentInfo:

@@ -7,7 +7,6 @@ counted once, and artifacts are found without the log. A key names the first eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,9 +16,7 @@ from holdfast.events.keys import ARTIFACT, USAGE, artifact_id, key_at, usage_id
 from holdfast.heads.info import Tally
 from holdfast.model import AnyPayload, Artifact, Event, Usage
 from holdfast.plan import Commit, Entry, Head
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 
 def named(
@@ -66,7 +63,7 @@ def by_nature(entry: Entry) -> bool:
     return entry.id.startswith(ARTIFACT) or (entry.id.startswith(USAGE) and b'"usage"' in entry.body)
 
 
-def renamed(store: Store, head: Head, commit: Commit, known: Sequence[Entry]) -> Commit:
+def renamed(store: Storage, head: Head, commit: Commit, known: Sequence[Entry]) -> Commit:
     """A batch of which the log holds ids that events have by nature, as it can be stored: artifacts with new numbers,
     and usage that was counted before as such, which counts no more.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from holdfast.errors import KeyReused
@@ -11,9 +9,7 @@ from holdfast.events.keys import ARTIFACT, key_at
 from holdfast.events.naming import by_nature, marked, renamed
 from holdfast.history import ancestry
 from holdfast.plan import Commit, Entry, Head
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -34,7 +30,7 @@ def ids_of(commit: Commit) -> list[str]:
     return [entry.id for entry in commit.append if entry.id]
 
 
-def again(store: Store, head: Head, commit: Commit, key: str | None) -> Receipt | Commit:
+def again(store: Storage, head: Head, commit: Commit, key: str | None) -> Receipt | Commit:
     """What to make of a batch of which the log holds an id: the receipt of the same batch, stored before; or the batch
     to store instead, where no more than the ids are taken that its events have by nature.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,9 +20,7 @@ from holdfast.heads.info import MODEL, SESSION, UNSPLIT, created_at, is_counted
 from holdfast.history.ancestry import FORKED
 from holdfast.model import Usage
 from holdfast.plan import Head
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 BY = ("session", "model", "agent", "day", "user", "project")
 """What totals can be given by."""
@@ -68,7 +66,7 @@ FIELDS = tuple(field for field in UsageTotal.__struct_fields__ if field != "key"
 
 
 def usage_totals(
-    store: Store, by: str, start: int | None, end: int | None, tags: Mapping[str, str | None]
+    store: Storage, by: str, start: int | None, end: int | None, tags: Mapping[str, str | None]
 ) -> UsageReport:
     """See `Store.usage`; times are microseconds UTC, `start <= at < end`."""
     if by not in BY:
@@ -93,7 +91,7 @@ def usage_totals(
     return UsageReport(totals=totals, total=total, damaged=tuple(damaged))
 
 
-def _heads(store: Store, tags: Mapping[str, str | None], start: int | None, damaged: list[str]) -> Iterator[Head]:
+def _heads(store: Storage, tags: Mapping[str, str | None], start: int | None, damaged: list[str]) -> Iterator[Head]:
     """The sessions that carry the tags and were active since then, each once, also those that are active meanwhile."""
     met: set[str] = set()
     began: int | None = None
@@ -127,7 +125,7 @@ def _heads(store: Store, tags: Mapping[str, str | None], start: int | None, dama
 class _Question(NamedTuple):
     """What is asked of each session."""
 
-    store: Store
+    store: Storage
     by: str
     start: int | None
     end: int | None
@@ -175,7 +173,7 @@ def _said(head: Head, by: str) -> str:
     return head.ref.id if by == "session" else head.tags.get(by, "")
 
 
-def _usages(store: Store, head: Head) -> Iterator[tuple[int, Usage]]:
+def _usages(store: Storage, head: Head) -> Iterator[tuple[int, Usage]]:
     """The usage that a session's own log tells, taken back or not, without what was counted before."""
     after = 0
     while entries := store.backend.read(head.ref, after=after, upto=head.last, limit=PAGE, voided=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from holdfast.backend import Hit, readable
 from holdfast.errors import Invalid
@@ -15,10 +14,8 @@ from holdfast.history.ancestry import FORKED, Differing, Segment, differing, seg
 from holdfast.log import Log
 from holdfast.plan import Head
 from holdfast.search import Node, QueryError, matches, parse, score, snippet
+from holdfast.storage import Storage
 from holdfast.wording import Words
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 PAGE = 200
 
@@ -36,7 +33,7 @@ def parsed(query: str) -> Node | None:
 
 
 def page(
-    store: Store,
+    store: Storage,
     query: str,
     id: str | None,
     tags: Mapping[str, str | None],
@@ -56,14 +53,14 @@ def page(
     return Page(items, cursor_of([offset + limit]) if len(hits) > limit else None)
 
 
-def _told(store: Store, hit: Hit, node: Node, width: int) -> SearchHit:
+def _told(store: Storage, hit: Hit, node: Node, width: int) -> SearchHit:
     event = Log(store, Head(hit.ref)).decode(hit.entry, "keep")
     words = Words(hit.entry.body, store.large)
     return SearchHit(hit.ref.id, event, hit.score, lambda: snippet(words.text, node, width))
 
 
 def find(
-    store: Store, id: str | None, node: Node, tags: Mapping[str, str | None], *, newest: bool, offset: int, limit: int
+    store: Storage, id: str | None, node: Node, tags: Mapping[str, str | None], *, newest: bool, offset: int, limit: int
 ) -> list[Hit]:
     """Hits in all sessions or in one, best or newest first; in a fork, also in what it reads through its parents.
 
@@ -87,7 +84,7 @@ def find(
     return found[offset : offset + limit]
 
 
-def _known(store: Store, segment: Segment, differs: Differing | None, node: Node, newest: bool) -> Iterator[Hit]:
+def _known(store: Storage, segment: Segment, differs: Differing | None, node: Node, newest: bool) -> Iterator[Hit]:
     """The hits in one session's own log, as far as a fork shows them."""
     ref, after, upto = segment.head.ref, segment.after, segment.upto
     offset = 0
@@ -98,7 +95,7 @@ def _known(store: Store, segment: Segment, differs: Differing | None, node: Node
         offset += len(hits)
 
 
-def _shown(store: Store, segment: Segment, differs: Differing, node: Node) -> Iterator[Hit]:
+def _shown(store: Storage, segment: Segment, differs: Differing, node: Node) -> Iterator[Hit]:
     """The hits among what a session hid, and a fork of it shows."""
     ref, after, upto = segment.head.ref, segment.after, segment.upto
     for first, last in differs.show:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from holdfast.backend import Heads
 from holdfast.errors import Deleted, Invalid, NotFound
 from holdfast.heads.info import SESSION, session_ref
 from holdfast.plan import Head, check_id
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 
-def resolved(store: Store, reference: str) -> Head:
+def resolved(store: Storage, reference: str) -> Head:
     """The head of the session that is meant; see `Store.resolve`."""
     if reference == "@last":
         newest = store.backend.find(SESSION, {}, limit=1)
@@ -41,7 +37,7 @@ def resolved(store: Store, reference: str) -> Head:
     raise NotFound(f"there is no session with the id, name or start of an id {reference!r}", session=reference)
 
 
-def _starting_with(store: Store, prefix: str) -> Heads:
+def _starting_with(store: Storage, prefix: str) -> Heads:
     if store.user is not None:
         return _own_starting_with(store, prefix)
     # There is none with just this id, and behind it follow those that start with it.
@@ -52,7 +48,7 @@ def _starting_with(store: Store, prefix: str) -> Heads:
     )
 
 
-def _own_starting_with(store: Store, prefix: str) -> Heads:
+def _own_starting_with(store: Storage, prefix: str) -> Heads:
     """The same among one user's sessions, which are found by their owner: by id, all users' would be looked at."""
     found = Heads()
     after = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,13 +15,11 @@ from holdfast.heads.settings import SessionConfig, without, without_secrets
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
 from holdfast.refusals import denied, refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 
 def get_or_create(
-    store: Store,
+    store: Storage,
     id: str | None,
     created: datetime | int | None,
     labels: Iterable[str],
@@ -48,7 +46,7 @@ def get_or_create(
 
 
 def _safe(
-    store: Store, metadata: Mapping[str, Any] | None, config: Mapping[str, Any] | SessionConfig | None
+    store: Storage, metadata: Mapping[str, Any] | None, config: Mapping[str, Any] | SessionConfig | None
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
     """Metadata and config without what is secret."""
     if isinstance(config, SessionConfig):
@@ -70,7 +68,7 @@ def _own(head: Head, user: str | None) -> Head:
 
 
 def create(
-    store: Store,
+    store: Storage,
     id: str | None,
     created: datetime | int | None,
     labels: Iterable[str],
@@ -86,7 +84,7 @@ def create(
         return _create(store, commit)
 
 
-def _create(store: Store, commit: Commit) -> Head:
+def _create(store: Storage, commit: Commit) -> Head:
     while True:
         result = store.batcher.commit(commit)
         if isinstance(result, Head):

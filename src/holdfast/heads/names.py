@@ -13,17 +13,14 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 from holdfast.clock import now
 from holdfast.errors import Corrupt, Denied, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
 from holdfast.heads.info import SESSION, session_ref
 from holdfast.plan import MAX_ID, Commit, Head, Ref, check_text
 from holdfast.refusals import refusal
+from holdfast.storage import Storage
 from holdfast.turns.places import Process
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 NAME = "name"
 """The kind of head that claims a name; its tags say whose it is and which session's."""
@@ -38,7 +35,7 @@ def claim_ref(user: str | None, name: str) -> Ref:
 
 
 @contextlib.contextmanager
-def held(store: Store, user: str | None, name: str | None, session: str) -> Generator[None]:
+def held(store: Storage, user: str | None, name: str | None, session: str) -> Generator[None]:
     """Claim a name for a session while the block gives it to it; no name, no claim.
 
     Raises:
@@ -61,7 +58,7 @@ def held(store: Store, user: str | None, name: str | None, session: str) -> Gene
         _confirm(store, user, name, session)
 
 
-def _claim(store: Store, user: str | None, name: str, session: str) -> None:
+def _claim(store: Storage, user: str | None, name: str, session: str) -> None:
     check_text(name, "name", 4 * MAX_ID)
     ref = claim_ref(user, name)
     for _ in range(TRIES):
@@ -88,7 +85,7 @@ def _claim(store: Store, user: str | None, name: str, session: str) -> None:
                 raise _taken(name, head.ref.id)
 
 
-def _confirm(store: Store, user: str | None, name: str, session: str) -> None:
+def _confirm(store: Storage, user: str | None, name: str, session: str) -> None:
     """See to it that a session and its claim belong together, now that the block is done.
 
     A claim that was taken away, as its session got the name more than a minute later, is made again, or the name is
@@ -111,7 +108,7 @@ def _taken(name: str, holder: str) -> Exists:
     return Exists(f"session {holder!r} is called {name!r}; choose another name, or rename that one", session=holder)
 
 
-def _carries(store: Store, session: str, user: str | None, name: str) -> bool:
+def _carries(store: Storage, session: str, user: str | None, name: str) -> bool:
     """Whether a session has the name. One that can't be read may."""
     try:
         head = store.backend.get([session_ref(session)])[0]
@@ -122,12 +119,12 @@ def _carries(store: Store, session: str, user: str | None, name: str) -> bool:
     return head is not None and not head.dead and (head.tags.get("name"), head.tags.get("user")) == (name, user)
 
 
-def _process(store: Store) -> str:
+def _process(store: Storage) -> str:
     process = store.turns.place.process()
     return f"{process.born} {process.pid} {process.place}"
 
 
-def _may_be_used(store: Store, claim: Head) -> bool:
+def _may_be_used(store: Storage, claim: Head) -> bool:
     """Whether who made a claim may yet give the name to the session."""
     born, _, rest = claim.tags.get("process", "").partition(" ")
     pid, _, place = rest.partition(" ")
@@ -137,7 +134,7 @@ def _may_be_used(store: Store, claim: Head) -> bool:
     return abs(now() - claim.at) <= GRACE
 
 
-def release(store: Store, user: str | None, name: str | None, session: str) -> None:
+def release(store: Storage, user: str | None, name: str | None, session: str) -> None:
     """Give a name free that a session does not carry any more. It never fails: a claim that is left gives way."""
     if not name:
         return

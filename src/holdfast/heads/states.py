@@ -7,19 +7,15 @@ leads back to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from holdfast import codec
 from holdfast.clock import now
 from holdfast.errors import Conflict, Invalid, LeaseLost, Stale
 from holdfast.heads.info import STATES, SessionInfo, info_of
-from holdfast.model import State
-from holdfast.plan import Commit, Entry, Head, Refused, check_id, precondition
+from holdfast.plan import Commit, Head, Refused, check_id, precondition
 from holdfast.refusals import refusal
+from holdfast.storage import Storage
+from holdfast.turns.keeping import state_event
 from holdfast.turns.leases import held
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 MOVES: Mapping[str, frozenset[str]] = {
     "unknown": frozenset({"idle", "running", "paused", "completed", "error"}),
@@ -39,13 +35,8 @@ def allowed(before: str, after: str) -> bool:
     return after in MOVES.get(before, frozenset())
 
 
-def state_event(at: int, state: str, turn: str | None, reason: str | None, large: codec.LargeStore) -> Entry:
-    """The event of a change."""
-    return Entry("", at, codec.encode(State(state=state, turn=turn, reason=reason), large))
-
-
 def change(
-    store: Store,
+    store: Storage,
     id: str,
     state: str,
     reason: str | None,
@@ -76,7 +67,7 @@ def change(
 
 
 def look(
-    store: Store, id: str, state: str, turn: str | None, fence: Mapping[str, str | None] | None = None
+    store: Storage, id: str, state: str, turn: str | None, fence: Mapping[str, str | None] | None = None
 ) -> tuple[Head, bool]:
     """The head of a session whose state may be changed now to this one, and whether that would be a change.
 
@@ -103,7 +94,7 @@ def look(
     return head, True
 
 
-def _check_turn(store: Store, head: Head, turn: str | None, state: str) -> None:
+def _check_turn(store: Storage, head: Head, turn: str | None, state: str) -> None:
     """Refuse a change by somebody else than who runs the session."""
     holder = head.tags.get("turn")
     mine = None if state == "running" else turn

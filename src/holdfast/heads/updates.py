@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,9 +13,7 @@ from holdfast.heads.info import body_of, encode_body, now, tags_of
 from holdfast.heads.settings import SessionConfig, without, without_secrets
 from holdfast.plan import Commit, Head
 from holdfast.refusals import refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 T = TypeVar("T")
 RETRIES = 200
@@ -24,7 +22,7 @@ UPDATABLE = ("name", "title", "agent", "parent", "project")
 
 
 def update(
-    store: Store,
+    store: Storage,
     head: Head,
     fence: Mapping[str, str | None] | None,
     *,
@@ -49,7 +47,9 @@ def update(
     return named(store, head.ref.id, fields, apply)
 
 
-def named(store: Store, id: str, fields: Mapping[str, str | None], apply: Callable[[Mapping[str, str | None]], T]) -> T:
+def named(
+    store: Storage, id: str, fields: Mapping[str, str | None], apply: Callable[[Mapping[str, str | None]], T]
+) -> T:
     """Make a change of fields, the name among them if it is there, which is claimed before and released behind it.
 
     Args:
@@ -79,7 +79,7 @@ def restless(id: str) -> Stale:
 
 
 def prepare_update(
-    store: Store,
+    store: Storage,
     head: Head,
     fence: Mapping[str, str | None] | None,
     *,

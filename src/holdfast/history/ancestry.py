@@ -9,7 +9,7 @@ edits as were made behind that place. So parent and fork hide and show without a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,9 +18,7 @@ from holdfast.errors import Corrupt, NotFound, Stale
 from holdfast.heads.info import EDIT, UNSPLIT, number_in, session_ref
 from holdfast.model import Edit
 from holdfast.plan import MAX_COUNT, Entry, Head, Range
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 FORKED = "forked"
 """Tag of a fork's head: the id of the session whose log it goes on from; its head's `base` says from where."""
@@ -38,7 +36,7 @@ class Segment(NamedTuple):
     upto: int
 
 
-def segments(store: Store, head: Head) -> list[Segment]:
+def segments(store: Storage, head: Head) -> list[Segment]:
     """The parts of a session's log, its own first, then its parent's, up to the first ancestor.
 
     Raises:
@@ -70,7 +68,7 @@ def newest_edit(head: Head) -> int:
     return number_in(head, EDIT)
 
 
-def edit_at(store: Store, lineage: Sequence[Segment], seq: int) -> Edit:
+def edit_at(store: Storage, lineage: Sequence[Segment], seq: int) -> Edit:
     """The edit with this seq.
 
     Raises:
@@ -91,7 +89,7 @@ def edit_at(store: Store, lineage: Sequence[Segment], seq: int) -> Edit:
     )
 
 
-def top_of(store: Store, lineage: Sequence[Segment], newest: int) -> int:
+def top_of(store: Storage, lineage: Sequence[Segment], newest: int) -> int:
     """The seq of the newest edit that was not undone, when the edit `newest` was the last; 0 for none."""
     if not newest:
         return 0
@@ -115,7 +113,7 @@ def _within(seq: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(first <= seq <= last for first, last in ranges)
 
 
-def differing(store: Store, lineage: Sequence[Segment], index: int) -> Differing | None:
+def differing(store: Storage, lineage: Sequence[Segment], index: int) -> Differing | None:
     """What to hide and show of the entries of one ancestor; None if all is as it is there."""
     own, theirs = newest_edit(lineage[0].head), newest_edit(lineage[index].head)
     shared = lineage[index].upto
@@ -139,7 +137,7 @@ def differing(store: Store, lineage: Sequence[Segment], index: int) -> Differing
 
 
 def read(
-    store: Store, head: Head, *, after: int, upto: int | None, limit: int, reverse: bool = False, voided: bool = False
+    store: Storage, head: Head, *, after: int, upto: int | None, limit: int, reverse: bool = False, voided: bool = False
 ) -> list[Entry]:
     """Entries of a session's log, its parents' included, with `after < seq <= upto`; as many as `limit` if there are.
 
@@ -170,7 +168,7 @@ def read(
     raise Stale(f"session {head.ref.id!r} was changed {TRIES} times during one read; try again", session=head.ref.id)
 
 
-def _seen(store: Store, lineage: Sequence[Segment], index: int) -> Differing | None:
+def _seen(store: Storage, lineage: Sequence[Segment], index: int) -> Differing | None:
     try:
         return differing(store, lineage, index) if index else None
     except (Corrupt, NotFound):
@@ -183,7 +181,7 @@ def _seen(store: Store, lineage: Sequence[Segment], index: int) -> Differing | N
 class Part(NamedTuple):
     """One session's own log as another one sees it."""
 
-    store: Store
+    store: Storage
     head: Head
     differing: Differing | None
 
@@ -202,7 +200,7 @@ class Part(NamedTuple):
         return found[:limit]
 
 
-def whole(store: Store, head: Head) -> Head:
+def whole(store: Storage, head: Head) -> Head:
     """The head that a session would have if its log, which may go on from its parents', were all its own."""
     if FORKED not in head.tags:
         return head
@@ -212,7 +210,7 @@ def whole(store: Store, head: Head) -> Head:
     return msgspec.structs.replace(head, base=first_of(segments(store, head)), trim=0, tags=tags)
 
 
-def stored(store: Store, head: Head, after: int = 0) -> Iterator[Entry]:
+def stored(store: Storage, head: Head, after: int = 0) -> Iterator[Entry]:
     """A session's entries behind a seq, its parents' included and those that were taken back, up to its head's last."""
     if FORKED not in head.tags:
         after = max(after, head.base, head.trim)
@@ -221,7 +219,7 @@ def stored(store: Store, head: Head, after: int = 0) -> Iterator[Entry]:
         after = entries[-1].seq
 
 
-def seen_with_ids(store: Store, head: Head, ids: Sequence[str]) -> list[Entry]:
+def seen_with_ids(store: Storage, head: Head, ids: Sequence[str]) -> list[Entry]:
     """As `with_ids`, each entry hidden or not as the session sees it."""
     if FORKED not in head.tags:
         return store.backend.read(head.ref, ids=ids, voided=True)
@@ -234,7 +232,7 @@ def seen_with_ids(store: Store, head: Head, ids: Sequence[str]) -> list[Entry]:
     return found
 
 
-def with_ids(store: Store, head: Head, ids: Sequence[str]) -> list[Entry]:
+def with_ids(store: Storage, head: Head, ids: Sequence[str]) -> list[Entry]:
     """The entries that carry one of the ids, in a session's log and its parents', in order."""
     if FORKED not in head.tags:
         return store.backend.read(head.ref, ids=ids, voided=True)

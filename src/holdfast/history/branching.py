@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -42,9 +41,7 @@ from holdfast.history.ancestry import FORKED, edit_at, first_of, newest_edit, se
 from holdfast.model import Message, Step
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
 from holdfast.refusals import refusal
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 MARK = "forking"
 """Tag of a session that was forked: another value with each pin, by which a delete knows that it missed one."""
@@ -69,7 +66,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fork(
-    store: Store,
+    store: Storage,
     parent: str,
     at: int | None,
     name: str | None,
@@ -87,7 +84,7 @@ def fork(
         return _fork(store, head, commit, fence)
 
 
-def _fork(store: Store, head: Head, commit: Commit, fence: Mapping[str, str | None] | None) -> Head:
+def _fork(store: Storage, head: Head, commit: Commit, fence: Mapping[str, str | None] | None) -> Head:
     parent, child, at = head.ref.id, commit.ref.id, commit.base
     with pinned(store, head, child, fence):
         made = store.batcher.commit(commit)
@@ -101,7 +98,7 @@ def _fork(store: Store, head: Head, commit: Commit, fence: Mapping[str, str | No
 
 
 @contextlib.contextmanager
-def pinned(store: Store, parent: Head, child: str, fence: Mapping[str, str | None] | None = None) -> Generator[None]:
+def pinned(store: Storage, parent: Head, child: str, fence: Mapping[str, str | None] | None = None) -> Generator[None]:
     """Keep a session from being put away or deleted while a fork of it comes to be, or back from the trash.
 
     Pins that were left behind, of forks that are there or can't come to be any more, go with this one.
@@ -132,7 +129,7 @@ def pins(head: Head) -> dict[str, str]:
     return {tag: child for tag, child in head.tags.items() if tag.startswith(PIN)}
 
 
-def pending(store: Store, head: Head) -> dict[str, str]:
+def pending(store: Storage, head: Head) -> dict[str, str]:
     """The pins of a session that may yet become living forks: those of ids that are free, or in the trash."""
     found: dict[str, str] = {}
     for tag, child in pins(head).items():
@@ -145,7 +142,7 @@ def pending(store: Store, head: Head) -> dict[str, str]:
     return found
 
 
-def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -> Commit:
+def _creation(store: Storage, head: Head, child: str, at: int, name: str | None) -> Commit:
     lineage = segments(store, head)
     first = first_of(lineage)
     if not first <= at <= head.last:
@@ -180,7 +177,7 @@ def _creation(store: Store, head: Head, child: str, at: int, name: str | None) -
     )
 
 
-def _counts_at(store: Store, head: Head, at: int) -> Mapping[str, int]:
+def _counts_at(store: Storage, head: Head, at: int) -> Mapping[str, int]:
     """The session's counters as they were when `at` was its newest event."""
     if at == head.last:
         return head.counts
@@ -218,7 +215,7 @@ def _subtract(counts: dict[str, int], less: Mapping[str, int]) -> None:
         counts[name] = counts.get(name, 0) - count
 
 
-def children(store: Store, id: str, *, trashed: bool = False) -> Iterator[tuple[Head | None, str]]:
+def children(store: Storage, id: str, *, trashed: bool = False) -> Iterator[tuple[Head | None, str]]:
     """The living forks of a session and their ids, or those in the trash; no head where it can't be trusted."""
     after: tuple[int, str] | None = None
     while True:
@@ -230,7 +227,7 @@ def children(store: Store, id: str, *, trashed: bool = False) -> Iterator[tuple[
         after = (heads[-1].at, heads[-1].ref.id)
 
 
-def delete(store: Store, id: str, fence: Mapping[str, str | None] | None = None, rev: int | None = None) -> None:
+def delete(store: Storage, id: str, fence: Mapping[str, str | None] | None = None, rev: int | None = None) -> None:
     """See `Store.delete`; only if the head carries the tags of `fence`, and only if it is still at `rev`."""
     check_id(id, "session id")
     for _ in range(TRIES):
@@ -268,7 +265,7 @@ def _lost(head: Head | None, fence: Mapping[str, str | None] | None) -> bool:
     return head is not None and any(head.tags.get(name) != value for name, value in (fence or {}).items())
 
 
-def _check_unforked(store: Store, id: str) -> None:
+def _check_unforked(store: Storage, id: str) -> None:
     child = any_fork(store, id)
     if child is not None:
         raise Conflict(
@@ -279,7 +276,7 @@ def _check_unforked(store: Store, id: str) -> None:
         )
 
 
-def any_fork(store: Store, id: str) -> str | None:
+def any_fork(store: Storage, id: str) -> str | None:
     """The id of a session that reads events through this one, be it in the trash; None if there is none."""
     for trashed in (False, True):
         for _, child in children(store, id, trashed=trashed):
@@ -287,13 +284,13 @@ def any_fork(store: Store, id: str) -> str | None:
     return None
 
 
-def _take_id(store: Store, child: str, parent: Head) -> None:
+def _take_id(store: Storage, child: str, parent: Head) -> None:
     """See to it that a fork which is under way, or was interrupted, can't create its child any more."""
     store.batcher.commit(Commit(ref=session_ref(child), at=now(), if_rev=0, delete=True))
     _check_unforked(store, parent.ref.id)
 
 
-def tree(store: Store, id: str) -> Branch:
+def tree(store: Storage, id: str) -> Branch:
     """See `Store.tree`."""
     root = segments(store, store.head(id))[-1].head
     order, below, damaged = [root], dict[str, list[Head]](), dict[str, list[str]]()

@@ -17,10 +17,10 @@ from holdfast.history.ancestry import edit_at, newest_edit, own_ranges, segments
 from holdfast.model import Edit, Event, Message, Step
 from holdfast.plan import Commit, Entry, Head, Refused
 from holdfast.refusals import refusal
+from holdfast.storage import Storage
 
 if TYPE_CHECKING:
     from holdfast.session import Session
-    from holdfast.store import Store
 
 Fence: TypeAlias = Mapping[str, str | None] | None
 """Tags that the head must carry: a turn's token."""
@@ -49,7 +49,7 @@ class Taken:
         self.position = max(self.position, upto)
 
 
-def remove_last(store: Store, session: Session, fence: Fence) -> Event | None:
+def remove_last(store: Storage, session: Session, fence: Fence) -> Event | None:
     """See `Session.remove_last`."""
     for _ in range(TRIES):
         head = store.head(session.id)
@@ -63,7 +63,7 @@ def remove_last(store: Store, session: Session, fence: Fence) -> Event | None:
     raise _restless(session.id)
 
 
-def rewind(store: Store, session: Session, fence: Fence, to: int, action: str = "rewind") -> Edit | None:
+def rewind(store: Storage, session: Session, fence: Fence, to: int, action: str = "rewind") -> Edit | None:
     """See `Session.rewind`."""
     if to < 0:
         raise Invalid(f"to is a seq, 0 or more, not {to}", to=to)
@@ -84,7 +84,7 @@ def rewind(store: Store, session: Session, fence: Fence, to: int, action: str = 
     raise _restless(session.id)
 
 
-def undo(store: Store, session: Session, fence: Fence) -> Edit | None:
+def undo(store: Storage, session: Session, fence: Fence) -> Edit | None:
     """See `Session.undo`."""
     for _ in range(TRIES):
         head = store.head(session.id)
@@ -106,14 +106,14 @@ def undo(store: Store, session: Session, fence: Fence) -> Edit | None:
     raise _restless(session.id)
 
 
-def newest_removal(store: Store, head: Head) -> Edit | None:
+def newest_removal(store: Storage, head: Head) -> Edit | None:
     """What an undo would undo; None if there is nothing."""
     lineage = segments(store, head)
     top = top_of(store, lineage, newest_edit(head))
     return edit_at(store, lineage, top) if top else None
 
 
-def removal(store: Store, head: Head, action: str, taken: Taken) -> Edit:
+def removal(store: Storage, head: Head, action: str, taken: Taken) -> Edit:
     """The edit that hides what was taken back."""
     newest = newest_edit(head)
     below = top_of(store, segments(store, head), newest) if newest else 0
@@ -138,7 +138,7 @@ def edit_commit(head: Head, edit: Edit, body: bytes, at: int, fence: Fence) -> C
     )
 
 
-def _committed(store: Store, head: Head, edit: Edit, fence: Fence) -> bool:
+def _committed(store: Storage, head: Head, edit: Edit, fence: Fence) -> bool:
     """Make an edit; False if the session was changed meanwhile."""
     commit = edit_commit(head, edit, codec.encode(edit, store.large), now(), fence)
     result = store.batcher.commit(commit)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from holdfast.bundle import verify_bundle, write_bundle
 from holdfast.errors import Corrupt, Exists, NotFound, Unavailable
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 
-def write_archive(store: Store, path: str, sessions: Sequence[str]) -> dict[str, str]:
+def write_archive(store: Storage, path: str, sessions: Sequence[str]) -> dict[str, str]:
     """Write sessions into a new file, sync it and its name, and read it back; what is wrong with those it lacks.
 
     A session that is damaged or gone is not in it as a whole, and is told so. The file is there under its name only
@@ -55,7 +53,7 @@ def write_archive(store: Store, path: str, sessions: Sequence[str]) -> dict[str,
     return lost
 
 
-def _write(store: Store, file: BinaryIO, sessions: Sequence[str]) -> dict[str, str]:
+def _write(store: Storage, file: BinaryIO, sessions: Sequence[str]) -> dict[str, str]:
     lost: dict[str, str] = {}
     for id in sessions:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -18,10 +18,8 @@ from holdfast.heads.info import body_of, created_at, encode_body, now
 from holdfast.plan import Commit, Head, Ref, Refused, check_id
 from holdfast.refusals import refusal
 from holdfast.retention.policies import Policy, micros
+from holdfast.storage import Storage
 from holdfast.turns.places import Process
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 PRUNE = "prune"
 """The kind of head that a prune is."""
@@ -52,12 +50,12 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
     undone_at: int | None = None
 
 
-def history(store: Store, limit: int) -> list[Prune]:
+def history(store: Storage, limit: int) -> list[Prune]:
     """See `Store.prunes`."""
     return [_prune_of(head) for head in store.backend.find(PRUNE, {}, limit=limit)]
 
 
-def prune(store: Store, id: str) -> Prune:
+def prune(store: Storage, id: str) -> Prune:
     """One prune.
 
     Raises:
@@ -86,7 +84,7 @@ def _prune_of(head: Head) -> Prune:
     )
 
 
-def begin(store: Store, id: str, policy: Policy, archive: str | None) -> None:
+def begin(store: Storage, id: str, policy: Policy, archive: str | None) -> None:
     """Note that a prune begins."""
     at = now()
     told = {name: value for name, value in msgspec.structs.asdict(policy).items() if value is not None}
@@ -95,28 +93,28 @@ def begin(store: Store, id: str, policy: Policy, archive: str | None) -> None:
     _committed(store, Commit(ref=Ref(PRUNE, id), at=at, if_rev=0, tags=tags, body=body))
 
 
-def note(store: Store, id: str, add: dict[str, int], *, done: bool = False) -> None:
+def note(store: Storage, id: str, add: dict[str, int], *, done: bool = False) -> None:
     """Note what came of a part of a prune, or that it is done."""
     _committed(store, Commit(ref=Ref(PRUNE, id), add=add, tags={"state": "applied"} if done else None))
 
 
-def note_undone(store: Store, id: str) -> None:
+def note_undone(store: Storage, id: str) -> None:
     """Note that all that was left of a prune in the trash was restored."""
     _committed(store, Commit(ref=Ref(PRUNE, id), tags={"state": "undone", "undone": str(now())}))
 
 
-def _committed(store: Store, commit: Commit) -> None:
+def _committed(store: Storage, commit: Commit) -> None:
     result = store.batcher.commit(commit)
     if isinstance(result, Refused):
         raise refusal(result, commit)
 
 
-def _cooldown(store: Store) -> Ref:
+def _cooldown(store: Storage) -> Ref:
     whose = "" if store.user is None else hashlib.sha256(store.user.encode()).hexdigest()
     return Ref(COOLDOWN, f"prune{whose}")
 
 
-def claim(store: Store, id: str, cooldown: float) -> float:
+def claim(store: Storage, id: str, cooldown: float) -> float:
     """Take the right to prune now: 0, or the seconds until the cooldown is over.
 
     A clock that was set back does not make it longer: a success in the future is none.
@@ -142,7 +140,7 @@ def claim(store: Store, id: str, cooldown: float) -> float:
     raise Conflict(f"others began a prune {TRIES} times meanwhile; try again")
 
 
-def _is_over(store: Store, tags: Mapping[str, str]) -> bool:
+def _is_over(store: Storage, tags: Mapping[str, str]) -> bool:
     """Whether the prune that holds the cooldown was surely interrupted."""
     place = store.turns.place
     born, _, rest = tags.get("process", "").partition(" ")
@@ -152,7 +150,7 @@ def _is_over(store: Store, tags: Mapping[str, str]) -> bool:
     return not 0 <= now() - int(tags.get("since", "0")) < ELSEWHERE
 
 
-def release(store: Store, id: str, *, succeeded: bool) -> None:
+def release(store: Storage, id: str, *, succeeded: bool) -> None:
     """Give the right back; what succeeded begins the cooldown."""
     tags: dict[str, str | None] = dict.fromkeys(("prune", "since", "process"))
     if succeeded:

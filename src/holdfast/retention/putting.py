@@ -8,17 +8,13 @@ is with a fork that comes back from the trash.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from holdfast import codec
 from holdfast.errors import Conflict
 from holdfast.history.branching import children, pending
 from holdfast.model import Edit
 from holdfast.plan import TRASHED, Commit, Entry, Head
+from holdfast.storage import Storage
 from holdfast.turns.leases import held, mark_of
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 WHY = "trash_why"
 """Tag of a session in the trash: why it is there."""
@@ -33,19 +29,19 @@ def running(head: Head) -> str:
     return "it is running" if head.tags.get("state") == "running" else ""
 
 
-def forking(store: Store, head: Head) -> str:
+def forking(store: Storage, head: Head) -> str:
     """Why a session can't be put away while a fork of it is under way; "" if none is."""
     child = next(iter(pending(store, head).values()), None)
     return "" if child is None else f"its fork {child!r} is under way or was interrupted"
 
 
-def forked(store: Store, id: str) -> str:
+def forked(store: Storage, id: str) -> str:
     """Why a session can't be put away while a fork reads through it; "" if none does. Its head was looked at before."""
     child = next((child for _, child in children(store, id)), None)
     return "" if child is None else f"its fork {child!r} reads its events"
 
 
-def check_free(store: Store, head: Head) -> None:
+def check_free(store: Storage, head: Head) -> None:
     """Refuse to put a session away that somebody needs.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,9 +21,7 @@ from holdfast.retention import prunes
 from holdfast.retention.archives import write_archive
 from holdfast.retention.policies import Candidate, Chosen, Policy, Spared, choose, in_batches
 from holdfast.retention.putting import PRUNED, away, check_free, forked, forking, running
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 PAGE = 1000
 UNKNOWN = -1
@@ -62,7 +59,7 @@ class PrunePlan:
 
     def __init__(
         self,
-        store: Store,
+        store: Storage,
         policy: Policy,
         at: int,
         counted: tuple[int, int],
@@ -114,7 +111,7 @@ class PrunePlan:
             prunes.release(self._store, id, succeeded=succeeded)
 
 
-def plan_prune(store: Store, policy: Policy) -> PrunePlan:
+def plan_prune(store: Storage, policy: Policy) -> PrunePlan:
     """See `Store.prune`."""
     at, tags = now(), policy.tags()
     found: list[Candidate] = []
@@ -134,7 +131,7 @@ def plan_prune(store: Store, policy: Policy) -> PrunePlan:
     return PrunePlan(store, policy, at, (sessions, len(found)), chosen, spared, list(damaged))
 
 
-def plan_of(store: Store, sessions: Sequence[str], why: str) -> PrunePlan:
+def plan_of(store: Storage, sessions: Sequence[str], why: str) -> PrunePlan:
     """A plan that takes these sessions, whatever their names and labels; applied, it is a prune like any other.
 
     Raises:
@@ -151,7 +148,7 @@ def plan_of(store: Store, sessions: Sequence[str], why: str) -> PrunePlan:
     return PrunePlan(store, Policy(), at, (len(chosen), len(chosen)), chosen, (), ())
 
 
-def _candidate(store: Store, policy: Policy, head: Head) -> Candidate:
+def _candidate(store: Storage, policy: Policy, head: Head) -> Candidate:
     spared = running(head) or forking(store, head) or policy.spares(head.tags)
     size = head.counts.get(BYTES, UNKNOWN)
     if size == UNKNOWN and policy.max_bytes is not None:
@@ -165,12 +162,12 @@ def _unless_forked(one: Candidate, parents: Mapping[str, str]) -> Candidate:
     return msgspec.structs.replace(one, spared=f"its fork {parents[one.id]!r} reads its events")
 
 
-def _measured(store: Store, one: Chosen) -> Chosen:
+def _measured(store: Storage, one: Chosen) -> Chosen:
     head = store.backend.get([session_ref(one.session)])[0]
     return msgspec.structs.replace(one, bytes=0 if head is None else size_of(store, head))
 
 
-def size_of(store: Store, head: Head) -> int:
+def size_of(store: Storage, head: Head) -> int:
     """Bytes of the bodies of a session's own events: as its head says, or, of one written by 0.1, by reading them."""
     if BYTES in head.counts:
         return head.counts[BYTES]
@@ -184,7 +181,7 @@ def size_of(store: Store, head: Head) -> int:
     return total
 
 
-def _apply(plan: PrunePlan, store: Store, id: str, archive: str | os.PathLike[str] | None) -> Pruned:
+def _apply(plan: PrunePlan, store: Storage, id: str, archive: str | os.PathLike[str] | None) -> Pruned:
     path = None if archive is None else os.fspath(archive)
     lost: Mapping[str, str] = {}
     if path is not None:
@@ -217,13 +214,13 @@ def _apply(plan: PrunePlan, store: Store, id: str, archive: str | os.PathLike[st
     )
 
 
-def _note(store: Store, id: str, moved: Sequence[Chosen], skipped: int, failed: int) -> None:
+def _note(store: Storage, id: str, moved: Sequence[Chosen], skipped: int, failed: int) -> None:
     add = {"moved": len(moved), "bytes": sum(one.bytes for one in moved), "skipped": skipped, "failed": failed}
     prunes.note(store, id, {name: count for name, count in add.items() if count})
 
 
 def _move(
-    store: Store, id: str, batch: Sequence[Chosen], moved: list[Chosen], skipped: list[Spared], failed: list[Spared]
+    store: Storage, id: str, batch: Sequence[Chosen], moved: list[Chosen], skipped: list[Spared], failed: list[Spared]
 ) -> None:
     """Move one batch, and tell of each of its sessions what became of it."""
     ready: list[tuple[Chosen, Commit]] = []
@@ -253,7 +250,7 @@ def _move(
         raise unavailable
 
 
-def _changed(store: Store, one: Chosen, head: Head | None) -> str:
+def _changed(store: Storage, one: Chosen, head: Head | None) -> str:
     """Why a session is not moved any more; "" if it is as the plan saw it."""
     if head is None or head.dead:
         return "it was deleted since"
@@ -265,13 +262,13 @@ def _changed(store: Store, one: Chosen, head: Head | None) -> str:
     return forking(store, head) or forked(store, one.session)
 
 
-def _is_moved(store: Store, id: str, session: str) -> bool:
+def _is_moved(store: Storage, id: str, session: str) -> bool:
     """Whether a move whose answer was lost was made."""
     head = store.backend.get([session_ref(session)])[0]
     return head is not None and head.tags.get(PRUNED) == id
 
 
-def trashed_heads(store: Store) -> Iterator[tuple[Head | None, str]]:
+def trashed_heads(store: Storage) -> Iterator[tuple[Head | None, str]]:
     """All sessions in the trash and their ids; no head where it can't be trusted."""
     met: set[str] = set()
     for heads in all_heads(store.backend, trashed=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 
@@ -26,9 +26,7 @@ from holdfast.retention.policies import Spared, check_seconds, in_batches, micro
 from holdfast.retention.putting import PRUNED, WHY, away, back, check_free
 from holdfast.retention.retention import trashed_heads
 from holdfast.session import Session
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
+from holdfast.storage import Storage
 
 TRIES = 200
 BATCH = 100
@@ -72,7 +70,7 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
 class Trash:
     """The trash of an open store. Cheap to hold; may be used from any thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Storage) -> None:
         self._store = store
 
     def list(
@@ -222,7 +220,7 @@ class Trash:
 class _Purge:
     """One purge under way."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Storage) -> None:
         self._store = store
         self._todo: dict[str, Commit] = {}
         self._tags: dict[str, Mapping[str, str]] = {}
@@ -309,7 +307,7 @@ class _Purge:
             except HoldfastError as error:
                 left.append(error.message)
             try:
-                self._store.compact()
+                self._store.backend.compact()
             except HoldfastError as error:
                 left.append(error.message)
         return Purged(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,10 +20,8 @@ from holdfast.model import Message, State, Step, ToolCall, ToolResult
 from holdfast.plan import Head
 from holdfast.refusals import refusal
 from holdfast.session import Session
+from holdfast.storage import Storage
 from holdfast.turns.leases import NO_LEASE, Lease, Mark, held, mark_of
-
-if TYPE_CHECKING:
-    from holdfast.store import Store
 
 PAGE = 500
 _WHY = {
@@ -60,14 +57,14 @@ class Recovery(msgspec.Struct, frozen=True):
     applied: bool = False
 
 
-def running(store: Store) -> list[Lease]:
+def running(store: Storage) -> list[Lease]:
     """Who runs a session, the latest begun first; see `Store.running`."""
     found = [lease for head in _heads(store) if (lease := store.turns.sightings.look(head)[0]) is not None]
     store.turns.sightings.keep({lease.session for lease in found})
     return sorted(found, key=lambda lease: -lease.since)
 
 
-def look_over(store: Store, older_than: float | None) -> tuple[list[Lease], float | None]:
+def look_over(store: Storage, older_than: float | None) -> tuple[list[Lease], float | None]:
     """The runs that stopped, the oldest first, and the seconds after which another may turn out to have; None if none.
 
     Raises:
@@ -95,7 +92,7 @@ def look_over(store: Store, older_than: float | None) -> tuple[list[Lease], floa
     return sorted(found, key=lambda lease: lease.since), None if soonest is None else soonest / 1e6
 
 
-def _heads(store: Store) -> Iterator[Head]:
+def _heads(store: Storage) -> Iterator[Head]:
     after = None
     while True:
         heads = store.backend.find(SESSION, {"state": "running"}, after=after, limit=PAGE)
@@ -105,14 +102,14 @@ def _heads(store: Store) -> Iterator[Head]:
         after = (heads[-1].at, heads[-1].ref.id)
 
 
-def _silent(store: Store, head: Head, lease: Lease, older_than: float | None) -> bool:
+def _silent(store: Storage, head: Head, lease: Lease, older_than: float | None) -> bool:
     """Whether a run that nobody sends heartbeats for was silent for longer than the caller says it may be."""
     if lease.standing != "unleased" or older_than is None:
         return False
     return store.turns.place.wall() - head.at >= older_than * 1e6
 
 
-def _until_overdue(store: Store, head: Head, lease: Lease) -> int | None:
+def _until_overdue(store: Storage, head: Head, lease: Lease) -> int | None:
     """The microseconds of silence after which an open tool call is past its timeout; None if none has one."""
     shortest = head.tags.get(CALL_TIMEOUT, "")
     if not shortest.isdecimal():
@@ -125,7 +122,7 @@ def _until_overdue(store: Store, head: Head, lease: Lease) -> int | None:
     return min((call.timeout - silence for call in calls if call.timeout is not None), default=None)
 
 
-def stuck(store: Store, older_than: float | None, wait: float) -> list[Lease]:
+def stuck(store: Storage, older_than: float | None, wait: float) -> list[Lease]:
     """See `Store.stuck`."""
     until = time.monotonic() + wait
     while True:
@@ -142,7 +139,7 @@ def pause_of(soonest: float | None, until: float) -> float | None:
 
 
 def recover(
-    store: Store, sessions: Sequence[str], older_than: float | None, wait: float, dry_run: bool
+    store: Storage, sessions: Sequence[str], older_than: float | None, wait: float, dry_run: bool
 ) -> list[Recovery]:
     """See `Store.recover`."""
     over = {lease.session: lease for lease in stuck(store, older_than, wait)}
@@ -159,13 +156,13 @@ def recover(
     return made
 
 
-def _spared(store: Store, id: str) -> Recovery:
+def _spared(store: Storage, id: str) -> Recovery:
     """Why a session that was named is left alone."""
     lease, left = store.turns.sightings.look(store.head(id))
     return Recovery(id, "it is not running" if lease is None else str(held(lease, left)), lease)
 
 
-def _recover(store: Store, lease: Lease, *, dry_run: bool) -> Recovery:
+def _recover(store: Storage, lease: Lease, *, dry_run: bool) -> Recovery:
     head = store.head(lease.session)
     mark = mark_of(head)
     if mark is None or mark.turn != lease.turn:
@@ -180,7 +177,7 @@ def _recover(store: Store, lease: Lease, *, dry_run: bool) -> Recovery:
         return _closed(store, session, lease, mark, plan)
 
 
-def _closed(store: Store, session: Session, lease: Lease, mark: Mark, plan: Recovery) -> Recovery:
+def _closed(store: Storage, session: Session, lease: Lease, mark: Mark, plan: Recovery) -> Recovery:
     """Close a run and answer its calls, if the session is still as it was seen."""
     closing = State(state="error", turn=mark.turn, reason=f"interrupted: {plan.why}")
     commit = session.prepare([*plan.answers, closing], None, session.last)

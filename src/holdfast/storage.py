@@ -1,0 +1,57 @@
+"""What all that a store can do stands on: one backend, and what is built once above the seam."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from holdfast.backend import Backend, open_backend
+from holdfast.batch import Batcher
+from holdfast.heads.info import session_ref
+from holdfast.heads.settings import secret_names
+from holdfast.large import LargeValues
+from holdfast.plan import Commit, Head, Refused, check_id
+from holdfast.refusals import refusal
+from holdfast.turns.keeping import Turns
+from holdfast.turns.places import Place
+from holdfast.wording import searched
+
+
+class Storage:
+    """An open backend with its batcher, its large values and its turns; a `Store` adds all that is done with them."""
+
+    def __init__(
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
+    ) -> None:
+        """Open what the URL names; or stand on a backend that is open, which shows what is this user's."""
+        self.url = url
+        self.secrets = secret_names(secrets)
+        self.user = user
+        """Whose store it is, of one that `for_user` made; None for the whole store."""
+        self.large = LargeValues()
+        self.backend = backend or open_backend(url, self.text_of)
+        self.large.blobs = self.backend.blobs
+        self.batcher = Batcher(self.backend)
+        self.turns = Turns(self.batcher, self.large, Place())
+        self.durability = self.backend.info()["durability"]
+
+    def text_of(self, body: bytes) -> str:
+        """What search looks at in a stored body; see `backend.TextOf`."""
+        return searched(body, self.large)
+
+    def peek(self, id: str) -> Head | None:
+        """The head of a session, a tombstone too; None if there never was one."""
+        check_id(id, "session id")
+        return self.backend.get([session_ref(id)])[0]
+
+    def head(self, id: str, *, trashed: bool = False) -> Head:
+        """The head of a session; with `trashed`, also of one in the trash.
+
+        Raises:
+            NotFound, Deleted, Trashed: there is none.
+        """
+        head = self.peek(id)
+        if head is None or head.dead:
+            raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
+        if head.trashed and not trashed:
+            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
+        return head
