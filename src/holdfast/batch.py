@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from holdfast import forks
 from holdfast.backend import Backend
 from holdfast.errors import HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.plan import Commit, Head, Refused, validate
+from holdfast.plan import MAX_ENTRIES, Commit, Head, Refused, validate
 
 if TYPE_CHECKING:  # both take tens of milliseconds to import, and not everybody needs them
     import asyncio
@@ -75,17 +75,19 @@ class Batcher:
         self._turn_lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
-    def commit(self, commit: Commit, *, sums: bool = True) -> Result:
+    def commit(self, commit: Commit, *, entries: int = MAX_ENTRIES, sums: bool = True) -> Result:
         """Make one commit; durable on return.
 
         Args:
+            commit: The change.
+            entries: How many entries it may have; see `plan.validate`.
             sums: Whether its head's counters agree with its log; else nothing follows from it.
 
         Raises:
             Invalid, TooLarge: the commit can't be stored; see `plan.validate`.
             Unavailable, Uncertain: as the backend says.
         """
-        validate(commit)
+        validate(commit, entries)
         if not self._queue and not self._later and self._lock.acquire(blocking=False):
             # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
             try:

@@ -20,7 +20,7 @@ from holdfast.events.redact import masked
 from holdfast.heads.info import BYTES, UNSPLIT, SessionInfo, Tally, created_at, info_of, now
 from holdfast.history import ancestry
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
+from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Refused
 from holdfast.refusals import refusal
 from holdfast.storage import Storage
 
@@ -83,12 +83,12 @@ class Log:
         with self._store.large.hold:
             return self.stored(self.prepare(events, key, expect), key)
 
-    def stored(self, commit: Commit, key: str | None) -> Receipt:
-        """What became of an append's commit, which is made now."""
+    def stored(self, commit: Commit, key: str | None, *, entries: int = MAX_ENTRIES) -> Receipt:
+        """What became of an append's commit, which is made now; `entries` is how many it may have."""
         if self.asks_first(commit) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
             # Its parents' part of the log never changes: no commit need tell.
-            return self.receipt(commit, Refused("known", self._head), key)
-        return self.receipt(commit, self._store.batcher.commit(commit), key)
+            return self.receipt(commit, Refused("known", self._head), key, entries=entries)
+        return self.receipt(commit, self._store.batcher.commit(commit, entries=entries), key, entries=entries)
 
     def asks_first(self, commit: Commit) -> bool:
         """Whether an append must look whether the log that this one goes on from, which never changes, has its ids."""
@@ -147,7 +147,9 @@ class Log:
         secrets = self._store.secrets
         return codec.encode(masked(payload, secrets) if secrets else payload, self._store.large)
 
-    def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
+    def receipt(
+        self, commit: Commit, result: Head | Refused, key: str | None, *, entries: int = MAX_ENTRIES
+    ) -> Receipt:
         """What the answer to an append's commit means."""
         for _ in range(TRIES):
             if not isinstance(result, Refused) or result.why != "known":
@@ -155,7 +157,7 @@ class Log:
             told = again(self._store, self._head, commit, key)
             if isinstance(told, Receipt):
                 return told
-            commit, result = told, self._store.batcher.commit(told)
+            commit, result = told, self._store.batcher.commit(told, entries=entries)
         if isinstance(result, Refused):
             raise refusal(result, commit)
         self._head = result
