@@ -463,7 +463,7 @@ def test_a_key_in_an_array_is_left_out(store: Store, tmp_path: Path, key: str | 
     for path, data in tree(tmp_path / "out").items():
         assert b"sk-positional" not in data, path
     for info in store.sessions(limit=10):
-        for event in store.session(info.id).events(hidden=True):
+        for event in store.session(info.id).events(include_hidden=True):
             assert b"sk-positional" not in event.raw
     if key is None:
         assert tree(tmp_path / "out") == tree(folder)
