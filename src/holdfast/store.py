@@ -414,6 +414,7 @@ class Store(Storage):
         Args:
             sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
                 is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
+                And the checkpoints that are wrong, and those of sessions that are gone.
         """
         from holdfast.check import check_store
 
