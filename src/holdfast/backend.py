@@ -319,3 +319,10 @@ def open_backend(url: str, text_of: TextOf) -> Backend:
     from holdfast.backends.sqlite import SQLiteBackend
 
     return SQLiteBackend(where, text_of)
+
+
+def rehearsed(inner: Backend, text_of: TextOf) -> Backend:
+    """A backend over an open one in which everything can be tried, and nothing is stored."""
+    from holdfast.backends.rehearsal import Rehearsal
+
+    return Rehearsal(inner, text_of)
