@@ -81,7 +81,7 @@ def sound(store: Store, told: Told) -> None:
             continue
         assert id not in told.purged
         if id not in logs:
-            logs[id] = {event.seq: event for event in session.events(hidden=True)}
+            logs[id] = {event.seq: event for event in session.events(include_hidden=True)}
         if what == "said":
             event = logs[id][int(words[0])]
             assert isinstance(event.payload, Step) if words[1] == "step" else event.payload == user(words[1])
@@ -103,7 +103,7 @@ def every_byte_is_there(store: Store) -> None:
     for id in living_and_trashed(store):
         session = found(store, id)
         assert session is not None
-        for event in session.events(hidden=True):
+        for event in session.events(include_hidden=True):
             if isinstance(event.payload, Artifact) and isinstance(event.payload.content, Large):
                 with event.payload.content.open() as stream:
                     assert len(stream.read()) == event.payload.size

@@ -32,7 +32,7 @@ def held(url: str) -> dict[str, Any]:
     with holdfast.open(url) as store:
         heads = {id: store.backend.get([(kind, id)]) for kind in store.backend.kinds() for id in ids(store, kind)}  # type: ignore[list-item]  # a Ref is a tuple
         events = {
-            info.id: [event.raw for event in store.session(info.id).events(hidden=True)]
+            info.id: [event.raw for event in store.session(info.id).events(include_hidden=True)]
             for info in store.sessions(limit=1000)
         }
         return {"heads": heads, "events": events, "blobs": store.backend.blobs.scan("", 1000)}

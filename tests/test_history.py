@@ -58,7 +58,7 @@ def test_a_rewind_hides_all_behind_a_seq_and_undo_shows_it_again(store: Store) -
     assert (edit.action, edit.ranges) == ("rewind", ((2, 7),))
     assert texts(session) == ["one"]
     assert [event.type for event in session.events()] == ["message", "edit"]
-    assert [e.seq for e in session.events(hidden=True) if e.hidden] == [2, 3, 4, 5, 6, 7]
+    assert [e.seq for e in session.events(include_hidden=True) if e.hidden] == [2, 3, 4, 5, 6, 7]
     counts = session.info().counts
     assert (counts.messages, counts.steps, counts.tool_calls, counts.errors) == (1, 0, 0, 0)
     assert (counts.input_tokens, counts.cost) == (5, 7)  # it was spent
@@ -206,7 +206,7 @@ def test_appends_and_changes_of_history_at_once_lose_and_double_nothing(store: S
     sound(store)
     while session.undo() is not None:
         pass
-    everything = list(session.events(hidden=True))
+    everything = list(session.events(include_hidden=True))
     assert not any(event.hidden for event in everything)
     assert session.info().counts.messages == 50 + 40
     assert session.info().counts.steps == 40

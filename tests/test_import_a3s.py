@@ -177,7 +177,7 @@ def test_a_compacted_session_hides_what_went_and_leaves_what_was_said_here(
     fill(folder, session("fixture", [message("user", text("Summary")), TALK[4]], tasks=[], updated_at=1795227999))
     take(store, folder)
     assert [m.text for m in found.messages()] == ["said here", "Summary", "A picture."]
-    assert len([e for e in found.events(hidden=True) if isinstance(e.payload, Message)]) == 8
+    assert len([e for e in found.events(include_hidden=True) if isinstance(e.payload, Message)]) == 8
     assert [e.payload.action for e in found.events() if isinstance(e.payload, Edit)] == ["rewind"]
     assert found.info().counts.calls == 2  # the same calls are not counted again
     assert store.check().ok
@@ -266,7 +266,7 @@ def test_a_key_in_a_file_is_left_out(store: Store, folder: Path, tmp_path: Path)
     for info in store.sessions(limit=100):
         found = store.get(info.id)
         assert found is not None
-        assert secret not in repr((info, [event.raw for event in found.events(hidden=True)]))
+        assert secret not in repr((info, [event.raw for event in found.events(include_hidden=True)]))
     exported(store, tmp_path / "out")
     assert all(secret.encode() not in data for data in tree(tmp_path / "out").values())
     made = json.loads((tmp_path / "out" / "keyed.json").read_bytes())
@@ -463,7 +463,7 @@ def test_a_key_in_an_array_is_left_out(store: Store, tmp_path: Path, key: str | 
     for path, data in tree(tmp_path / "out").items():
         assert b"sk-positional" not in data, path
     for info in store.sessions(limit=10):
-        for event in store.session(info.id).events(hidden=True):
+        for event in store.session(info.id).events(include_hidden=True):
             assert b"sk-positional" not in event.raw
     if key is None:
         assert tree(tmp_path / "out") == tree(folder)
@@ -777,7 +777,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(folder: Path, tmp_path: 
     with holdfast.open(url) as store:
         take(store, folder)
         found = of(store, folder, "fixture")
-        assert len(list(found.events(hidden=True))) == 5 + 2 + 2 + 2 + 2
+        assert len(list(found.events(include_hidden=True))) == 5 + 2 + 2 + 2 + 2
         assert found.info().counts.calls == 2
         exported(store, tmp_path / "out")
         assert tree(tmp_path / "out") == tree(folder)

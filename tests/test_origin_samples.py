@@ -98,7 +98,7 @@ def fingerprint(store: Store) -> dict[str, Any]:
     for id in ids(store):
         session = store.session(id)
         info = session.info()
-        events = [(event.id, event.at, event.hidden, event.raw) for event in session.events(hidden=True)]
+        events = [(event.id, event.at, event.hidden, event.raw) for event in session.events(include_hidden=True)]
         found[id] = (info.title, info.name, info.state, info.counts, info.created_at, info.updated_at, events)
         found[id] += tuple((one.name, one.sha256, one.uri) for one in session.artifacts.list())
     for info in store.documents.list(limit=1000):

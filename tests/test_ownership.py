@@ -173,7 +173,7 @@ ON_STORE: dict[str, Callable[[Store], Any]] = {
 ON_SESSION: dict[str, Callable[[Session], Any]] = {
     "info": lambda s: s.info(),
     "append": lambda s: s.append(user("x")),
-    "events": lambda s: [e.raw for e in s.events(hidden=True, damaged="keep")],
+    "events": lambda s: [e.raw for e in s.events(include_hidden=True, damaged="keep")],
     "messages": lambda s: s.messages(),
     "tail": lambda s: s.tail(after=0, follow=False),
     "before_last": lambda s: s.before_last(3),

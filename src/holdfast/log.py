@@ -173,7 +173,7 @@ class Log:
         last: int | None = None,
         types: Collection[str] | str | None = None,
         reverse: bool = False,
-        hidden: bool = False,
+        include_hidden: bool = False,
         damaged: OnDamage = "raise",
     ) -> Iterator[Event]:
         """The events in order of seq, fetched page by page as they are asked for.
@@ -183,7 +183,7 @@ class Log:
             last: Only the newest so many (of the types asked for).
             types: Only events of this type or these types.
             reverse: Newest first.
-            hidden: With those that were taken back.
+            include_hidden: With those that were taken back.
             damaged: `raise` stops at an event that can't be trusted; `keep` yields it with a `Damaged` payload.
 
         Raises:
@@ -195,9 +195,9 @@ class Log:
         after = min(max(after, 0), MAX_COUNT)
         upto = None if before is None else min(max(before - 1, 0), MAX_COUNT)
         if last is not None:
-            newest = self._newest(last, after, upto, wanted, hidden, damaged)
+            newest = self._newest(last, after, upto, wanted, include_hidden, damaged)
             return newest if reverse else iter(list(newest)[::-1])
-        return self._all(after, upto, wanted, reverse, hidden, damaged)
+        return self._all(after, upto, wanted, reverse, include_hidden, damaged)
 
     def _all(
         self,
@@ -205,23 +205,23 @@ class Log:
         upto: int | None,
         wanted: set[str] | None,
         reverse: bool,
-        hidden: bool,
+        include_hidden: bool,
         damaged: OnDamage,
     ) -> Iterator[Event]:
-        for entries in self._pages(after, upto, PAGE, reverse, hidden, damaged):
+        for entries in self._pages(after, upto, PAGE, reverse, include_hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
                     yield event
 
     def _newest(
-        self, count: int, after: int, upto: int | None, wanted: set[str] | None, hidden: bool, damaged: OnDamage
+        self, count: int, after: int, upto: int | None, wanted: set[str] | None, include_hidden: bool, damaged: OnDamage
     ) -> Iterator[Event]:
         """The newest so many of the types that are wanted, newest first."""
         if count == 0:
             return
         # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
-        for entries in self._pages(after, upto, min(count, PAGE), True, hidden, damaged):
+        for entries in self._pages(after, upto, min(count, PAGE), True, include_hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
@@ -231,13 +231,13 @@ class Log:
                         return
 
     def _pages(
-        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool, damaged: OnDamage
+        self, after: int, upto: int | None, limit: int, reverse: bool, include_hidden: bool, damaged: OnDamage
     ) -> Iterator[Sequence[Entry]]:
         """The log, some entries at a time; `limit` is the size of the first page."""
         first_page = True
         while True:
             entries = ancestry.read(
-                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
+                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=include_hidden
             )
             if len(entries) < limit and not (first_page and entries):
                 self._check_there(damaged)

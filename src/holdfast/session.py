@@ -245,7 +245,8 @@ class Session(Log):
         same call with the same `id` and `at` again gives the same fork.
 
         Args:
-            at: A seq, 0 for an empty beginning. Counting what the fork begins with reads the events behind it.
+            at: A seq, 0 for an empty beginning. What it begins with is counted from the nearest checkpoint; where there
+                is none, as in copies and old stores, the first fork reads events and notes what it passes.
             name, id: Of the fork; user, title, agent, project, metadata and config are this session's.
 
         Raises:

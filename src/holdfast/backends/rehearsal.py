@@ -58,12 +58,12 @@ class Rehearsal(MemoryBackend):
         if ref not in self._heads:
             head = self._inner.get([ref])[0]
             if head is None:
-                self._logs[ref], self._ids[ref] = [], set()
+                self._logs[ref], self._ids[ref] = [], {}
                 return
             self._heads[ref] = head
         if log and ref not in self._logs:
             self._logs[ref] = self._inner.read(ref, voided=True)
-            self._ids[ref] = {entry.id for entry in self._logs[ref] if entry.id}
+            self._ids[ref] = {entry.id: entry.seq for entry in self._logs[ref] if entry.id}
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from holdfast.backend import Location, Problem, TextOf
-from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.blobplace import open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.rowbackend import Guarded, RowBackend
@@ -30,7 +30,7 @@ class SQLiteBackend(RowBackend):
             file.close()
             raise
         # Synced whatever the durability: a checkpoint syncs events, and none must outlive its large values.
-        blobs = DirectoryBlobs(file.path + "-blobs")
+        blobs = open_blobs(where.params.get("blobs"), file.path + "-blobs")
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
 

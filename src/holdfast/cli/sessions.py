@@ -113,7 +113,7 @@ def _tell_damaged(app: App, damaged: Sequence[str]) -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Only events after this seq.")
 @click.option("--before", type=click.IntRange(1), help="Only events before this seq.")
 @click.option("--types", metavar="TYPE,…", help="Only events of these types: message, step, usage, note, x.…")
-@click.option("--hidden", is_flag=True, help="With events that were taken back.")
+@click.option("--include-hidden", is_flag=True, help="With events that were taken back.")
 @click.option("--full", is_flag=True, help="All of every output, however long.")
 @pass_app
 def show(app: App, ref: str, last: int | None, after: int, before: int | None, types: str | None, **how: bool) -> None:
@@ -124,13 +124,13 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
     with app.store() as store:
         found, seq = named(store, ref, damaged="keep")
         if seq is not None:
-            after, before, how["hidden"], how["full"] = seq - 1, seq + 1, True, True
+            after, before, how["include_hidden"], how["full"] = seq - 1, seq + 1, True, True
         wanted = types.split(",") if types else None
         info = _info(found)
 
         def events(types: list[str] | None = wanted) -> Iterator[Event]:
             return found.events(
-                after=after, before=before, last=last, types=types, hidden=how["hidden"], damaged="keep"
+                after=after, before=before, last=last, types=types, include_hidden=how["include_hidden"], damaged="keep"
             )
 
         if app.json:

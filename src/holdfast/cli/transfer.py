@@ -45,10 +45,18 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed; - is stdout.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all.")
+@click.option(
+    "--include-hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all."
+)
 @pass_app
 def export(
-    app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
+    app: App,
+    refs: tuple[str, ...],
+    everything: bool,
+    form: str | None,
+    output: str | None,
+    force: bool,
+    include_hidden: bool,
 ) -> None:
     """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
     files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite), of oxios a
@@ -75,7 +83,7 @@ def export(
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as file:
-                damaged = _write(store, ids, form, hidden, file, gone)
+                damaged = _write(store, ids, form, include_hidden, file, gone)
                 if everything and form == "jsonl":
                     damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
@@ -123,7 +131,9 @@ def _is_readable(store: Store, id: str) -> bool:
         return False
 
 
-def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None) -> int:
+def _write(
+    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
+) -> int:
     """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`."""
     damaged = 0
     if form == "jsonl":
@@ -133,7 +143,7 @@ def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: Bina
             damaged += tells_damage(line)
             file.write(line)
         return damaged
-    return _write_documents(store, ids, form, hidden, file, gone)
+    return _write_documents(store, ids, form, include_hidden, file, gone)
 
 
 def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> int:
@@ -148,7 +158,7 @@ def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> 
 
 
 def _write_documents(
-    store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None
+    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
 ) -> int:
     from holdfast.formats.calls import Outcomes
     from holdfast.formats.html import end_html, start_html, write_html
@@ -166,14 +176,14 @@ def _write_documents(
                 gone.append(id)
             continue
         info, outcomes = session.info(), Outcomes()
-        for event in session.events(hidden=hidden, damaged="keep"):
+        for event in session.events(include_hidden=include_hidden, damaged="keep"):
             outcomes.take(event)
             damaged += isinstance(event.payload, Damaged)
         if form == "html" and not begun:
             _put(file, start_html(info.title or id))
         if form == "md" and begun:
             _put(file, ["\n"])
-        _put(file, write(info, session.events(hidden=hidden, damaged="keep"), outcomes))
+        _put(file, write(info, session.events(include_hidden=include_hidden, damaged="keep"), outcomes))
         begun = True
     if form == "html":
         _put(file, end_html() if begun else [*start_html("holdfast"), *end_html()])
