@@ -26,9 +26,6 @@ ON_SERVERS = {
     )
 }  # fmt: skip
 """The modules whose tests of `url` and `store` run on servers, too."""
-NOT_ON_SERVERS = {"test_a_rewind_that_returned_hid_what_was_acknowledged_before"}
-"""A rewind must find the log as it read it, which takes five round trips; a thread that appends all the time needs one
-for each, so the rewind is told `Stale`, as it should be."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,7 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
     if "url" in metafunc.fixturenames and "url" not in given:
         backends: list[object] = ["memory", "file", "sqlite"]
-        if metafunc.module.__name__ in ON_SERVERS and metafunc.function.__name__ not in NOT_ON_SERVERS:
+        if metafunc.module.__name__ in ON_SERVERS:
             backends.append(pytest.param("postgres", marks=pytest.mark.server))
         metafunc.parametrize("url", backends, indirect=True)
 

@@ -199,20 +199,14 @@ class Store(Storage):
     def commit_in(
         self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
     ) -> Receipt:
-        """Append to a session inside a transaction of yours, on PostgreSQL: stored when you commit, or not at all.
+        """Append as `Session.append` does, inside a transaction of yours on PostgreSQL: stored when you commit, or not.
 
-        From the call to your commit nobody else writes to that session. The receipt's durability is `memory`: it is
-        what your commit makes it.
-
-        Args:
-            connection: A `psycopg.Connection` to the store's database, amid a transaction.
-            id: Of a session that is there.
-            events, key, expect: As for `Session.append`.
+        `connection` is a `psycopg.Connection` amid a transaction. From the call to your commit nobody else writes to
+        the session `id`. The receipt's durability is `memory`: it is what your commit makes it.
 
         Raises:
-            Invalid, TooLarge: another engine, no transaction, or an event can't be stored so; values of more than
-                64 KiB can't.
-            NotFound, Deleted, Stale, KeyReused: as for `Session.append`; your transaction goes on.
+            Invalid, TooLarge: another engine, no transaction, or a value of more than 64 KiB.
+            NotFound, Deleted, Stale, KeyReused: as of an append; your transaction goes on.
             Unavailable: the transaction has failed, and must be begun anew.
         """
         from holdfast.events.inside import append_inside
