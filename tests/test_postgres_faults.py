@@ -304,6 +304,8 @@ def test_a_replica_is_read_and_says_that_it_takes_no_writes(server: Postgres) ->
                 assert [m.text for m in copy.messages()] == ["one apple", "another apple"]
                 assert [hit.seq for hit in there.search("apple", newest=True)] == [2, 1]
                 assert [info.id for info in there.sessions(user="ann")] == ["s"]
+                facts = there.backend.info()
+                assert (facts["role"], float(facts["behind_seconds"]) >= 0) == ("replica", True)
                 with pytest.raises(holdfast.ReadOnly):
                     append(copy, "refused")
                 position, _ = there.backend.changed()

@@ -28,6 +28,12 @@ from holdfast.plan import Commit, Entry, Head, Ref, Refused
 
 MAX_SCHEMA = 63
 """Bytes that the name of a schema may take."""
+_BEHIND = (
+    "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = "
+    "pg_last_wal_replay_lsn() THEN 0 ELSE coalesce(extract(epoch FROM clock_timestamp() - "
+    "pg_last_xact_replay_timestamp()), 0) END::float8"
+)
+"""Whether it is a replica, and how many seconds behind what it was sent; the primary may be ahead of that."""
 _ALL = 2**62
 """Above every seq."""
 
@@ -239,7 +245,9 @@ class PostgresBackend:
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
-        return {**self._facts, "schema": self._name}
+        facts = {**self._facts, "schema": self._name}
+        recovering, behind = self._server.read(_BEHIND)[0]
+        return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
 
     def close(self) -> None:
         """Close the connections."""
