@@ -428,3 +428,29 @@ def test_searches_of_many_index_each_entry_once(backend: Backend, at: str) -> No
 def test_a_ref_is_named_as_the_tables_name_it(backend: Backend, db: psycopg.Connection) -> None:
     created(backend, Ref("session", "a/b"), append=entries("x"))
     assert db.execute("SELECT kind, id, seq FROM entry").fetchall() == [("session", "a/b", 1)]
+
+
+def test_listening_may_end_at_any_moment(backend: Backend) -> None:
+    """Right after it began, and while it is woken: by its own thread."""
+    for _ in range(50):
+        backend.listen(lambda: None)()
+    ended = threading.Event()
+    stops: list[object] = []
+
+    def end() -> None:
+        if stops and not ended.is_set():
+            stops[0]()  # type: ignore[operator]
+            ended.set()
+
+    stops.append(backend.listen(end))
+    other = open_backend_like(backend)
+    try:
+        created(other)
+        assert eventually(ended.is_set)
+    finally:
+        other.close()
+
+
+def open_backend_like(backend: Backend) -> Backend:
+    """Another opening of the same store."""
+    return open_backend(f"{backend.info()['path']}?schema={backend.info()['schema']}", text_of)

@@ -168,6 +168,8 @@ class Waiting:
         self._hints = hints
         self._ended = threading.Event()
         self._out, self._in = os.pipe()
+        self._alone = False
+        """Whether it ended by itself, and nobody waits for that."""
         self._thread = threading.Thread(target=self._work, name="holdfast-listen", daemon=True)
         self._thread.start()
 
@@ -175,8 +177,15 @@ class Waiting:
         """End it. It can't wait for itself, when a listener stops while it is woken."""
         self._ended.set()
         os.write(self._in, b".")
-        if self._thread is not threading.current_thread():
+        if self._thread is threading.current_thread():
+            self._alone = True
+        else:
             self._thread.join()
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._out)
+        os.close(self._in)
 
     def _work(self) -> None:
         try:
@@ -190,8 +199,8 @@ class Waiting:
                     self._wake()  # whoever is woken meets the reason, and says it
                     self._ended.wait(AGAIN)
         finally:
-            os.close(self._out)
-            os.close(self._in)
+            if self._alone:
+                self._close()
 
     def _listen(self) -> None:
         db = self._server.connect()

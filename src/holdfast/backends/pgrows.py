@@ -94,13 +94,14 @@ def entry_values(ref: Ref, entry: Entry, packed: bytes) -> tuple[int, int, int, 
 
 def tag_filter(tags: Mapping[str, str | None], schema: str) -> tuple[str, list[Any]]:
     """Conditions on the head `h` that it carries these tags (None: lacks them), and their values."""
+    # OFFSET 0: looked up head by head, as a list ends after a page; a join would first read all that carry the tag.
     where, values = "", list[Any]()
     for name, value in tags.items():
         there = f"EXISTS (SELECT 1 FROM {schema}.tag t WHERE t.kind = h.kind AND t.id = h.id AND t.name = %s"
         if value is None:
-            where += f" AND NOT {there})"
+            where += f" AND NOT {there} OFFSET 0)"
             values.append(name)
         else:
-            where += f" AND {there} AND t.value = %s)"
+            where += f" AND {there} AND t.value = %s OFFSET 0)"
             values += [name, value]
     return where, values

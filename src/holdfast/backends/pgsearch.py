@@ -80,19 +80,21 @@ def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, q
 
 def _found(schema: str, wanted: Wanted, query: str, columns: str, extra: str = "") -> tuple[str, list[Any]]:
     where, values = tag_filter(wanted.tags, schema)
-    if wanted.id is not None:
-        where += " AND h.id = %s"
-        values.append(wanted.id)
+    whose: list[Any] = [wanted.kind] if wanted.id is None else [wanted.kind, wanted.id]
+    of = " AND kind = %s" if wanted.id is None else " AND kind = %s AND id = %s"
     score = "coalesce(ts_rank(w.words, %s::tsquery, 2), 0)::float8"
     order = "e.at DESC, e.seq DESC" if wanted.newest else "score DESC, e.at DESC, e.seq DESC"
+    # The index comes first, whatever the planner believes of tables that nobody has analysed yet.
     sql = (
-        f"SELECT w.kind, w.id, {columns}, {score} AS score FROM {schema}.words w "
-        f"JOIN {schema}.entry e ON e.kind = w.kind AND e.id = w.id AND e.seq = w.seq "
-        f"JOIN {schema}.head h ON h.kind = w.kind AND h.id = w.id "
-        f"WHERE (w.words @@ %s::tsquery{extra}) AND e.hidden = 0 AND h.kind = %s AND h.standing = {LIVING}{where} "
+        f"SELECT w.kind, w.id, {columns}, {score} AS score FROM "
+        f"(SELECT * FROM {schema}.words WHERE (words @@ %s::tsquery{extra}){of} OFFSET 0) AS w "
+        f"CROSS JOIN LATERAL (SELECT * FROM {schema}.entry n "
+        "WHERE n.kind = w.kind AND n.id = w.id AND n.seq = w.seq AND n.hidden = 0 OFFSET 0) AS e "
+        f"CROSS JOIN LATERAL (SELECT 1 FROM {schema}.head h "
+        f"WHERE h.kind = w.kind AND h.id = w.id AND h.standing = {LIVING}{where} OFFSET 0) AS living "
         f"ORDER BY {order}, w.id DESC"
     )
-    return sql, [query, query, wanted.kind, *values]
+    return sql, [query, query, *whose, *values]
 
 
 def _page(db: Connection, schema: str, wanted: Wanted, query: str) -> Iterator[Match]:
@@ -105,7 +107,7 @@ def _page(db: Connection, schema: str, wanted: Wanted, query: str) -> Iterator[M
 
 def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: str) -> Iterator[Match]:
     """The page of those among what the index finds that match by their text."""
-    sql, values = _found(schema, wanted, query, "e.seq", " OR w.words IS NULL")
+    sql, values = _found(schema, wanted, query, "e.seq", " OR words IS NULL")
     places = cursor(db).execute(sql.encode(), values).fetchall()
     select = (
         f"SELECT e.kind, e.id, {_COLUMNS} FROM unnest(%b, %b, %b) AS w (kind, id, seq) "  # quoted
