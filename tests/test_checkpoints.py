@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -455,3 +455,38 @@ def test_tasks_note_checkpoints_too(url: str) -> None:
 
     with every(8):
         asyncio.run(work())
+
+
+def test_a_summary_that_was_copied_from_another_log_is_not_taken_for_one_of_this(store: Store) -> None:
+    source = store.session("source")
+    source.append(*(user(str(n)) for n in range(20)))
+    source.compact("first", upto=10)
+    source.append(user("more"))
+    source.compact("second", upto=15)
+    copied = list(source.events(types="summary"))[-1]
+    session = store.session("s")
+    session.append(*(user(str(n)) for n in range(50)))
+    session.compact("of s", upto=40)
+    session.append(*(user(str(n)) for n in range(74)))
+    session.append(copied)
+    session.append(*(user(str(n)) for n in range(14)))
+    for at in (110, 125):
+        fork = session.fork(at=at)
+        assert fork.context().summary == 51
+    assert store.check().ok
+
+
+def test_damage_that_nobody_has_to_count_keeps_no_fork_from_being_made(tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        session = store.session("s")
+        for number in range(200):
+            session.append(user(str(number)))
+        session.rewind(to=100)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db:
+        assert db.execute("UPDATE entry SET body = x'00' WHERE seq = 125").rowcount == 1
+        db.commit()
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        session = store.session("s")
+        assert session.fork(at=126).info().counts.messages == 126
+        with pytest.raises(Corrupt):
+            list(session.events(include_hidden=True))
