@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.documents.documents import Documents
     from holdfast.events.totals import UsageReport
+    from holdfast.moving.backups import Backup
+    from holdfast.moving.copying import CopyReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
     from holdfast.retention.retention import PrunePlan
@@ -343,6 +345,43 @@ class Store(Storage):
             Unavailable: a long read elsewhere is in the way, or the disk is full; nothing was lost, try again.
         """
         self.backend.compact()
+
+    def backup(self, path: str, *, replace: bool = False) -> Backup:
+        """Write the whole store into one new file, 0600, while others write: a bundle that restores on any backend.
+
+        Sessions (with the trash), documents and large values are in it. Of a SQLite store all is of one moment; of
+        others each session is. The file is there only once it was written whole and read back.
+
+        Args:
+            path: The file, by custom `….jsonl.zst`.
+            replace: Whether to replace a file that is there.
+
+        Raises:
+            Exists: there is a file, and it is not to be replaced.
+            Unavailable: the disk refuses; no file is left.
+        """
+        from holdfast.moving.backups import write_backup
+
+        return write_backup(self, path, replace=replace)
+
+    def restore(self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False) -> CopyReport:
+        """Bring back what `backup` wrote. The file is read to its end before anything is written, and what was
+        restored is read back and held against the digests in the file.
+
+        Args:
+            path: The file.
+            merge: Whether the store may hold something already; what differs in it is left as it is, and in `failed`.
+            partial: Whether to restore what is whole of a backup of a damaged store.
+            dry_run: Only read the file, and say what is in it.
+
+        Raises:
+            Invalid: the store is not empty; or the file is no bundle, or a newer version's.
+            NotFound: there is no such file.
+            Corrupt: the file was cut off or damaged; the message says where. Nothing was restored.
+        """
+        from holdfast.moving.backups import restore_backup
+
+        return restore_backup(self, path, merge=merge, partial=partial, dry_run=dry_run)
 
     def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """The tree of forks that the session with this id or name stands in, from the first of its ancestors down.

@@ -66,6 +66,15 @@ class App:
         with open(url) as store:
             yield self.view(store)
 
+    @contextlib.contextmanager
+    def trial(self) -> Generator[Store]:
+        """The store that is meant, or an empty one in its stead: nothing is created for what is only tried."""
+        from holdfast.opening import open
+        from holdfast.urls import default_url
+
+        with open(standing(self.url or default_url())) as store:
+            yield self.view(store)
+
     def view(self, store: Store) -> Store:
         """The store as the user sees it for whom the command works; the whole store if it works for nobody."""
         return store if self.user is None else store.for_user(self.user)
@@ -109,6 +118,15 @@ class App:
     def warn(self, text: str) -> None:
         """Something is wrong, though the command goes on: a line on stderr, also with `-q`."""
         sys.stderr.write(safe(text) + "\n")
+
+
+def standing(url: str) -> str:
+    """The URL of a store that is there; else that of an empty one, which leaves no trace."""
+    try:
+        check_there(url)
+    except errors.NotFound:
+        return "memory://"
+    return url
 
 
 def check_there(url: str, option: str | None = None) -> None:
@@ -225,7 +243,9 @@ LAZY = {
     "search": "events:search",
     "import": "transfer:import_",
     "export": "transfer:export",
-    "copy": "transfer:copy",
+    "copy": "moving:copy",
+    "backup": "moving:backup",
+    "restore": "moving:restore",
     "check": "admin:check",
     "compact": "admin:compact",
 }
