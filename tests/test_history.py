@@ -32,7 +32,9 @@ from holdfast import (
 )
 from holdfast.copies import copy_session
 from holdfast.heads.info import session_ref
-from holdfast.plan import Commit, Entry
+from holdfast.history import history
+from holdfast.plan import Commit, Entry, Head
+from rivals import wait_for
 
 
 def texts(session: Session) -> list[str]:
@@ -236,6 +238,32 @@ def test_a_rewind_that_returned_hid_what_was_acknowledged_before(store: Store) -
         stop.set()
         writer.join()
     sound(store)
+
+
+def test_a_thread_that_appends_all_the_time_does_not_keep_a_rewind_from_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what it reads and what it commits, another thread appends, whenever one can."""
+    monkeypatch.setattr(history, "TRIES", history.POLITE + 1)
+    session = store.create("s")
+    session.append(user("keep"), user("gone"))
+    tries = 0
+    look = store.head
+
+    def meanwhile(id: str, *, trashed: bool = False) -> Head:
+        nonlocal tries
+        tries += 1
+        head = look(id, trashed=trashed)
+        writer = threading.Thread(target=lambda: store.session("s").append(user("x")), daemon=True)
+        writer.start()
+        writer.join(None if tries <= history.POLITE else 0.2)
+        return head
+
+    monkeypatch.setattr(store, "head", meanwhile)
+    assert session.rewind(to=1) is not None
+    assert tries == history.POLITE + 1
+    monkeypatch.undo()
+    wait_for(store, lambda: sum(1 for _ in session.messages()) == 2)  # the last writer came behind it
 
 
 def test_a_change_of_history_is_copied(store: Store) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,10 +61,56 @@ def big_of(store: Store) -> str:
 
 
 class TestContract(BackendContract):
-    """The whole contract with blobs in object storage, as sweeps and shared locks are part of it."""
+    """The whole contract with blobs in object storage, as shared locks are part of it."""
 
     def make(self, place: Path, text_of: TextOf) -> Backend:
         return open_backend(f"sqlite://{place}/store.db?durability=process&blobs={bucket_of(place)}", text_of)
+
+
+class TestContractOfRows(BackendContract):
+    """The same with blobs in the database."""
+
+    def make(self, place: Path, text_of: TextOf) -> Backend:
+        return open_backend(f"sqlite://{place}/store.db?durability=process&blobs=database", text_of)
+
+
+def test_one_file_has_it_all(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(f"{url}?blobs=database") as store:
+        store.session("s").append(user(BIG))
+        assert len(store.backend.blobs.scan()) == 5
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store.db").rename(tmp_path / "elsewhere" / "store.db")
+    with holdfast.open(f"sqlite://{tmp_path}/elsewhere/store.db") as store:  # it need not be told
+        assert big_of(store) == BIG
+        assert store.check().ok
+        digest = store.backend.blobs.scan()[0]
+        with pytest.raises(Invalid, match="in itself"):
+            holdfast.open(f"sqlite://{tmp_path}/elsewhere/store.db?blobs={bucket_of(tmp_path)}")
+        with contextlib.closing(sqlite3.connect(tmp_path / "elsewhere" / "store.db")) as db:
+            db.execute("UPDATE blob SET data = x'0001' WHERE digest = ?", (digest,))
+            db.commit()
+        with pytest.raises(Corrupt):
+            store.backend.blobs.get(digest)
+        assert not store.check().ok
+
+
+def test_what_was_purged_leaves_no_byte_in_the_file(tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/store.db?blobs=database") as store:
+        store.session("s").append(user(os.urandom(100_000).hex() + "a word that nobody else has" * 3_000))
+        store.session("s").delete()
+        assert store.check(sweep=True).swept.deleted
+        store.compact()
+        assert store.backend.blobs.scan() == []
+    assert (tmp_path / "store.db").stat().st_size < 200_000
+
+
+def test_a_store_with_blobs_elsewhere_takes_none_into_the_database(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(url) as store:
+        store.session("s").append(user(BIG))
+    with pytest.raises(Invalid, match="copy it to a new one"):
+        holdfast.open(f"{url}?blobs=database")
 
 
 def test_large_values_are_in_the_bucket_and_found_without_being_told(url: str, tmp_path: Path) -> None:

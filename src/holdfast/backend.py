@@ -407,3 +407,10 @@ def require(driver: str, extra: str) -> None:
         raise Unavailable(
             f"this store needs the Python package {driver!r}; pip install 'holdfast[{extra}]'", package=driver
         )
+
+
+def rehearsed(inner: Backend, text_of: TextOf) -> Backend:
+    """A backend over an open one in which everything can be tried, and nothing is stored."""
+    from holdfast.backends.rehearsal import Rehearsal
+
+    return Rehearsal(inner, text_of)

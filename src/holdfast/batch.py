@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from holdfast import forks
@@ -69,6 +69,7 @@ class Batcher:
         self._queue: deque[_Slot] = deque()
         self._later: deque[Commit] = deque()
         self._lock = threading.Lock()
+        self._alone: int | None = None
         self._closed = False
         self._draining = False
         self._turns: dict[asyncio.AbstractEventLoop, list[_Slot]] = {}
@@ -88,13 +89,12 @@ class Batcher:
             Unavailable, Uncertain: as the backend says.
         """
         validate(commit, entries)
+        if self._alone == threading.get_ident():
+            return self._commit_now(commit, sums=sums)
         if not self._queue and not self._later and self._lock.acquire(blocking=False):
             # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
             try:
-                result = self._backend.commit((commit,))[0]
-                if commit.append and sums and isinstance(result, Head):
-                    self._later.extend(self._derive(commit, result))
-                return result
+                return self._commit_now(commit, sums=sums)
             finally:
                 self._lock.release()
         slot = _Slot(commit, sums=sums)
@@ -105,6 +105,26 @@ class Batcher:
         if slot.error is not None:
             raise slot.error
         return cast("Result", slot.result)  # the loop above ends with one of the two
+
+    def _commit_now(self, commit: Commit, *, sums: bool) -> Result:
+        """Make a commit; the caller has the lock."""
+        result = self._backend.commit((commit,))[0]
+        if commit.append and sums and isinstance(result, Head):
+            self._later.extend(self._derive(commit, result))
+        return result
+
+    @contextlib.contextmanager
+    def alone(self) -> Generator[None]:
+        """Let the other threads of the process wait: between what this one reads and commits, none of them commits.
+
+        For who lost that race too often. Only `commit` may be called within, and nothing that waits for a writer.
+        """
+        with self._lock:
+            self._alone = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._alone = None
 
     def commit_all(self, commits: Sequence[Commit], *, sums: bool = True) -> list[Result | HoldfastError]:
         """Make commits, each on its own, in as few transactions as may be; for each its result, or what failed it.

@@ -347,37 +347,17 @@ class Store(Storage):
         self.backend.compact()
 
     def backup(self, path: str, *, replace: bool = False) -> Backup:
-        """Write the whole store into one new file, 0600, while others write: a bundle that restores on any backend.
-
-        Sessions (with the trash), documents and large values are in it. Of a SQLite store all is of one moment; of
-        others each session is. The file is there only once it was written whole and read back.
-
-        Args:
-            path: The file, by custom `….jsonl.zst`.
-            replace: Whether to replace a file that is there.
-
-        Raises:
-            Exists: there is a file, and it is not to be replaced.
-            Unavailable: the disk refuses; no file is left.
-        """
+        """Write all into a file, 0600, while others write; `Exists` if there is one. See docs/MOVING.md."""
         from holdfast.moving.backups import write_backup
 
         return write_backup(self, path, replace=replace)
 
     def restore(self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False) -> CopyReport:
-        """Bring back what `backup` wrote. The file is read to its end before anything is written, and what was
-        restored is read back and held against the digests in the file.
-
-        Args:
-            path: The file.
-            merge: Whether the store may hold something already; what differs in it is left as it is, and in `failed`.
-            partial: Whether to restore what is whole of a backup of a damaged store.
-            dry_run: Only read the file, and say what is in it.
+        """Bring back what `backup` wrote. `partial` takes what is whole of a damaged store, `dry_run` only reads.
 
         Raises:
-            Invalid: the store is not empty; or the file is no bundle, or a newer version's.
-            NotFound: there is no such file.
-            Corrupt: the file was cut off or damaged; the message says where. Nothing was restored.
+            Invalid: the store is not empty and `merge` was not said; or the file is no bundle, or of a newer version.
+            NotFound, Corrupt: it is not there; it was cut off or damaged, and where. Nothing was restored.
         """
         from holdfast.moving.backups import restore_backup
 

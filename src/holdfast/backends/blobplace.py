@@ -27,15 +27,8 @@ def open_blobs(url: str | None, folder: str) -> Blobs:
         Unavailable: the place can't be had.
     """
     noted = _noted(folder)
-    if url and noted is None and _has_blobs(folder):
-        raise Invalid(
-            f"this store keeps its large values in {folder}, not in {_plain(url)}; copy it to a new one to move them",
-            blobs=folder,
-        )
-    if url and noted and url != noted:
-        raise Invalid(
-            f"this store keeps its large values in {noted}, not in {_plain(url)}; leave blobs= away", blobs=noted
-        )
+    if url and url != noted:
+        check_unused(folder)
     place = url or noted
     if not place:
         return DirectoryBlobs(folder)
@@ -43,6 +36,19 @@ def open_blobs(url: str | None, folder: str) -> Blobs:
     if noted is None:
         _note(folder, place)
     return blobs
+
+
+def check_unused(folder: str) -> None:
+    """Refuse to send a store's large values elsewhere if some may be where they were sent before.
+
+    Raises:
+        Invalid: they have a place.
+    """
+    noted = _noted(folder)
+    if noted is not None:
+        raise Invalid(f"this store keeps its large values in {noted}; leave blobs= away", blobs=noted)
+    if _has_blobs(folder):
+        raise Invalid(f"this store keeps its large values in {folder}; copy it to a new one to move them", blobs=folder)
 
 
 def _opened(url: str, folder: str) -> Blobs:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, standing
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, tried
+from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import whole
 from holdfast.cli.shapes import copied_shape, dumps
 from holdfast.errors import Corrupt
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     examples="""
     holdfast copy sqlite:agents.db file:agents-folder
     holdfast copy sqlite:a.db sqlite:b.db --session support-42
+    holdfast copy sqlite:a.db sqlite:b.db --dry-run
     holdfast copy sqlite:agents.db file:agents-folder --follow   # until Ctrl-C, then the last of it
     """,
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="TO")
 @click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
 @click.option("--follow", is_flag=True, help="Go on copying what changes until Ctrl-C; then what is left.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be copied; TO is not even created.")
+@DRY_RUN
 @pass_app
 def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool, dry_run: bool) -> None:
     """Copy sessions and documents from one store to another, exactly; again copies what is new.
@@ -51,21 +53,17 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool
     if follow and (refs or dry_run):
         raise click.UsageError("--follow copies everything, and until told to stop; leave --session and --dry-run away")
     check_there(source)
-    with open(source) as here, open(standing(target) if dry_run else target) as there:
+    with open(source) as here, tried(target) if dry_run else open(target) as there:
         ours, theirs = app.view(here), app.view(there)
         if follow:
             _follow(app, ours, theirs)
             return
         ids = [whole(ours, ref, damaged="keep").id for ref in refs] if refs else None
-        copier = Copier(ours, theirs)
-        if dry_run:
-            _tell(app, list(copier.missing(ids)), "would be copied")
-            return
-        done = _copied(app, copier, ours, ids)
+        done = _copied(app, Copier(ours, theirs), ours, ids, dry_run=dry_run)
     _fail_as(done, alone=len(done) == 1)
 
 
-def _copied(app: App, copier: Copier, here: Store, ids: Sequence[str] | None) -> list[Copied]:
+def _copied(app: App, copier: Copier, here: Store, ids: Sequence[str] | None, *, dry_run: bool) -> list[Copied]:
     from holdfast.copies import STORE_ERRORS
 
     done: list[Copied] = []
@@ -75,9 +73,9 @@ def _copied(app: App, copier: Copier, here: Store, ids: Sequence[str] | None) ->
                 done.append(one)
                 step(one)
     except (*STORE_ERRORS, KeyboardInterrupt):
-        _tell(app, done)  # what was copied before is, and stays
+        _tell(app, done, dry_run=dry_run)  # what was copied before is, and stays
         raise
-    _tell(app, done)
+    _tell(app, done, dry_run=dry_run)
     return done
 
 
@@ -103,9 +101,9 @@ def _bar(app: App, here: Store, ids: Sequence[str] | None) -> Generator[Callable
         yield lambda one: bar.update(one.events)
 
 
-def _tell(app: App, done: Sequence[Copied], what: str = "equal in both stores") -> None:
+def _tell(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
     if app.json:
-        app.items(dumps(copied_shape(one)) for one in done)
+        app.items((dumps(copied_shape(one)) for one in done), **noted(dry_run))
         return
     for one in done:
         _tell_one(app, one)
@@ -114,7 +112,7 @@ def _tell(app: App, done: Sequence[Copied], what: str = "equal in both stores") 
     told = plural(sum(not one.document for one in equal), "session")
     if documents := sum(bool(one.document) for one in equal):
         told += f" and {plural(documents, 'document')}"
-    app.say(f"{told} {what}, {failed} failed")
+    app.say(f"{told} {'would be ' * dry_run}equal in both stores, {failed} {'would have ' * dry_run}failed")
 
 
 def _tell_one(app: App, one: Copied) -> None:
@@ -200,7 +198,7 @@ def backup(app: App, file: str, force: bool) -> None:
 @click.argument("file", metavar="FILE")
 @click.option("--merge", is_flag=True, help="The store may hold something; what differs in it stays as it is.")
 @click.option("--partial", is_flag=True, help="Of a backup of a damaged store, restore what is whole.")
-@click.option("--dry-run", is_flag=True, help="Only read the file to its end, and say what is in it.")
+@DRY_RUN
 @pass_app
 def restore(app: App, file: str, merge: bool, partial: bool, dry_run: bool) -> None:
     """Bring back what `holdfast backup` wrote, into a new store.
@@ -210,11 +208,19 @@ def restore(app: App, file: str, merge: bool, partial: bool, dry_run: bool) -> N
     from holdfast.moving.backups import read_backup
 
     read_backup(file)  # before a store is created for it
-    with app.store(create=True) if not dry_run else app.trial() as store:
+    with app.store(create=True, dry_run=dry_run) as store:
         done = store.restore(file, merge=merge, partial=partial, dry_run=dry_run)
     if app.json:
         failed = [copied_shape(one) for one in done.failed]
-        app.data({"sessions": done.sessions, "documents": done.documents, "new": done.new, "failed": failed})
+        app.data(
+            {
+                "sessions": done.sessions,
+                "documents": done.documents,
+                "new": done.new,
+                "failed": failed,
+                **noted(dry_run),
+            }
+        )
     else:
         for one in done.failed:
             app.say(f"{one.session or one.document}: {one.error and one.error.message}")

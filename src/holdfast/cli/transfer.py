@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, pass_app
+from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.foreign import BESIDE, FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps
@@ -199,12 +200,14 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
     holdfast import                      # transcripts in their usual places
     holdfast import ~/old/projects more.jsonl
     holdfast import backup.jsonl         # what `holdfast export` wrote
+    holdfast import ~/old/projects --dry-run
     """,
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--user", help="Whose sessions the imported transcripts are to be.")
+@DRY_RUN
 @pass_app
-def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
+def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -> None:
     """Take in sessions of Claude Code, Codex CLI, zeroclaw and a3s-code, and bundles; again takes only what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
@@ -215,13 +218,13 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
     others = [path for path in paths if path not in bundles]
     if user is not None and bundles:
         raise click.UsageError(f"--user is for transcripts; {bundles[0]} is a bundle, whose sessions keep their users")
-    with app.store(create=True) as store:
+    with app.store(create=True, dry_run=dry_run) as store:
         reports: list[FileReport] = []
         for path in bundles:
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports, "nothing was in there" if paths else _NONE)
+    _tell_imported(app, reports, "nothing was in there" if paths else _NONE, dry_run=dry_run)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -289,12 +292,17 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
 _NONE = "no transcripts in the usual places; name files or folders to look in"
 
 
-def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
+def _tell_imported(app: App, reports: Sequence[FileReport], none: str, *, dry_run: bool) -> None:
     events, failed = sum(r.events for r in reports), [r for r in reports if r.error]
     if app.json:
         from msgspec import to_builtins
 
-        app.items((dumps(to_builtins(r)) for r in reports), events=events, failed=len(failed))
+        app.items(
+            (dumps(to_builtins(r)) for r in reports),
+            events=events,
+            failed=len(failed),
+            **noted(dry_run),
+        )
         return
     for report in reports:
         if report.events or report.unreadable_lines:
@@ -314,7 +322,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         app.say(none)
         return
     files, taken = {report.path for report in reports}, {report.path for report in reports if report.events}
-    app.say(f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed")
+    told = f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed"
+    app.say(f"a dry run, nothing was stored: {told}" if dry_run else told)
 
 
 def _taken(report: FileReport) -> str:

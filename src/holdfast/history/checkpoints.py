@@ -187,7 +187,7 @@ class _Passed:
             entry.void and isinstance(payload, Message | Step) and not self._told(entry.seq)
         )
         if self._known.counts(entry, payload):
-            _add(self.counts, Tally([payload]).add)
+            _add(self.counts, Tally([payload], titled=True).add)
 
     def _told(self, seq: int) -> bool:
         if self._known.hidden is not None:

@@ -153,19 +153,6 @@ class Copier:
         except HoldfastError as error:
             return Copied(document=id_of(ref), user=owner_of(ref), error=error)
 
-    def missing(self, ids: Sequence[str] | None = None) -> Iterator[Copied]:
-        """What a copy would have to bring, of all sessions or of these, as their heads tell; nothing is changed."""
-        pages = all_heads(self._source.backend) if ids is None else ([self._source.head(id)] for id in ids)
-        for page in pages:
-            for head in page:
-                there = self._target.backend.get([head.ref])[0]
-                seen = whole(self._source, head)
-                start = max(seen.base, seen.trim)
-                events = seen.last - start
-                if there is None or not same_heads(seen, there):
-                    known = 0 if there is None else max(there.last - start, 0)
-                    yield Copied(session=head.ref.id, events=events, new=max(events - known, 0))
-
     def session(self, id: str) -> Copied:
         """Copy a session, or what is new of it, and compare the digests."""
         try:

@@ -62,32 +62,35 @@ def follow_store(
         Unavailable, Uncertain, ReadOnly: one of the stores can't go on; the same call goes on where it ended.
     """
     copier = Copier(source, target, remember=REMEMBERED)
-    watcher = Watcher(source.backend, now())
-    documents = _Documents(source)
+    watcher, documents = Watcher(source.backend, now()), _Documents(source)
+    for one in copier.all():
+        _tell(told, one)
     woken = threading.Event()
     quit_listening = source.backend.listen(woken.set)
-    report = CopyReport()
     try:
-        for one in copier.all():
-            _tell(told, one)
         in_step = False
         while not stop.is_set():
             woken.clear()
             living = [change for change in watcher.changes() if not (change.deleted or change.trashed)]
             changed = documents.changed()
             if living or changed or not in_step:
-                _tell(behind, Behind(sessions=len(living), seconds=_since(living)) if living else Behind())
+                _tell(behind, Behind(sessions=len(living), seconds=_since(living)))
                 for one in _copied(copier, living, changed, stop):
                     _tell(told, one)
                 in_step = not stop.is_set()
                 if living and in_step:
                     _tell(behind, Behind())
             woken.wait(0 if stop.is_set() else POLL)
-        for one in copier.all(changed=True):
-            report = report.plus(one)
-            _tell(told, one)
     finally:
         quit_listening()
+    return _last_pass(copier, told)
+
+
+def _last_pass(copier: Copier, told: Callable[[Copied], None] | None) -> CopyReport:
+    report = CopyReport()
+    for one in copier.all(changed=True):
+        report = report.plus(one)
+        _tell(told, one)
     return report
 
 
@@ -97,8 +100,8 @@ def _tell(to: Callable[[T], None] | None, what: T) -> None:
 
 
 def _since(changes: Sequence[Change]) -> float:
-    """Seconds since the first of the changes."""
-    return max(now() - min(change.at for change in changes), 0) / 1e6
+    """Seconds since the first of the changes; 0 if there are none."""
+    return max(now() - min(change.at for change in changes), 0) / 1e6 if changes else 0.0
 
 
 def _copied(
