@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.documents.documents import Documents
     from holdfast.events.totals import UsageReport
+    from holdfast.moving.backups import Backup
+    from holdfast.moving.copying import CopyReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
     from holdfast.retention.retention import PrunePlan
@@ -344,6 +346,23 @@ class Store(Storage):
             Unavailable: a long read elsewhere is in the way, or the disk is full; nothing was lost, try again.
         """
         self.backend.compact()
+
+    def backup(self, path: str, *, replace: bool = False) -> Backup:
+        """Write all into a file, 0600, while others write; `Exists` if there is one. See docs/MOVING.md."""
+        from holdfast.moving.backups import write_backup
+
+        return write_backup(self, path, replace=replace)
+
+    def restore(self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False) -> CopyReport:
+        """Bring back what `backup` wrote. `partial` takes what is whole of a damaged store, `dry_run` only reads.
+
+        Raises:
+            Invalid: the store is not empty and `merge` was not said; or the file is no bundle, or of a newer version.
+            NotFound, Corrupt: it is not there; it was cut off or damaged, and where. Nothing was restored.
+        """
+        from holdfast.moving.backups import restore_backup
+
+        return restore_backup(self, path, merge=merge, partial=partial, dry_run=dry_run)
 
     def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """The tree of forks that the session with this id or name stands in, from the first of its ancestors down.

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from holdfast.aio.retention import AsyncPrunePlan, AsyncTrash
     from holdfast.check import CheckReport
     from holdfast.events.totals import UsageReport
+    from holdfast.moving.backups import Backup
+    from holdfast.moving.copying import CopyReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
 
@@ -281,6 +283,16 @@ class AsyncStore:
     async def compact(self) -> None:
         """See `Store.compact`."""
         await self.run(self._store.compact)
+
+    async def backup(self, path: str, *, replace: bool = False) -> Backup:
+        """See `Store.backup`."""
+        return await self.run(self._store.backup, path, replace=replace)
+
+    async def restore(
+        self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False
+    ) -> CopyReport:
+        """See `Store.restore`."""
+        return await self.run(self._store.restore, path, merge=merge, partial=partial, dry_run=dry_run)
 
     async def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """See `Store.tree`."""

@@ -62,6 +62,11 @@ class SQLiteBackend(RowBackend):
             )
         return told
 
+    def backup(self, path: str) -> None:
+        """Copy the file, as it is at one moment, into a new one; blobs stay where they are. Writers go on meanwhile."""
+        with self._guarded(), self._file.reader() as db:
+            self._engine.backup(db, path)
+
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
         size = sum(os.path.getsize(p) for s in ("", "-wal") if os.path.exists(p := self.path + s))
