@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import holdfast
-from holdfast import Corrupt, Session, Store, aopen, assistant, step, tool_call, usage, user
+from holdfast import Conflict, Corrupt, Session, Store, aopen, assistant, step, tool_call, usage, user
 from holdfast.bundle import read_bundle, write_bundle
-from holdfast.copies import copy_session
+from holdfast.copies import copy_session, replay
 from holdfast.heads.info import BYTES, EDIT, SUMMARY, Tally, session_ref
 from holdfast.history import checkpoints, standings
+from holdfast.history.ancestry import stored
 from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting
 from holdfast.model import AnyPayload, Edit, Message, Report, Step, Summary
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
@@ -490,3 +492,22 @@ def test_damage_that_nobody_has_to_count_keeps_no_fork_from_being_made(tmp_path:
         assert session.fork(at=126).info().counts.messages == 126
         with pytest.raises(Corrupt):
             list(session.events(include_hidden=True))
+
+
+def test_a_copy_that_is_not_finished_is_no_source_of_counters(store: Store) -> None:
+    with holdfast.open("memory://") as source:
+        session = source.session("s")
+        for _ in range(30):
+            session.append(*(user("m") for _ in range(50)))
+        head = source.head("s")
+        with pytest.raises(Corrupt, match="missing"):
+            replay(store, head, islice(stored(source, head), 1200))
+        assert 0 < store.head("s").last < 1500
+        for at in (900, store.head("s").last):
+            with pytest.raises(Conflict, match="repeat the copy"):
+                store.session("s").fork(at=at)
+        store.session("other").append(user("x"))  # what was noted would be written with it
+        copy_session(source, store, "s")
+        for at in (900, 890, 700, 1100, 1500):
+            assert store.session("s").fork(at=at).info().counts.messages == at
+        assert store.check().ok

@@ -15,7 +15,7 @@ import msgspec
 from holdfast import codec
 from holdfast.documents import docheads
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.heads.info import check_head, created_at, said_by_appends
+from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
@@ -263,7 +263,7 @@ def _lags(there: Head, head: Head) -> bool:
 
 def own_tags(head: Head) -> dict[str, str]:
     """The head's tags without those that only mean something where it is: a copy's digest, and what ties forks."""
-    tied = {COPIED, FORKED, MARK, *pins(head)}
+    tied = {COPIED, COPYING, FORKED, MARK, *pins(head)}
     return {name: value for name, value in head.tags.items() if name not in tied}
 
 
@@ -303,21 +303,24 @@ def _diverged(head: Head, why: str) -> Conflict:
 
 
 def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
-    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch))
+    tags = None if COPYING in there.tags else {COPYING: "1"}
+    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch, tags=tags))
 
 
 def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
     wanted, found = own_tags(head), own_tags(there)
-    tags: dict[str, str | None] = {name: None for name in found if name not in wanted}
+    # The counters come right in the first commit, so it is the first to say that the copy's log is there.
+    tags: dict[str, str | None] = {COPYING: None} if COPYING in there.tags else {}
+    tags |= {name: None for name in found if name not in wanted}
     tags |= {name: value for name, value in wanted.items() if found.get(name) != value and name != TRASHED}
     if TRASHED in wanted:
         tags[TRASHED] = wanted[TRASHED]  # the last: nothing is changed in the trash
     while len(tags) >= MAX_TAGS:
         part = {name: tags.pop(name) for name in list(tags)[: MAX_TAGS - 1]}
-        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part))
-    names = {*head.counts, *there.counts}
-    add = {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
+        add = _lacking(head, there)
+        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part, add=add or None))
+    add = _lacking(head, there)
     body = head.body if head.body != there.body else None
     trim = head.trim if head.trim > max(there.trim, there.base) else None
     if tags or add or body is not None or trim is not None or ranges or there.at < head.at:
@@ -325,6 +328,12 @@ def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> Non
             ref=head.ref, at=head.at, if_rev=there.rev, tags=tags, add=add or None, body=body, void=ranges, trim=trim
         )
         _changed(store, there, commit)
+
+
+def _lacking(head: Head, there: Head) -> dict[str, int]:
+    """What the counters there lack."""
+    names = {*head.counts, *there.counts}
+    return {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
 
 
 def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:

@@ -301,8 +301,7 @@ class Store(Storage):
     def delete(self, id: str | None = None, *, name: str | None = None) -> None:
         """Delete the session with this id or name for good: its events are gone, and no late writer brings it back.
 
-        One whose head is damaged is deleted like any other, by its id. What is gone may still stand in the files until
-        `compact`.
+        One whose head is damaged is deleted by its id. What is gone may still stand in the files until `compact`.
 
         Raises:
             NotFound, Deleted: there is none.

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt, Denied, HoldfastError, Stale
-from holdfast.heads.info import EDIT, Tally, session_ref
+from holdfast.heads.info import COPYING, EDIT, Tally, session_ref
 from holdfast.history import standings
 from holdfast.history.ancestry import Segment, edit_at, newest_edit, segments, top_of
 from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting, standing_of
@@ -359,6 +359,8 @@ class Audit:
 
     def wrong(self) -> list[int]:
         """The seqs of checkpoints that do not say what follows from the head and the events behind them."""
+        if COPYING in self._head.tags:
+            return []  # what follows from it is known when the copy is finished
         beginning = self._passed.off(standing_of(self._head), self._after)
         return [one.seq for one, passed in self._met if self._differs(one, passed.onto(beginning, one.seq))]
 
