@@ -303,7 +303,8 @@ def _diverged(head: Head, why: str) -> Conflict:
 
 
 def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
-    tags = None if COPYING in there.tags else {COPYING: "1"}
+    full = len(there.tags) >= MAX_HEAD_TAGS  # there is no room to say it; forks meanwhile would count wrong
+    tags = None if full or COPYING in there.tags else {COPYING: "1"}
     return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch, tags=tags))
 
 
