@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
         print(f"holdfast needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this is {sys.version.split()[0]}.")
         return 2
     python = environment()
+    if "--no-servers" not in arguments:
+        servers(python)
     if "--setup" in arguments:
         return 0
     parallel = [] if any(a.startswith("-n") for a in arguments) else ["-n", WORKERS, "--dist", "loadgroup"]
@@ -56,6 +58,15 @@ def environment() -> str:
     subprocess.run([*pip, "--editable", ".", "--group", "dev"], cwd=ROOT, check=True)
     stamp.write_text(wanted)
     return str(python)
+
+
+def servers(python: str) -> None:
+    """Bring from pip the database servers that the tests need and the machine lacks."""
+    told = subprocess.run([python, "tests/servers"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for engine in told.split():
+        print(f"installing a server for the tests: {engine}", flush=True)
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+        subprocess.run([*pip, "--group", f"servers-{engine}"], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,15 @@ must not be built again below it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from holdfast.errors import Corrupt, Invalid
+from holdfast.errors import Corrupt, Invalid, Unavailable
 from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
@@ -239,21 +242,40 @@ class Backend(Protocol):
         ...
 
 
-class Location(NamedTuple):
-    """A parsed store URL."""
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A parsed store URL. Of a server's, `path` names the database, and `url` can be shown: it lacks the password."""
 
     scheme: str
     path: str
     params: Mapping[str, str]
     url: str
+    hosts: tuple[tuple[str, int | None], ...] = ()
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 PARAMS: Mapping[str, frozenset[str]] = {
     "memory": frozenset(),
     "file": frozenset({"durability"}),
     "sqlite": frozenset({"durability", "engine", "timeout"}),
+    "postgresql": frozenset(
+        {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+    ),
+    "redis": frozenset({"durability", "timeout"}),
+    "rediss": frozenset({"durability", "timeout"}),
 }
+"""The parameters that each scheme knows."""
+SERVERS = ("postgresql", "redis", "rediss")
+"""The schemes of stores that are no path on this machine."""
 DURABILITIES = ("disk", "process")
+SERVER_DURABILITIES = ("replicated", *DURABILITIES)
+_PASSWORD = re.compile(r"^([^:/]*://[^:/?#@]*):.*@", re.DOTALL)
+
+
+def shown(url: str) -> str:
+    """A URL for eyes and logs: without its password, whatever else is wrong with it."""
+    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def parse_url(url: str) -> Location:
@@ -261,35 +283,58 @@ def parse_url(url: str) -> Location:
 
     `sqlite:///abs/file.db` and `file:///abs/dir` are absolute, `sqlite:file.db` and `file:dir` relative to the
     current directory, `~` is the home; a path that ends in `.db` or `.sqlite` is SQLite's without a scheme.
+    `postgresql://user:password@host:port/database` and `redis://host:port/0` name a server; several hosts may stand
+    there, with commas between them.
 
     Raises:
-        Invalid: an unknown scheme or parameter; the message names the known ones.
+        Invalid: an unknown scheme or parameter; the message names the known ones, and never a password.
     """
     url = as_text(url)
     scheme, colon, _ = url.partition(":")
     if not colon or len(scheme) < 2 or not scheme.isalpha():
         if url.endswith((".db", ".sqlite")):
             return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
-        raise Invalid(f"{url!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://", url=url)
+        raise Invalid(
+            f"{shown(url)!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
+            url=shown(url),
+        )
     if scheme not in PARAMS:
         known = ", ".join(f"{name}:" for name in PARAMS)
-        raise Invalid(f"no backend for {scheme!r} in {url!r}; there are {known}", url=url, scheme=scheme)
+        raise Invalid(f"no backend for {scheme!r} in {shown(url)!r}; there are {known}", url=shown(url), scheme=scheme)
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise Invalid(f"{url!r} is no URL: {error}", url=url) from None
+        raise Invalid(f"{shown(url)!r} is no URL: {error}", url=shown(url)) from None
     if parts.fragment or not url.isprintable():
-        raise Invalid(f"{url!r} holds '#' or a control character, which would cut the path; write %23", url=url)
-    if parts.netloc:
-        hint = f"{scheme}:///{parts.netloc}{parts.path} (absolute) or {scheme}:{parts.netloc}{parts.path} (relative)"
-        raise Invalid(f"{url!r} names a host; write {hint}", url=url)
-    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+        raise Invalid(
+            f"{shown(url)!r} holds '#' or a control character, which would cut the path; write %23", url=shown(url)
+        )
+    params = _params(scheme, parts.query, shown(url))
+    return _server(parts, params) if scheme in SERVERS else _local(parts, params, url)
+
+
+def _params(scheme: str, query: str, url: str) -> dict[str, str]:
+    params = dict(parse_qsl(query, keep_blank_values=True))
+    if scheme in SERVERS:
+        url = url.partition("?")[0]  # a secret may have been taken for a parameter
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
-    if params.get("durability", "disk") not in DURABILITIES:
-        raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of disk, process", url=url)
+    classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
+    if params.get("durability", "disk") not in classes:
+        known = ", ".join(sorted(classes))
+        raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of {known}", url=url)
+    return params
+
+
+def _local(parts: SplitResult, params: Mapping[str, str], url: str) -> Location:
+    """A store in this machine's files or memory."""
+    scheme = parts.scheme
+    if parts.netloc:
+        rest = shown(url).partition("?")[0].removeprefix(f"{scheme}://")
+        hint = f"{scheme}:///{rest} (absolute) or {scheme}:{rest} (relative)"
+        raise Invalid(f"{shown(url)!r} names a host; write {hint}", url=shown(url))
     path = as_path(unquote(parts.path, errors="surrogateescape"))
     if "\0" in path:
         raise Invalid(f"{url!r} holds a NUL character, which no file system takes", url=url)
@@ -300,12 +345,37 @@ def parse_url(url: str) -> Location:
     return Location(scheme, os.path.expanduser(path), params, url)
 
 
+def _server(parts: SplitResult, params: Mapping[str, str]) -> Location:
+    """A store on a server."""
+    login, _, address = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    safe = parts._replace(netloc=f"{user}:***@{address}" if colon else parts.netloc).geturl()
+    try:
+        hosts = tuple(_host(part) for part in address.split(",")) if address else ()
+        path = unquote(parts.path.removeprefix("/"), errors="strict")
+        login = [unquote(part, errors="strict") for part in (user, password)]
+    except ValueError as error:
+        raise Invalid(f"{safe!r} is no URL of a server: {error}; write host:port, and %25 for %", url=safe) from None
+    if any("\0" in part for part in (path, *login)) or "/" in path:
+        raise Invalid(f"{safe!r} names no database; write {parts.scheme}://user@host:port/name", url=safe)
+    return Location(
+        parts.scheme, path, params, safe, hosts, user=login[0] or None, password=login[1] if colon else None
+    )
+
+
+def _host(part: str) -> tuple[str, int | None]:
+    host, port = urlsplit(f"//{part}").hostname, urlsplit(f"//{part}").port
+    if not host:
+        raise ValueError(f"{part!r} is no host")
+    return unquote(host, errors="strict"), port
+
+
 def open_backend(url: str, text_of: TextOf) -> Backend:
     """The backend that a URL names; only its module is imported.
 
     Raises:
         Invalid: the URL is wrong.
-        Unavailable: the engine can't open it.
+        Unavailable: the engine can't open it, or what it needs is not installed; the message says how to install it.
     """
     where = parse_url(url)
     if where.scheme == "memory":
@@ -316,6 +386,24 @@ def open_backend(url: str, text_of: TextOf) -> Backend:
         from holdfast.backends.files import FilesBackend
 
         return FilesBackend(where, text_of)
+    if where.scheme == "postgresql":
+        require("psycopg", "postgres")
+        raise Unavailable(f"{where.url!r} names a PostgreSQL server, which this version can't use yet", url=where.url)
+    if where.scheme in ("redis", "rediss"):
+        require("redis", "redis")
+        raise Unavailable(f"{where.url!r} names a Redis server, which this version can't use yet", url=where.url)
     from holdfast.backends.sqlite import SQLiteBackend
 
     return SQLiteBackend(where, text_of)
+
+
+def require(driver: str, extra: str) -> None:
+    """Refuse a store whose driver is not installed.
+
+    Raises:
+        Unavailable: it is not; the message says which extra brings it.
+    """
+    if find_spec(driver) is None:
+        raise Unavailable(
+            f"this store needs the Python package {driver!r}; pip install 'holdfast[{extra}]'", package=driver
+        )

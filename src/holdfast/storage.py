@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend, open_backend, shown
 from holdfast.batch import Batcher
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names
@@ -23,7 +23,7 @@ class Storage:
         self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
     ) -> None:
         """Open what the URL names; or stand on a backend that is open, which shows what is this user's."""
-        self.url = url
+        self.url = shown(url)
         self.secrets = secret_names(secrets)
         self.user = user
         """Whose store it is, of one that `for_user` made; None for the whole store."""

@@ -33,7 +33,7 @@ def init(app: App) -> None:
     from holdfast.urls import default_url
 
     where = parse_url(app.url or default_url())
-    created = where.scheme != "memory" and not os.path.exists(where.path)
+    created = where.scheme in ("sqlite", "file") and not os.path.exists(where.path)
     with app.store(create=True) as store:
         url = store.url
     if app.json:

@@ -33,12 +33,14 @@ SAFE = (3, 51, 3)
 @pass_app
 def doctor(app: App) -> None:
     """Versions, the store's place, modes, free space and durability; exit code 1 if something is wrong."""
-    from holdfast.backend import parse_url
+    from holdfast.backend import SERVERS, parse_url
     from holdfast.urls import default_url
 
-    where = parse_url(app.url or default_url())
+    url = app.url or default_url()
+    where = parse_url(url)
     problems: list[str] = []
-    told = {"versions": _versions(), "sqlite": _sqlite(), "store": _store(where, problems)}
+    kept = _served(where, url, problems) if where.scheme in SERVERS else _store(where, problems)
+    told = {"versions": _versions(), "sqlite": _sqlite(), "store": kept}
     if not told["sqlite"]["fts5"]:
         problems.append("this SQLite has no FTS5, which search needs; install apsw, or a Python with another SQLite")
     if app.json:
@@ -90,14 +92,27 @@ def _store(where: Location, problems: list[str]) -> dict[str, Any]:
     facts["mode"] = _mode(path)
     if int(facts["mode"], 8) & 0o077:
         problems.append(f"{path} has mode {facts['mode']}: others can read it; chmod go= '{path}'")
-    try:
-        from holdfast.opening import open
+    facts["backend"] = _facts(where.url, problems)
+    return facts
 
-        with open(where.url) as store:
-            facts["backend"] = dict(store.backend.info())
+
+def _served(where: Location, url: str, problems: list[str]) -> dict[str, Any]:
+    """What is known of a store on a server; what is wrong with it goes to `problems`."""
+    told = _facts(url, problems)
+    facts: dict[str, Any] = {"url": where.url, "path": None, "there": told is not None, "mode": None}
+    return facts | {"folder_mode": None, "free": None, "backend": told}
+
+
+def _facts(url: str, problems: list[str]) -> dict[str, str] | None:
+    """What the backend of a store says of itself; None if it can't be opened."""
+    from holdfast.opening import open
+
+    try:
+        with open(url) as store:
+            return dict(store.backend.info())
     except HoldfastError as error:
         problems.append(f"the store can't be opened: {error.message}")
-    return facts
+        return None
 
 
 def _nearest(folder: str) -> str:
