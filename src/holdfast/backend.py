@@ -255,6 +255,7 @@ class Location:
     password: str | None = field(default=None, repr=False)
 
 
+_REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
 PARAMS: Mapping[str, frozenset[str]] = {
     "memory": frozenset(),
     "file": frozenset({"durability"}),
@@ -262,8 +263,8 @@ PARAMS: Mapping[str, frozenset[str]] = {
     "postgresql": frozenset(
         {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
-    "redis": frozenset({"durability", "timeout"}),
-    "rediss": frozenset({"durability", "timeout"}),
+    "redis": _REDIS,
+    "rediss": _REDIS | {"sslrootcert"},
 }
 """The parameters that each scheme knows."""
 SERVERS = ("postgresql", "redis", "rediss")
@@ -391,7 +392,9 @@ def open_backend(url: str, text_of: TextOf) -> Backend:
         raise Unavailable(f"{where.url!r} names a PostgreSQL server, which this version can't use yet", url=where.url)
     if where.scheme in ("redis", "rediss"):
         require("redis", "redis")
-        raise Unavailable(f"{where.url!r} names a Redis server, which this version can't use yet", url=where.url)
+        from holdfast.backends.redis import RedisBackend
+
+        return RedisBackend(where, text_of)
     from holdfast.backends.sqlite import SQLiteBackend
 
     return SQLiteBackend(where, text_of)

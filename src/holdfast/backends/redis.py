@@ -63,7 +63,7 @@ class RedisBackend:
             self._servers, self._layout, self._packer, lambda *left: remains(self._servers, self._layout, *left)
         )
         self._listening = Listening(self._servers, self._links, self._layout.channel)
-        self.blobs = blobs_of(options.blobs, self._servers, self._layout, durable=options.durability != "process")
+        self.blobs = blobs_of(options.blobs, self._servers, self._layout)
 
     def _opened(self, options: Options) -> tuple[Layout, Packer]:
         """What the store says of itself; a new one is told now."""

@@ -36,7 +36,7 @@ class Duty:
     @property
     def promised(self) -> str:
         """The class of durability of an acknowledgement."""
-        return "replicated" if self.replicas else self.durability
+        return self.durability
 
     def facts(self, address: object) -> dict[str, str]:
         """What a server said of itself when it was connected to last."""
@@ -85,7 +85,7 @@ class Duty:
                 f"the Redis server {address} is a replica; open the store at its master "
                 f"{facts.get('master_host')}:{facts.get('master_port')}"
             )
-        if self.durability == "disk":
+        if self.durability != "process":
             self._check_disk(address, facts, version)
         elif self.replicas:
             self._waits[address] = ("WAIT", self.replicas, self._milliseconds)

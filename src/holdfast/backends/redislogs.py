@@ -91,6 +91,10 @@ class Logs:
             return Entry(entry.id, entry.at, entry.body, entry.seq, entry.void, part.fault)
         return entry
 
+    def plain(self, ref: Ref, bounds: Bounds, place: int, record: bytes | None) -> Entry:
+        """An entry, whether it is hidden or not."""
+        return entry_of(ref, bounds.base + place, record, False, self._unpack)
+
     def part(self, ref: Ref, first: int, last: int, most: int = -1, *, reverse: bool = False) -> Part | None:
         """The records at some places, or of other bounds than were thought; None if there is no log."""
         call = self.part_call(ref, first, last, most, reverse=reverse)
