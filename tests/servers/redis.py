@@ -131,7 +131,7 @@ class Cluster:
         clients = [server.client() for server in self.servers]
         bounds = [0, 5461, 10923, SLOTS]
         for n, client in enumerate(clients[:3]):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE" if False else "ADDSLOTS", *range(bounds[n], bounds[n + 1]))
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[n], bounds[n + 1]))
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
         for server in self.servers[1:]:
             bus = [server.settings["cluster-port"]] if "cluster-port" in server.settings else []
@@ -149,7 +149,8 @@ class Cluster:
 
     def url(self, **params: str) -> str:
         """A store's URL."""
-        return _url(",".join([f"redis://127.0.0.1:{self.servers[0].port}"] + [f"127.0.0.1:{s.port}" for s in self.servers[1:3]]), params)
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers[:4])
+        return _url(f"redis://{hosts}/0", params)
 
     def master_of(self, slot: int) -> Redis:
         """The server that has a slot now."""
@@ -242,6 +243,12 @@ def shared() -> Redis | None:
 def shared_cluster() -> Cluster:
     """The cluster that the tests of this process share."""
     return Cluster().start()
+
+
+@cache
+def quick() -> Redis:
+    """A server that writes no files, for what is not about durability."""
+    return Redis(appendonly="no").start()
 
 
 def url(**params: str) -> str:
