@@ -29,7 +29,7 @@ class Duty:
     def __init__(self, durability: str, replicas: int, timeout: float) -> None:
         self.durability = durability
         self.replicas = replicas
-        self._milliseconds = int(timeout * 1000)
+        self._milliseconds = max(int(timeout * 500), 1)  # it must answer before its connection is given up
         self._waits: dict[object, tuple[Any, ...]] = {}
         self._facts: dict[object, dict[str, str]] = {}
 
