@@ -134,7 +134,16 @@ def test_no_server_is_unavailable() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["shards=0", "shards=x", "replicas=-1", "timeout=0", "blobs=sqlite:///x.db", "blobs=nonsense", "prefix=a{b}", "prefix="],
+    [
+        "shards=0",
+        "shards=x",
+        "replicas=-1",
+        "timeout=0",
+        "blobs=sqlite:///x.db",
+        "blobs=nonsense",
+        "prefix=a{b}",
+        "prefix=",
+    ],
 )
 def test_wrong_parameters_are_refused(wrong: str) -> None:
     url = servers.url()

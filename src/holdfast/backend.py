@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from holdfast.errors import Corrupt, Invalid, Unavailable
@@ -239,6 +239,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give everything back; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Repairing(Protocol):
+    """A backend whose lists could part from what they are made of, and can be made again."""
+
+    def repair(self) -> int:
+        """Make the lists again from the heads; how many places were wrong or missing.
+
+        Raises:
+            Unavailable: not all could be done; a second call goes on.
+        """
         ...
 
 

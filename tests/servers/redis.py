@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,10 @@ class Redis:
 class Cluster:
     """Three masters with a replica each."""
 
-    def __init__(self, name: str = "") -> None:
-        settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_require_full_coverage": "no"}
+    def __init__(self, name: str = "", **given: str) -> None:
+        settings = {
+            "cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_require_full_coverage": "no", **given
+        }  # fmt: skip
         self.servers = [Redis(name, cluster_port=str(free_port()), **settings) for _ in range(6)]
         for server in self.servers:
             if _older(name):  # its bus is always 10,000 above
@@ -136,13 +138,13 @@ class Cluster:
         for server in self.servers[1:]:
             bus = [server.settings["cluster-port"]] if "cluster-port" in server.settings else []
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, *bus)
-        self._until(lambda: all(self._info(c)["cluster_known_nodes"] == "6" for c in clients))
+        self.wait_until(lambda: all(self._info(c)["cluster_known_nodes"] == "6" for c in clients))
         ids = [self._id(client) for client in clients]
         for n, client in enumerate(clients[3:]):
-            self._until(lambda client=client, n=n: _done(client, "CLUSTER", "REPLICATE", ids[n]))
-        self._until(lambda: all(self._info(c)["cluster_state"] == "ok" for c in clients))
-        self._until(lambda: all(c.info("replication").get("master_link_status") == "up" for c in clients[3:]))
-        self._until(lambda: all(len(rest) > 2 for *_, rest in self._ranges(clients[0])))
+            self.wait_until(lambda client=client, n=n: _done(client, "CLUSTER", "REPLICATE", ids[n]))
+        self.wait_until(lambda: all(self._info(c)["cluster_state"] == "ok" for c in clients))
+        self.wait_until(lambda: all(c.info("replication").get("master_link_status") == "up" for c in clients[3:]))
+        self.wait_until(lambda: all(len(rest) > 2 for *_, rest in self._ranges(clients[0])))
         for client in clients:
             client.close()
         return self
@@ -194,9 +196,9 @@ class Cluster:
         told = client.execute_command("CLUSTER", "MYID")
         return told.decode() if isinstance(told, bytes) else told
 
-    def _until(self, condition: Any) -> None:
-        process = self.servers[0]._process  # noqa: SLF001  # of the same module
-        assert process is not None
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the servers come to by themselves."""
+        process = next(s._process for s in self.servers if s._process is not None)  # noqa: SLF001  # of this module
         process.wait_until(condition)
 
 
@@ -241,8 +243,8 @@ def shared() -> Redis | None:
 
 @cache
 def shared_cluster() -> Cluster:
-    """The cluster that the tests of this process share."""
-    return Cluster().start()
+    """The cluster that the tests of this process share; it writes no files."""
+    return Cluster(appendonly="no").start()
 
 
 @cache

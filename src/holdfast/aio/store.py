@@ -315,9 +315,9 @@ class AsyncStore:
             await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
         return await self.run(self._store.recover, *sessions, older_than=older_than, dry_run=dry_run)
 
-    async def check(self, *, session: str | None = None, sweep: bool = False) -> CheckReport:
+    async def check(self, *, session: str | None = None, sweep: bool = False, repair: bool = False) -> CheckReport:
         """See `Store.check`."""
-        return await self.run(self._store.check, session=session, sweep=sweep)
+        return await self.run(self._store.check, session=session, sweep=sweep, repair=repair)
 
     @property
     def sync(self) -> Store:

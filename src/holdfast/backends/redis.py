@@ -46,9 +46,7 @@ class RedisBackend:
         self._options = options = Options(where)
         duty = Duty(options.durability, options.replicas, options.timeout)
         seeds = [Address(host, port or PORT) for host, port in where.hosts]
-        self._links = Links(
-            seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty
-        )
+        self._links = Links(seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty)
         try:
             self._servers = Servers(self._links, options.timeout)
             self._layout, self._packer = self._opened(options)

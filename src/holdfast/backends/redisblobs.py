@@ -97,7 +97,10 @@ class RedisBlobs:
     def delete(self, digest: str) -> bool:
         """Remove the bytes."""
         shard, key = self._place(digest)
-        calls = [Call(shard, ("ZREM", self._list(shard), digest), writes=True), Call(shard, ("UNLINK", key), writes=True)]
+        calls = [
+            Call(shard, ("ZREM", self._list(shard), digest), writes=True),
+            Call(shard, ("UNLINK", key), writes=True),
+        ]
         _, removed = self._servers.ask(calls)
         return bool(removed)
 

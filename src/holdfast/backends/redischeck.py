@@ -56,7 +56,8 @@ class Check:
                 for which in LISTS:
                     fixed += sum(self._take_away(ref, which, place) for ref, place in self._walked(shard, which, kind))
             if kinds:
-                self._servers.run([Call(shard, ("SADD", self._layout.kinds(shard), *kinds), writes=True)])
+                add = Call(shard, ("SADD", self._layout.kinds(shard), *kinds), writes=True)
+                fixed += self._servers.ask([add])[0]
         return fixed
 
     def _refs(self, shard: int, problems: list[Problem]) -> Iterator[Ref]:

@@ -72,7 +72,9 @@ class Duty:
         self._facts[address] = facts
         version = _version(facts)
         if version < OLDEST:
-            raise Unavailable(f"{address} is Redis {facts.get('redis_version')}; holdfast needs 6.2 or newer, or Valkey")
+            raise Unavailable(
+                f"{address} is Redis {facts.get('redis_version')}; holdfast needs 6.2 or newer, or Valkey"
+            )
         if facts.get("maxmemory_policy", "noeviction") != "noeviction":
             raise Unavailable(
                 f"the Redis server {address} may evict data (maxmemory-policy {facts['maxmemory_policy']}); "

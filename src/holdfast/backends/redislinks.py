@@ -155,7 +155,9 @@ class Link:
 class Links:
     """The connections of one store."""
 
-    def __init__(self, seeds: Sequence[Address], options: dict[str, Any], *, tls: bool, timeout: float, duty: Duty) -> None:
+    def __init__(
+        self, seeds: Sequence[Address], options: dict[str, Any], *, tls: bool, timeout: float, duty: Duty
+    ) -> None:
         self.seeds = tuple(seeds)
         self.duty = duty
         self._class = redis.connection.SSLConnection if tls else redis.connection.Connection

@@ -147,7 +147,15 @@ class Logs:
         return Part(Bounds(places[0] - 1, places[-1], base), hidden, places[0], records, fault)
 
     def named(
-        self, ref: Ref, ids: Sequence[str], after: int, upto: int | None, limit: int | None, *, reverse: bool, voided: bool
+        self,
+        ref: Ref,
+        ids: Sequence[str],
+        after: int,
+        upto: int | None,
+        limit: int | None,
+        *,
+        reverse: bool,
+        voided: bool,
     ) -> list[Entry]:
         """Those entries that carry one of the ids."""
         fields = [f"i{id}" for id in dict.fromkeys(ids) if id]

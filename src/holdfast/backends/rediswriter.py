@@ -165,7 +165,9 @@ class Writer:
 
     def _send(self, groups: Sequence[_Group]) -> list[tuple[_Group, Any]]:
         calls = [
-            self._script.call(self._layout.shard_of(g.ref), self._layout.keys(g.ref), g.draft.arguments or (), writes=True)
+            self._script.call(
+                self._layout.shard_of(g.ref), self._layout.keys(g.ref), g.draft.arguments or (), writes=True
+            )
             for g in groups
             if g.draft
         ]
@@ -216,4 +218,3 @@ class Writer:
 
 def _half(error: Exception) -> Uncertain:
     return Uncertain(f"a part of the batch was stored, then it failed: {error}; repeat it with the same keys")
-
