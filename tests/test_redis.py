@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from servers import redis as servers
 
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.testing import BackendContract, BackendMachine
+from servers import redis as servers
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis")]
 

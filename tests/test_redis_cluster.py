@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from servers import redis as servers
-from test_redis import prefix
-from test_redis_crash import ACKS, Load
 
 import holdfast
 from holdfast.backend import Backend, TextOf, open_backend
@@ -17,6 +14,9 @@ from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import slot_of
 from holdfast.plan import Ref
 from holdfast.testing import BackendContract, BackendMachine
+from servers import redis as servers
+from test_redis import prefix
+from test_redis_crash import ACKS, Load
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-cluster")]
 

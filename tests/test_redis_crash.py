@@ -1,24 +1,24 @@
-"""Redis amid faults: killed servers, killed writers, cut connections. Nothing acknowledged is lost, nothing is twice."""
+"""Redis amid faults: killed servers, killed writers, cut connections. Nothing acknowledged is lost or twice there."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import redis as servers
-from servers.cutter import Cutter
-from test_crash import killed_writer
-from test_redis import prefix
 
 import holdfast
 from faults import output
 from faults.work import BASE, Judge, perform
 from holdfast import Store
 from holdfast.errors import Unavailable, Uncertain
+from servers import redis as servers
+from servers.cutter import Cutter
+from test_crash import killed_writer
+from test_redis import prefix
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-crash")]
 
@@ -97,10 +97,10 @@ def under_load(server: servers.Redis, store: Store, kills: int) -> Judge:
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest) -> servers.Redis:
+def server(request: pytest.FixtureRequest) -> Iterator[servers.Redis]:
     started = servers.Redis(**getattr(request, "param", {})).start()
-    request.addfinalizer(started.stop)
-    return started
+    yield started
+    started.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Damage in Redis: flipped bits, lost keys, wrong lists. Each is named, hides nothing else, and what can be is repaired."""
+"""Damage in Redis: flipped bits, lost keys, wrong lists. Each is named and hides nothing else; lists are repaired."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import redis as servers
-from test_redis import prefix
 
 import holdfast
 from faults.work import text_of
 from holdfast import Store
 from holdfast.backend import Repairing
 from holdfast.errors import Corrupt, Invalid
+from servers import redis as servers
 from shell import Shell
+from test_redis import prefix
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis")]
 

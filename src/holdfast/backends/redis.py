@@ -1,4 +1,4 @@
-"""A store on a Redis or Valkey server, or on a cluster of them; docs/REDIS.md tells what an acknowledgement means there.
+"""A store on a Redis or Valkey server or cluster; docs/REDIS.md tells what an acknowledgement means there.
 
 Sessions are keys of their own, in shards that fit a cluster's slots (`rediskeys`). A commit is planned here and made by
 one script, which checks that nothing changed since (`rediswriter`); so the script knows nothing of what a commit means.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 from zlib import crc32
 
@@ -57,9 +58,7 @@ class RedisBackend:
         self._lists = Lists(self._servers, self._layout)
         self._logs = Logs(self._servers, self._layout, self._packer.unpack)
         self._words = Words(self._servers, self._logs, self._lists, text_of)
-        self._writer = Writer(
-            self._servers, self._layout, self._packer, lambda *left: remains(self._servers, self._layout, *left)
-        )
+        self._writer = Writer(self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout))
         self._listening = Listening(self._servers, self._links, self._layout.channel)
         self.blobs = blobs_of(options.blobs, self._servers, self._layout)
 
@@ -205,7 +204,7 @@ class RedisBackend:
             "durability": self._duty.promised,
             "library": f"Valkey {valkey}" if valkey else f"Redis {facts.get('redis_version', '?')}",
             "servers": ", ".join(map(str, masters)),
-            "appendfsync": facts.get("appendfsync") if facts.get("aof_enabled") == "1" else "no append-only file",
+            "appendfsync": facts.get("appendfsync", "?") if facts.get("aof_enabled") == "1" else "no append-only file",
             "prefix": self._options.prefix,
             "shards": str(self._layout.shards),
             "blobs": self._options.blobs or "none",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.backends import rediskeys, spans
-from holdfast.backends.rediskeys import Keys, Layout, Place
+from holdfast.backends.rediskeys import Layout, Place
 from holdfast.backends.redisrecords import bounds_of, bounds_record, entry_record, head_record, spans_record
 from holdfast.backends.spans import Spans
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
@@ -160,7 +160,7 @@ def draft(
     return Draft(results, arguments, after)
 
 
-def look(keys: Keys, ids: Iterable[str]) -> list[Any]:
+def look(ids: Iterable[str]) -> list[Any]:
     """The arguments that only look: what is there, and which of the ids the log holds."""
     fields = [f"i{id}" for id in ids]
     return [b"", b"", b"0", 0, 0, b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]

@@ -7,7 +7,7 @@ server that evicts nothing. With replicas, every commit waits until so many of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from holdfast.errors import Unavailable, Uncertain
 
@@ -118,8 +118,8 @@ class Duty:
             )
         else:
             raise Unavailable(
-                f"the Redis server {address} syncs its append-only file behind its answers (appendfsync {fsync}), so an "
-                f"acknowledged write may be lost; set appendfsync always, or take Redis 7.2 or Valkey, {_SAY}"
+                f"the Redis server {address} syncs its append-only file behind its answers (appendfsync {fsync}), so "
+                f"an acknowledged write may be lost; set appendfsync always, or take Redis 7.2 or Valkey, {_SAY}"
             )
 
 
@@ -130,10 +130,8 @@ def _facts(info: bytes) -> dict[str, str]:
 
 def _setting(answer: Any) -> str:
     """The value in an answer to CONFIG GET; "" if it is not told."""
-    if isinstance(answer, list) and len(answer) == 2:  # pyright: ignore[reportUnknownArgumentType]  # as Redis answers
-        value: Any = answer[1]
-        return value.decode() if isinstance(value, bytes) else ""
-    return ""
+    told = cast("list[object]", answer) if isinstance(answer, list) else []
+    return told[1].decode() if len(told) == 2 and isinstance(told[1], bytes) else ""
 
 
 def _version(facts: dict[str, str]) -> tuple[int, int]:

@@ -122,7 +122,7 @@ class Link:
 
     def fileno(self) -> int:
         """The socket, to wait on."""
-        return self._connection._sock.fileno()  # noqa: SLF001  # there is no other way to its socket
+        return self._connection._sock.fileno()  # there is no other way to its socket
 
     def readable(self) -> bool:
         """Whether an answer, or a part of one, is there."""

@@ -8,8 +8,7 @@ do not carry the tags, are passed over.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from holdfast.backend import Heads
 from holdfast.backends import rediskeys
@@ -116,13 +115,12 @@ class Lists:
         each = size if len(shards) == 1 else min(size, 2 * size // len(shards) + 8)
         edge = bytes([stands[0] + 1])
         if which == AT:
-            low, high = b"[" + stands, b"(" + (bound or edge)
-            command: Callable[[bytes], tuple[Any, ...]] = lambda key: (
-                "ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, each)  # fmt: skip
+            command, start, stop = "ZREVRANGEBYLEX", b"(" + (bound or edge), b"[" + stands
         else:
-            low, high = (b"(" + bound if bound else b"[" + stands), b"(" + edge
-            command = lambda key: ("ZRANGEBYLEX", key, low, high, "LIMIT", 0, each)  # noqa: E731  # the twin of the above
-        pages = self._servers.ask([Call(s, command(self._layout.list(s, which, kind))) for s in shards])
+            command, start, stop = "ZRANGEBYLEX", b"(" + bound if bound else b"[" + stands, b"(" + edge
+        pages = self._servers.ask(
+            [Call(s, (command, self._layout.list(s, which, kind), start, stop, "LIMIT", 0, each)) for s in shards]
+        )
         merged = sorted((place for page in pages for place in page), reverse=which == AT)
         ends = [page[-1] for page in pages if len(page) == each]
         if not ends:
@@ -167,9 +165,10 @@ class Lists:
         for ref, head in zip(refs, self.heads(refs), strict=True):
             if not isinstance(head, Head):
                 damaged.append(ref)
+            elif after is not None and (head.at, ref.id) >= after:
+                continue
             elif rediskeys.standing(head) == stands and _carries(head, tags):
-                if after is None or (head.at, ref.id) < after:
-                    found.append(head)
+                found.append(head)
         found.sort(key=lambda head: (head.at, head.ref.id), reverse=True)
         return Heads(found[:limit], damaged)
 

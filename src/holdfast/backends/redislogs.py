@@ -59,8 +59,9 @@ class Logs:
         while True:
             base = self._bases.get(ref, 0)
             first, last = after + 1 - base, EXACT if upto is None else upto - base
-            asked, most = (span, -1) if span else ((first, last), -1 if limit is None else limit)
-            part = self.part(ref, *asked, most, reverse=reverse)
+            most = -1 if span or limit is None else limit
+            low, high = span or (first, last)
+            part = self.part(ref, low, high, most, reverse=reverse)
             if part is None:
                 return []
             if part.bounds.base != base:

@@ -121,8 +121,7 @@ class Writer:
     def _look(self, groups: Sequence[_Group]) -> None:
         """Read what is stored of sessions."""
         calls = [
-            self._script.call(self._layout.shard_of(g.ref), keys := self._layout.keys(g.ref), look(keys, g.ids()))
-            for g in groups
+            self._script.call(self._layout.shard_of(g.ref), self._layout.keys(g.ref), look(g.ids())) for g in groups
         ]
         if calls:
             for group, answer in zip(groups, self._servers.ask(calls), strict=True):
@@ -175,12 +174,8 @@ class Writer:
 
     def _judge(self, outcomes: Sequence[tuple[_Group, Any]], stored: bool) -> bool:
         """Note which sessions were written, and which must be planned anew; whether any was written so far."""
-        errors: list[HoldfastError] = []
-        for group, outcome in outcomes:
-            if isinstance(outcome, HoldfastError):
-                errors.append(outcome)
-            elif outcome == WRITTEN:
-                stored = True
+        errors = [outcome for _, outcome in outcomes if isinstance(outcome, HoldfastError)]
+        stored = stored or any(outcome == WRITTEN for _, outcome in outcomes)
         if errors:
             uncertain = next((error for error in errors if isinstance(error, Uncertain)), None)
             if uncertain is not None:

@@ -37,7 +37,7 @@ def reach(spans: Spans, first: int, last: int, count: int, *, reverse: bool) -> 
         at = last
         for one, other in reversed(spans):
             if other > at:
-                other = at  # noqa: PLW2901  # a span that the end cuts
+                other = at  # a span that the end cuts
             if other < first or one > other:
                 continue
             free = at - other
@@ -49,7 +49,7 @@ def reach(spans: Spans, first: int, last: int, count: int, *, reverse: bool) -> 
     at = first
     for one, other in spans:
         if one < at:
-            one = at  # noqa: PLW2901  # a span that the start cuts
+            one = at  # a span that the start cuts
         if one > last or one > other:
             continue
         free = one - at
