@@ -235,3 +235,25 @@ def test_a_forked_child_and_its_parent_go_on_with_an_open_store(how: str, tmp_pa
         held = [event.payload.text for event in store.session("shared").events()]  # type: ignore[union-attr]
     assert sorted(held) == sorted(told.decode().splitlines())
     assert len(held) >= 40
+
+
+def test_a_search_knows_what_a_server_lost(server: servers.Redis, tmp_path: Path) -> None:
+    """A server that comes back without its last moments, and goes on: other events have the same numbers now."""
+    url = server.url(durability="process", prefix="a")
+    with holdfast.open(url) as store:
+        session = store.create("s")
+        session.append(holdfast.user("kept apple"))
+        with server.client() as client:
+            kept = {key: client.dump(key) for key in client.scan_iter()}
+            session.append(holdfast.user("lost apple"), holdfast.user("lost pear"))
+            store.create("gone").append(holdfast.user("lost apple"))
+            assert len(store.search("apple").items) == 3
+            client.flushall()
+            for key, dumped in kept.items():
+                client.restore(key, 0, dumped)
+            assert [hit.event.seq for hit in store.search("apple").items] == [1]
+            with holdfast.open(url) as other:
+                other.session("s").append(holdfast.user("new apple"), holdfast.user("new plum"))
+            assert [len(store.search(word).items) for word in ("apple", "lost", "pear", "plum")] == [2, 0, 0, 1]
+            assert store.session("s").append(holdfast.user("it goes on")).last == 4
+            assert store.backend.verify() == []

@@ -66,6 +66,34 @@ def test_everysec_is_waited_for_where_the_server_can(started) -> None:
         assert client.info("commandstats")["cmdstat_waitaof"]["calls"] == before + 1
 
 
+def test_what_is_known_already_is_waited_for_too(started) -> None:
+    """A retry must not be told that an event is stored before it is durable: its first writer may have died too early."""
+    server = started(appendfsync="everysec")
+    with holdfast.open(server.url(prefix="k", durability="process")) as quick:
+        quick.create("s").append(holdfast.user("one"), key="k")
+    with holdfast.open(server.url(prefix="k")) as store, server.client() as client:
+        assert store.session("s").append(holdfast.user("one"), key="k").last == 1
+        assert client.info("commandstats")["cmdstat_waitaof"]["calls"] == 1
+
+
+def test_a_replica_that_was_made_the_master_goes_on(started) -> None:
+    first = started()
+    second = started(replicaof=f"127.0.0.1 {first.port}")
+    with second.client() as client:
+        second.wait_until(lambda: client.info("replication")["master_link_status"] == "up")
+        address = f"redis://127.0.0.1:{second.port},127.0.0.1:{first.port}/0?durability=replicated"
+        with holdfast.open(address) as store:
+            session = store.create("s")
+            session.append(holdfast.user("one"))
+        with holdfast.open(address.replace("replicated", "disk")) as store:
+            session = store.session("s")
+            session.append(holdfast.user("two"))
+            first.kill()
+            client.replicaof("no", "one")
+            assert session.append(holdfast.user("three")).last >= 2
+            assert [event.seq for event in session.events()][-1] == session.info().last
+
+
 def test_a_server_that_is_restarted_with_less_is_refused(started) -> None:
     server = started()
     with holdfast.open(server.url()) as store:
@@ -87,7 +115,7 @@ def test_replicas_are_waited_for(started) -> None:
         holdfast.open(server.url(durability="replicated", timeout="0.3"))
     replica = started(replicaof=f"127.0.0.1 {server.port}")
     with server.client() as client, replica.client() as other:
-        replica._process.wait_until(lambda: other.info("replication")["master_link_status"] == "up")
+        replica.wait_until(lambda: other.info("replication")["master_link_status"] == "up")
         with holdfast.open(server.url(prefix="r", durability="replicated")) as store:
             assert store.durability == "replicated"
             store.create("s").append(holdfast.user("one"))

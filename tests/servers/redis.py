@@ -93,6 +93,11 @@ class Redis:
         """A store's URL: under a prefix of its own unless one is given."""
         return _url(f"redis://127.0.0.1:{self.port}/0", params)
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that it comes to by itself."""
+        assert self._process is not None
+        self._process.wait_until(condition)
+
     @property
     def pid(self) -> int:
         """Its process."""

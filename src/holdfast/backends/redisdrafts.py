@@ -166,6 +166,13 @@ def look(ids: Iterable[str]) -> list[Any]:
     return [b"", b"", b"0", 0, 0, b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]
 
 
+def touch(stored: Stored) -> list[Any]:
+    """The arguments that write nothing new: what is there is written again, so that its durability can be waited for."""
+    arguments = look(())
+    arguments[1] = stored.stamp
+    return arguments
+
+
 def _flat(places: Iterable[Place]) -> Iterable[Any]:
     for which, member in places:
         yield which

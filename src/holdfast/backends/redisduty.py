@@ -42,6 +42,11 @@ class Duty:
         """What a server said of itself when it was connected to last."""
         return self._facts.get(address, {})
 
+    @property
+    def waits(self) -> bool:
+        """Whether a write is not yet as durable as promised when its answer comes."""
+        return any(self._waits.values())
+
     def wait(self, address: object) -> tuple[Any, ...]:
         """The command that waits until a write is as durable as promised; empty if its answer comes no sooner."""
         return self._waits.get(address, ())

@@ -99,6 +99,7 @@ class Listening:
                 return
             if _rings(bell, RETRY):
                 return
+            self._servers.refresh()
 
     def _messages(self, bell: int) -> Iterator[None]:
         """Something for each message, and once when the channel is subscribed to; the end is the bell's."""

@@ -7,6 +7,7 @@ then it is told as `Unavailable`, if it was never sent, or as `Uncertain`, if it
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -87,6 +88,11 @@ class Servers:
         """Say in which slot each shard is."""
         self._slots = dict(slots)
 
+    @property
+    def waits(self) -> bool:
+        """Whether something is waited for behind each write."""
+        return self._links.duty.waits
+
     def masters(self) -> list[Address]:
         """Where the masters are."""
         with self._lock:
@@ -102,7 +108,7 @@ class Servers:
             if waiting and not run.pause():
                 break
             if waiting and run.lost:
-                self._refresh()
+                self.refresh()
                 run.lost = False
         for number in waiting:
             outcomes[number] = run.failure(number)
@@ -241,6 +247,7 @@ class Servers:
     def _find_out(self) -> bool:
         """Whether the first server that answers is one of a cluster, and who the others are."""
         errors: list[str] = []
+        refused: Unavailable | None = None
         for seed in self._links.seeds:
             try:
                 with self._links.take(seed) as link:
@@ -254,11 +261,17 @@ class Servers:
                     return self.cluster
             except (Lost, Unreachable, Failed) as error:
                 errors.append(f"{seed}: {error}")
-        raise Unavailable(f"no Redis server can be reached ({'; '.join(errors)})")
+            except Unavailable as error:  # a replica, or one that may not keep the store: another one may
+                refused = refused or error
+        raise refused or Unavailable(f"no Redis server can be reached ({'; '.join(errors)})")
 
-    def _refresh(self) -> None:
-        """Ask any server of the cluster where the slots are now; if none can be asked, all stays."""
+    def refresh(self) -> None:
+        """Ask any server of the cluster where the slots are now, or look which of several servers is the master; if
+        none can be asked, all stays."""
         if not self.cluster:
+            if len(self._links.seeds) > 1:
+                with contextlib.suppress(HoldfastError):
+                    self._find_out()
             return
         for address in dict.fromkeys([*self.masters(), *self._links.seeds, *self._replicas]):
             try:

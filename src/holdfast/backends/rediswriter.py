@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast import forks
 from holdfast.backends.packing import Packer
-from holdfast.backends.redisdrafts import Draft, Stored, draft, look
+from holdfast.backends.redisdrafts import Draft, Stored, draft, look, touch
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import WRITTEN, Script, Servers
 from holdfast.backends.redisrecords import STAMP, head_of, spans_in
@@ -156,6 +156,9 @@ class Writer:
         self._look(stale)
         for group in stale:
             group.draft = self._drafted(group)
+        if self._servers.waits:
+            for group in groups:
+                group.draft = _confirmed(group)
         return list(groups)
 
     def _drafted(self, group: _Group) -> Draft:
@@ -209,6 +212,15 @@ class Writer:
         """Believe nothing that is remembered."""
         with self._mutex:
             self._remembered.clear()
+
+
+def _confirmed(group: _Group) -> Draft | None:
+    """A draft that also waits for what it says is known: whoever wrote that may have died before it was durable."""
+    draft, stored = group.draft, group.stored
+    if draft is None or stored is None or draft.arguments is not None:
+        return draft
+    known = any(isinstance(result, Refused) and result.why == "known" for result in draft.results)
+    return draft._replace(arguments=touch(stored)) if known else draft
 
 
 def _half(error: Exception) -> Uncertain:
