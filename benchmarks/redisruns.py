@@ -21,7 +21,7 @@ import holdfast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from servers import processes, redis as servers  # noqa: E402  # they are the tests'
+from servers import processes, redis as servers  # they are the tests'
 
 COUNT = 2000
 TASKS = 64
@@ -103,8 +103,8 @@ def run(server: servers.Redis, durability: str) -> None:
         )
         bare, ours = told("bare XADD, one writer", times[0]), told("append, one writer", times[1])
         print(f"{'':<40} {ours / bare:.2f} × bare")
-        told("last 50 of the session", timed(lambda n: list(session.events(last=50))))
-        told("list 50", timed(lambda n: store.sessions(limit=50)))
+        told("last 50 of the session", timed(lambda _: list(session.events(last=50))))
+        told("list 50", timed(lambda _: store.sessions(limit=50)))
     print(f"{'append, 64 tasks, 64 sessions':<40} {asyncio.run(in_tasks(url)):8.0f} /s")
     with holdfast.open(url) as store:
         began = time.perf_counter()
@@ -112,7 +112,7 @@ def run(server: servers.Redis, durability: str) -> None:
         first = time.perf_counter() - began
         events = sum(info.counts.messages for info in store.sessions(limit=1000))
         print(f"first search of a process, {events:,} events: {first:.2f} s ({found} shown)")
-        told("search after that", timed(lambda n: store.search("word7", limit=10)))
+        told("search after that", timed(lambda _: store.search("word7", limit=10)))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class Lives(RuleBasedStateMachine):
         assert [m.text for m in session.messages(last=2)] == life.words()[-2:]
         shown = [e.seq for e in session.events() if e.type != "edit"]
         assert shown == list(life.view())
-        assert [e.seq for e in session.events(hidden=True)] == list(life.log)
+        assert [e.seq for e in session.events(include_hidden=True)] == list(life.log)
 
     def _context_agrees(self, session: Session, life: Life) -> None:
         """A context is the summary that counts, and the messages behind what it stands for."""

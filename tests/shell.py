@@ -74,7 +74,7 @@ class Shell:
         """A command that goes on running."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
         if os.name == "posix":
-            streams["preexec_fn"] = hear_ctrl_c
+            streams.setdefault("preexec_fn", hear_ctrl_c)
         return subprocess.Popen([*COMMAND, *args], cwd=self.place, env=self.env, **streams)
 
     def __call__(self, *args: str, stdin: str | bytes = b"", env: dict[str, str] | None = None) -> Done:

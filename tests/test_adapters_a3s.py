@@ -286,7 +286,7 @@ async def test_file_store_with_llm_config(files: FileSessionStore, store: Store)
     assert loaded.llm_config == LlmConfigData(provider="anthropic", model="claude-3-5-sonnet-20241022")
     found = files.sync.session(session.id)
     assert found is not None
-    assert "the-secret" not in repr((found.info(), list(found.events(hidden=True))))
+    assert "the-secret" not in repr((found.info(), list(found.events(include_hidden=True))))
 
 
 # MemorySessionStore
@@ -522,7 +522,7 @@ def test_a_compacted_session_hides_what_went(sessions: SyncSessionStore) -> None
     assert found.info().counts.messages == 4
     assert found.info().counts.calls == 3
     assert len([e for e in found.events() if isinstance(e.payload, Edit)]) == 1
-    assert len(list(found.events(types="message", hidden=True))) == 14
+    assert len(list(found.events(types="message", include_hidden=True))) == 14
     assert sessions.load(session.id) == session
     assert sessions.store.check().ok
     session.messages.pop()  # a turn that was taken back costs nothing but hiding it

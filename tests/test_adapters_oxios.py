@@ -760,9 +760,9 @@ def test_a_list_opens_no_log_and_a_save_writes_what_is_new(
     written_now: list[int] = []
     commit = store.batcher.commit
 
-    def counted(one: Commit) -> Any:
+    def counted(one: Commit, **limit: int) -> Any:
         written_now.append(len(one.append))
-        return commit(one)
+        return commit(one, **limit)
 
     monkeypatch.setattr(store.batcher, "commit", counted)
     session.add_user_message("one more")

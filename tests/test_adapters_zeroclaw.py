@@ -428,7 +428,7 @@ def test_removing_and_compacting_keep_what_was_there(backend: SessionBackend, tm
     there.compact("corrupt_test")
     session = there.session("corrupt_test")
     assert session is not None
-    raws = [str(e.payload.source.raw) for e in session.events(hidden=True) if e.payload.source is not None]
+    raws = [str(e.payload.source.raw) for e in session.events(include_hidden=True) if e.payload.source is not None]
     assert "".join(raws).encode() == data
     session.undo()
     assert there.load("corrupt_test") == [user("one"), user("two")]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import holdfast
 from holdfast import Invalid, Store, Unavailable
+from holdfast.documents.docheads import digests, doc_ref
 from holdfast.documents.documents import Documents
 
 HOUR = 3600.0
@@ -141,9 +141,9 @@ def test_what_is_no_record_goes_by_its_own_time(store: Store, content: Any) -> N
 
 def test_a_record_that_cant_be_read_is_spared(store: Store) -> None:
     store.documents.put("agents/x.json", {"status": "Completed", "pad": "x" * 3_000_000})
-    head = store.backend.get([holdfast.docheads.doc_ref(None, "agents/x.json")])[0]
+    head = store.backend.get([doc_ref(None, "agents/x.json")])[0]
     assert head is not None
-    store.backend.blobs.delete(holdfast.docheads.digests(store, head)[-1])
+    store.backend.blobs.delete(digests(store, head)[-1])
     plan = store.documents.prune_agents(max_count=0)
     assert plan.items == ()
     assert "can't be read" in plan.spared[0].why

@@ -78,7 +78,7 @@ def test_what_is_not_known_is_shown_as_what_it_is(shell: Shell) -> None:
 
 def test_hidden_events_are_shown_when_asked_for(shell: Shell) -> None:
     assert "take this back" not in shell.ok("session", "show", "s").out
-    out = shell.ok("session", "show", "s", "--hidden").out
+    out = shell.ok("session", "show", "s", "--include-hidden").out
     assert "take this back" in out
     assert "  hidden\n" in out
 

@@ -57,7 +57,7 @@ def read(store: Store, id: str) -> Held | str:
         info = session.info()
         about = (info.id, info.name, info.labels, info.metadata, info.counts, info.state, info.last, info.created_at)
         events: dict[int, tuple[object, ...]] = {}
-        for event in session.events(hidden=True, damaged="keep"):
+        for event in session.events(include_hidden=True, damaged="keep"):
             if not isinstance(event.payload, Damaged):
                 events[event.seq] = (event.id, event.at, event.hidden, event.raw, large(event))
         return Held(about, events)

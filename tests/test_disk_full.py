@@ -50,7 +50,7 @@ def steps_in(store: Store) -> set[int]:
     """The steps of which a session holds something."""
     found: set[int] = set()
     for info in store.sessions(limit=10_000):
-        found |= {int(text_of(event).split()[1]) for event in store.session(info.id).events(hidden=True)}
+        found |= {int(text_of(event).split()[1]) for event in store.session(info.id).events(include_hidden=True)}
     return found
 
 

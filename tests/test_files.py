@@ -437,12 +437,12 @@ def test_a_damaged_row_stays_damaged_when_a_killed_writer_had_hidden_it(change: 
     assert child.returncode == -signal.SIGKILL
     flip_row(tmp_path, 2, change)
     with holdfast.open(url_at(tmp_path)) as store:
-        events = list(store.session("a").events(hidden=True, damaged="keep"))
+        events = list(store.session("a").events(include_hidden=True, damaged="keep"))
         assert isinstance(events[1].payload, Damaged)
         assert [finding.seq for finding in store.check().findings] == [2]
     forget_index(tmp_path)
     with holdfast.open(url_at(tmp_path)) as store:
-        taken = list(store.session("a").events(hidden=True))[1]
+        taken = list(store.session("a").events(include_hidden=True))[1]
         assert (taken.hidden, text_of(taken)) == (True, "two")
         assert store.check().ok
 

@@ -43,7 +43,7 @@ def texts(session: Session) -> list[str]:
 
 
 def view(session: Session, **options: Any) -> list[tuple[int, bool, bytes]]:
-    return [(event.seq, event.hidden, event.raw) for event in session.events(hidden=True, **options)]
+    return [(event.seq, event.hidden, event.raw) for event in session.events(include_hidden=True, **options)]
 
 
 def sound(store: Store) -> None:
@@ -125,7 +125,7 @@ def test_a_fork_keeps_its_view_whatever_the_parent_hides_or_shows(store: Store) 
     child.append(user("y"))
     parent.clear()
     assert texts(child) == list("abcy")
-    assert [e.seq for e in child.events(hidden=True) if e.hidden] == [4]
+    assert [e.seq for e in child.events(include_hidden=True) if e.hidden] == [4]
     assert [e.seq for e in child.events(reverse=True, types="message", last=2)] == [6, 3]
     sound(store)
 
@@ -160,7 +160,7 @@ def test_forks_of_forks_read_through_all_of_them(store: Store) -> None:
         session.append(user(str(depth)), user("x"))
         session.remove_last()
     assert texts(session) == ["a", *"1234567"]
-    assert [e.seq for e in session.events(hidden=True)] == list(range(1, 23))
+    assert [e.seq for e in session.events(include_hidden=True)] == list(range(1, 23))
     early = session.fork(at=2, id="early")  # a place that belongs to an ancestor of its parent
     assert texts(early) == ["a", "1"]
     store.get("s1").clear()  # type: ignore[union-attr]  # it is there
@@ -626,7 +626,7 @@ def test_any_forks_and_changes_agree_with_a_model_of_them(actions: list[tuple[in
                 act(session, model, action, number)
         for session, model in made:
             assert [e.seq for e in session.events(types="message")] == model.shown
-            assert [e.seq for e in session.events(hidden=True)] == list(range(1, model.last + 1))
+            assert [e.seq for e in session.events(include_hidden=True)] == list(range(1, model.last + 1))
             assert session.info().counts.messages == len(model.shown)
         sound(store)
 

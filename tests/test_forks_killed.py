@@ -38,7 +38,7 @@ def test_a_killed_fork_leaves_a_sound_store_and_can_be_made_again(backend: str, 
         assert report.ok, report.findings
         for parent, child in acknowledged:
             assert child in {branch.session.id for branch in store.tree(parent).forks}
-            own = [e.payload for e in store.session(child).events(hidden=True, types="message", last=1)]
+            own = [e.payload for e in store.session(child).events(include_hidden=True, types="message", last=1)]
             assert own == [holdfast.user("own")]
         for finding in report.unfinished:
             store.session(finding.session).fork()

@@ -32,7 +32,9 @@ from holdfast import (
 )
 from holdfast.copies import copy_session
 from holdfast.heads.info import session_ref
-from holdfast.plan import Commit, Entry
+from holdfast.history import history
+from holdfast.plan import Commit, Entry, Head
+from rivals import wait_for
 
 
 def texts(session: Session) -> list[str]:
@@ -58,7 +60,7 @@ def test_a_rewind_hides_all_behind_a_seq_and_undo_shows_it_again(store: Store) -
     assert (edit.action, edit.ranges) == ("rewind", ((2, 7),))
     assert texts(session) == ["one"]
     assert [event.type for event in session.events()] == ["message", "edit"]
-    assert [e.seq for e in session.events(hidden=True) if e.hidden] == [2, 3, 4, 5, 6, 7]
+    assert [e.seq for e in session.events(include_hidden=True) if e.hidden] == [2, 3, 4, 5, 6, 7]
     counts = session.info().counts
     assert (counts.messages, counts.steps, counts.tool_calls, counts.errors) == (1, 0, 0, 0)
     assert (counts.input_tokens, counts.cost) == (5, 7)  # it was spent
@@ -206,7 +208,7 @@ def test_appends_and_changes_of_history_at_once_lose_and_double_nothing(store: S
     sound(store)
     while session.undo() is not None:
         pass
-    everything = list(session.events(hidden=True))
+    everything = list(session.events(include_hidden=True))
     assert not any(event.hidden for event in everything)
     assert session.info().counts.messages == 50 + 40
     assert session.info().counts.steps == 40
@@ -236,6 +238,32 @@ def test_a_rewind_that_returned_hid_what_was_acknowledged_before(store: Store) -
         stop.set()
         writer.join()
     sound(store)
+
+
+def test_a_thread_that_appends_all_the_time_does_not_keep_a_rewind_from_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what it reads and what it commits, another thread appends, whenever one can."""
+    monkeypatch.setattr(history, "TRIES", history.POLITE + 1)
+    session = store.create("s")
+    session.append(user("keep"), user("gone"))
+    tries = 0
+    look = store.head
+
+    def meanwhile(id: str, *, trashed: bool = False) -> Head:
+        nonlocal tries
+        tries += 1
+        head = look(id, trashed=trashed)
+        writer = threading.Thread(target=lambda: store.session("s").append(user("x")), daemon=True)
+        writer.start()
+        writer.join(None if tries <= history.POLITE else 0.2)
+        return head
+
+    monkeypatch.setattr(store, "head", meanwhile)
+    assert session.rewind(to=1) is not None
+    assert tries == history.POLITE + 1
+    monkeypatch.undo()
+    wait_for(store, lambda: sum(1 for _ in session.messages()) == 2)  # the last writer came behind it
 
 
 def test_a_change_of_history_is_copied(store: Store) -> None:

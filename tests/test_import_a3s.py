@@ -177,7 +177,7 @@ def test_a_compacted_session_hides_what_went_and_leaves_what_was_said_here(
     fill(folder, session("fixture", [message("user", text("Summary")), TALK[4]], tasks=[], updated_at=1795227999))
     take(store, folder)
     assert [m.text for m in found.messages()] == ["said here", "Summary", "A picture."]
-    assert len([e for e in found.events(hidden=True) if isinstance(e.payload, Message)]) == 8
+    assert len([e for e in found.events(include_hidden=True) if isinstance(e.payload, Message)]) == 8
     assert [e.payload.action for e in found.events() if isinstance(e.payload, Edit)] == ["rewind"]
     assert found.info().counts.calls == 2  # the same calls are not counted again
     assert store.check().ok
@@ -266,7 +266,7 @@ def test_a_key_in_a_file_is_left_out(store: Store, folder: Path, tmp_path: Path)
     for info in store.sessions(limit=100):
         found = store.get(info.id)
         assert found is not None
-        assert secret not in repr((info, [event.raw for event in found.events(hidden=True)]))
+        assert secret not in repr((info, [event.raw for event in found.events(include_hidden=True)]))
     exported(store, tmp_path / "out")
     assert all(secret.encode() not in data for data in tree(tmp_path / "out").values())
     made = json.loads((tmp_path / "out" / "keyed.json").read_bytes())
@@ -334,6 +334,23 @@ REFUSED = [
     having("confirmation_policy", {"enabled": True}, "config"),
     having("security_config", {"enabled": True}, "config"),
     having("queue_config", {"laneHandlers": {"Fast": {"mode": "Internal"}}}, "config"),
+    # A struct as an array of its fields: each that has no default must be there, and none may be too much.
+    having("config", ["", "/src", None, 200_000, True, 0.8, "file", None, None, None, None]),
+    having("context_usage", [0, 200_000, 0.0]),
+    having("context_usage", [0, 200_000, 0.0, 0, 0]),
+    having("context_usage", ["0", 200_000, 0.0, 0]),
+    having("llm_config", ["p", "m", None]),
+    having("messages", [["user"]]),
+    block([]),
+    block(["text"]),
+    block(["text", "a", "b"]),
+    block([0, "a"]),
+    block(["thinking", "x"]),
+    having("state", {"Active": 1}),
+    having("state", {"Active": None, "Paused": None}),
+    having("state", ["Active"]),
+    having("queue_config", {"laneHandlers": {"Query": ["Internal", 1, 2]}}, "config"),
+    having("cost_records", [{**cost(1), "timestamp": "2026-06-14"}]),
 ]
 ACCEPTED = [
     *(without(name) for name in ("total_cost", "cost_records", "thinking_budget", "tasks", "llm_config", "model_name")),
@@ -352,6 +369,25 @@ ACCEPTED = [
     having("parent_id", "other"),
     having("created_at", -(2**63)),
     having("thinking_budget", 2**64 - 1),
+    having("config", ["", "/src", None, 200_000, True, 0.8, "file", None, None, None, None, None]),
+    having("config", ["", "/src", None, 200_000, True, 0.8, "file", None, None, [["Bash"]], "p", None, "Auto", True]),
+    having("context_usage", [0, 200_000, 0.5, 0]),
+    having("total_usage", [1, 2, 3, None, 4]),
+    having("llm_config", ["p", "m", None, None]),
+    having("messages", [["user", [["text", "hi"], {"type": "text", "text": "you"}]], ["assistant", [], "hm"]]),
+    block(["tool_use", "1", "bash", {"a": [1]}]),
+    block(["tool_result", "1", "out", None]),
+    block(["tool_result", "1", [["text", "out"], ["image", ["base64", "image/png", ""]]], True]),
+    block({"type": "image", "source": ["base64", "image/png", ""]}),
+    having("cost_records", [["m", "p", 1, 2, 3, 0.5, "2026-06-14T01:02:03Z", None]]),
+    *(
+        having("cost_records", [{**cost(1), "timestamp": told}])
+        for told in ("+10000-01-01T00:00:00Z", "-0044-03-15T00:00:00Z", " 2026-6-14 1:2:3 UTC", "2026-06-14T01:02:60Z")
+    ),
+    having("tasks", [["1", "Test", "pending", "high", None, [], None], ["2", "More", {"failed": None}]]),
+    having("state", {"Active": None}),
+    having("storage_type", {"memory": None}, "config"),
+    having("queue_config", {"laneHandlers": {"Query": ["Internal", 1]}}, "config"),
 ]
 
 
@@ -384,6 +420,83 @@ def test_what_the_program_accepts_comes_back_as_it_was(tmp_path: Path, change: C
         exported(store, tmp_path / "out")
         assert tree(tmp_path / "out") == tree(folder)
         assert take(store, folder).events == 0
+
+
+def test_a_session_as_an_array_is_what_it_says(store: Store, tmp_path: Path) -> None:
+    document = session("s-1")
+    order = list(rules.TOP)
+    folder = tmp_path / "sessions"
+    fill(folder, document, artifacts=[artifact(1)], traces=[trace()], reports=[report()])
+    values = [document.get(name) for name in order]
+    put(folder, "s-1.json", pretty(values))
+    put(folder, "artifacts/s-1/artifacts.json", pretty([[list(artifact(1).values())]]))
+    put(folder, "verification/s-1.json", pretty([list(report().values())]))
+    take(store, folder)
+    found = of(store, folder, "s-1")
+    assert [message.text for message in found.messages()] == texts_of(document)
+    assert found.info().config["workspace"] == document["config"]["workspace"]
+    assert [one.name for one in found.artifacts.list()] == [artifact(1)["artifact_id"]]
+    assert [one.subject for one in found.reports()] == [report()["subject"]]
+    exported(store, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(folder)
+    assert take(store, folder).events == 0
+    found.append(Message(role="user"))  # now the file must be made anew, as 2.0.0 writes it
+    exported(store, tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "s-1.json").read_bytes())
+    assert again["messages"][:-1] == document["messages"]
+
+
+def texts_of(document: Json) -> list[str]:
+    """The words of each message."""
+    return ["".join(block.get("text", "") for block in message["content"]) for message in document["messages"]]
+
+
+@pytest.mark.parametrize("key", ["sk-positional-1", None])
+def test_a_key_in_an_array_is_left_out(store: Store, tmp_path: Path, key: str | None) -> None:
+    folder = tmp_path / "sessions"
+    fill(folder, session("s-1", llm_config=["p", "m", key, "https://x"]))
+    refused = {**session("s-2"), "llm_config": ["p", "m", key, "https://x"], "state": "none"}
+    put(folder, "s-2.json", pretty(refused))
+    take(store, folder)
+    assert of(store, folder, "s-1").info().config["llm"] == {"provider": "p", "model": "m", "base_url": "https://x"}
+    exported(store, tmp_path / "out")
+    for path, data in tree(tmp_path / "out").items():
+        assert b"sk-positional" not in data, path
+    for info in store.sessions(limit=10):
+        for event in store.session(info.id).events(include_hidden=True):
+            assert b"sk-positional" not in event.raw
+    if key is None:
+        assert tree(tmp_path / "out") == tree(folder)
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ('"name": ""', '"name": "", "name": ""'),
+        ('"role": "user"', '"role": "user", "role": "user"'),
+        ('"type": "text"', '"type": "text", "type": "text"'),
+        ('"used_tokens": ', '"used_tokens": 1, "used_tokens": '),
+        ('"tasks": [', '"tasks": [], "tasks": ['),
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused_at_any_depth(tmp_path: Path, twice: tuple[str, str]) -> None:
+    folder = tmp_path / "sessions"
+    fill(folder, session("s-1", [message("user", text("x"))]))
+    put(folder, "s-1.json", (folder / "s-1.json").read_text().replace(*twice))
+    with holdfast.open("memory://") as store:
+        told = by_id(take(store, folder).files)
+        assert "there twice" in told["~store"].unreadable[0].reason
+        exported(store, tmp_path / "out")
+        assert tree(tmp_path / "out") == tree(folder)
+
+
+def test_a_task_of_the_newer_form_may_have_a_description(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "sessions"
+    fill_v1(folder, session("s-1", tasks=[{"id": "1", "description": "Test", "status": "pending"}]))
+    take(store, folder)
+    assert [task.content for task in of(store, folder, "s-1").tasks()] == ["Test"]
+    exported(store, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(folder)
 
 
 def test_tasks_may_be_called_todos(store: Store, tmp_path: Path) -> None:
@@ -642,12 +755,12 @@ a3s_put.FIT_ENTRIES = 3
 url, folder, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = holdfast.open(url)
 commit = store.batcher.commit
-def counted(change):
+def counted(change, **limit):
     global left
     if left == 0:
         os.kill(os.getpid(), 9)
     left -= 1
-    return commit(change)
+    return commit(change, **limit)
 store.batcher.commit = counted
 import_files(store, find_sources([folder]))
 """
@@ -664,7 +777,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(folder: Path, tmp_path: 
     with holdfast.open(url) as store:
         take(store, folder)
         found = of(store, folder, "fixture")
-        assert len(list(found.events(hidden=True))) == 5 + 2 + 2 + 2 + 2
+        assert len(list(found.events(include_hidden=True))) == 5 + 2 + 2 + 2 + 2
         assert found.info().counts.calls == 2
         exported(store, tmp_path / "out")
         assert tree(tmp_path / "out") == tree(folder)

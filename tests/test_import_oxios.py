@@ -302,6 +302,7 @@ ACCEPTED: list[Any] = [
             "+10000-01-01T00:00:00Z",
             "-0044-03-15T00:00:00Z",
             "0000-01-01T00:00:00Z",
+            " 2026-6-14 1:2:3 UTC",
         )
     ),
 ]
@@ -371,6 +372,37 @@ def test_what_the_program_refuses_is_refused(value: Any, tmp_path: Path) -> None
         reports = by_name(store, base)
         assert reports["x.json"].unreadable_lines == 1
         assert exported(store) == contents(base)
+
+
+def test_a_session_as_an_array_of_its_fields_is_accepted(store: Store, tmp_path: Path) -> None:
+    base = tmp_path / "state"
+    (base / "sessions").mkdir(parents=True)
+    (base / "sessions" / "x.json").write_bytes(written(REQUIRED))
+    values = ["a", "alice", [["hi", AT.format(0)]], [["yes", None, None, None, True, AT.format(1), [0, 1]]]]
+    values += [[["bash", {}, "", 1, False, "c", AT.format(1)]], None, "persona", AT.format(0), AT.format(1), {"k": 1}]
+    (base / "sessions" / "a.json").write_bytes(written(values))
+    (base / "sessions" / "b.json").write_bytes(written(values[:-1]))
+    (base / "sessions" / "c.json").write_bytes(written(values[:-2]))
+    reports = by_name(store, base)
+    assert {name: reports[f"{name}.json"].unreadable_lines for name in "abcx"} == {"a": 0, "b": 0, "c": 1, "x": 0}
+    assert exported(store) == contents(base)
+    loaded = BlockingStateStore(store, place_of(str(base))).load_session("a")
+    assert loaded is not None
+    assert (loaded.user_id, loaded.active_persona_id, loaded.metadata) == ("alice", "persona", {"k": 1})
+    assert [message.content for message in (*loaded.user_messages, *loaded.agent_responses)] == ["hi", "yes"]
+
+
+@pytest.mark.parametrize("data", [b'{"a":"\\ud800"}', b"[" * 128 + b"]" * 128, b"9" * 400, b"1e999", b"{"], ids=len)
+def test_json_that_the_program_refuses_is_kept_apart(store: Store, tmp_path: Path, data: bytes) -> None:
+    base = tmp_path / "state"
+    for folder in ("sessions", "notes"):
+        (base / folder).mkdir(parents=True)
+    (base / "sessions" / "a.json").write_bytes(written(REQUIRED))
+    (base / "notes" / "x.json").write_bytes(data)
+    (base / "notes" / "y.json").write_bytes(b"[" * 127 + b"]" * 127)
+    reports = by_name(store, base)
+    assert (reports["x.json"].unreadable_lines, reports["y.json"].unreadable_lines) == (1, 0)
+    assert exported(store) == contents(base)
 
 
 def test_what_may_stand_twice_is_accepted() -> None:
@@ -494,8 +526,8 @@ def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         (base / "notes" / f"n-{number}.md").write_bytes(b"note")
     url = f"sqlite://{tmp_path}/s.db"
     code = (
-        "import holdfast, sys\nfrom holdfast.importer import import_files\nfrom holdfast.sources import find_sources\n"
-        "from holdfast import wholes, wholedocs\n"
+        "import holdfast, sys\nfrom holdfast.importer import import_files\n"
+        "from holdfast.importing.sources import find_sources\n"
         "store = holdfast.open(sys.argv[1])\nlimit = int(sys.argv[3])\ncount = 0\n"
         "commit = store.batcher.commit\n"
         "def counted(one):\n"

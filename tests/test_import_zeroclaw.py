@@ -121,6 +121,18 @@ def test_what_the_program_passes_over_is_kept_and_told(store: Store, sessions: P
     ]
 
 
+def test_white_space_is_what_the_program_takes_for_it(store: Store, tmp_path: Path) -> None:
+    said = line("user", "x")[:-1]
+    path = tmp_path / "sessions" / "k.jsonl"
+    path.parent.mkdir()
+    lines = [b"\xc2\xa0" + said + b"\xe3\x80\x80", b"\x1c" + said, said + b"\x1f", b"\xef\xbb\xbf" + said]
+    lines += [b"\r" + said + b"\r"]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    (report,) = take(store, path).files
+    assert [unread.line for unread in report.unreadable] == [2, 3, 4]
+    assert len(texts(store, path.parent, "k")) == 2
+
+
 def test_a_second_import_changes_nothing_and_a_longer_file_adds_to_it(store: Store, sessions: Path) -> None:
     take(store, sessions)
     before, revs = fingerprint(store), [info.rev for info in store.sessions(limit=100)]

@@ -50,7 +50,7 @@ def held(store: Store) -> dict[str, object]:
     """All that an import left: the events of each session, and the documents."""
     found: dict[str, object] = {}
     for info in store.sessions(limit=1000):
-        events = [(e.id, e.at, e.hidden, e.raw) for e in store.session(info.id).events(hidden=True)]
+        events = [(e.id, e.at, e.hidden, e.raw) for e in store.session(info.id).events(include_hidden=True)]
         found[info.id] = (info.title, info.user, info.counts, sorted(events, key=lambda event: event[3]))
     for info in store.documents.list(limit=1000):
         document = store.documents.get(info.id)

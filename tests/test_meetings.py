@@ -89,11 +89,11 @@ def test_a_turn_that_is_over_stores_nothing_in_any_way(store: Store, way: str, o
         tags = {"turn": None, "state": "idle", "lease_beat": None, "lease_ttl": None, "lease_owner": None}
         store.backend.commit([Commit(ref=session_ref("s"), tags=tags)])
     heads = {kind: list(store.backend.scan(kind)) for kind in store.backend.kinds()}
-    events = [event.seq for event in session.events(hidden=True)]
+    events = [event.seq for event in session.events(include_hidden=True)]
     with pytest.raises(LeaseLost):
         WAYS[way](turn)
     assert {kind: list(store.backend.scan(kind)) for kind in heads} == heads
-    assert [event.seq for event in session.events(hidden=True)] == events
+    assert [event.seq for event in session.events(include_hidden=True)] == events
     assert store.peek("child") is None
     assert store.peek("late") is None
     if over == "overtaken":
@@ -254,7 +254,7 @@ def test_a_copy_of_a_fork_tells_the_days_of_what_it_began_with(store: Store, by:
 
 READS: dict[str, Callable[[Session], object]] = {
     "messages": lambda s: [m.text for m in s.messages()],
-    "events": lambda s: [e.seq for e in s.events(hidden=True) if e.type != "edit"],
+    "events": lambda s: [e.seq for e in s.events(include_hidden=True) if e.type != "edit"],
     "artifacts": lambda s: [a.name for a in s.artifacts.list()],
     "stat": lambda s: getattr(s.artifacts.stat("f"), "sha256", None),
     "bytes": lambda s: s.artifacts.get("f"),
@@ -331,7 +331,9 @@ def test_a_bundle_carries_all_that_hangs_on_a_session(store: Store) -> None:
             for what, read in READS.items():
                 assert read(mine) == read(copy), what
             assert msgspec.structs.replace(copy.info(), rev=0) == msgspec.structs.replace(mine.info(), rev=0)
-            assert [e.raw for e in copy.events(hidden=True)] == [e.raw for e in mine.events(hidden=True)]
+            assert [e.raw for e in copy.events(include_hidden=True)] == [
+                e.raw for e in mine.events(include_hidden=True)
+            ]
             assert {n: c for n, c in store.head(id).counts.items() if c} == dict(other.head(id).counts)
         assert other.head("s").tags["summary"] == store.head("s").tags["summary"]
         assert other.session("child").artifacts.get("own") == b"own"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,20 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast import Denied, Exists, Invalid, LeaseLost, NotFound, Store, TooLarge, Unavailable, user
+from holdfast import (
+    Conflict,
+    Corrupt,
+    Denied,
+    Exists,
+    Invalid,
+    LeaseLost,
+    NotFound,
+    Store,
+    TooLarge,
+    Trashed,
+    Unavailable,
+    user,
+)
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.clock import now
 from holdfast.copies import copy_session
@@ -425,3 +442,207 @@ def test_a_view_can_take_no_claim_of_another(store: Store) -> None:
     with pytest.raises(Denied):
         view.batcher.commit(forged)
     assert store.for_user("bob").create(name="m").info().name == "m"
+
+
+# --- Names where ids do ---
+
+
+def test_a_name_finds_a_session_wherever_an_id_does(store: Store) -> None:
+    made = store.create("s", name="n")
+    made.append(user("the sea"))
+    child = made.fork(at=1, id="c", name="child")
+    found = store.get(name="n")
+    assert found is not None
+    assert found.id == "s"
+    assert store.get(name="other") is None
+    assert (store.exists(name="n"), store.exists(name="other")) == (True, False)
+    assert store.tree(name="child").session.id == "s"
+    assert [hit.session for hit in store.search("sea", name="n")] == ["s"]
+    assert store.check(name="n").sessions == 1
+    assert [done.session for done in store.recover(name="n")] == ["s"]
+    store.trash.put(name="child")
+    assert not store.exists(name="child")
+    held = store.trash.get(name="child")
+    assert held is not None
+    assert held.id == child.id
+    assert store.trash.get(name="n") is None
+    assert store.check(name="child").sessions == 1
+    for call in (store.session, store.delete, store.tree, store.trash.put):
+        with pytest.raises(Trashed):
+            call(name="child")
+    with pytest.raises(Conflict, match="not in the trash"):
+        store.trash.restore(name="n")
+    assert store.trash.restore(name="child").id == "c"
+    store.delete(name="child")
+    assert store.get("c") is None
+    assert store.get("n") is None  # an id is exact
+
+
+def test_a_name_that_nobody_has_or_several_have_says_so(store: Store) -> None:
+    calls: list[Callable[..., Any]] = [
+        store.delete, store.tree, store.check, store.recover, store.trash.put, store.trash.restore,
+        lambda **how: store.search("x", **how),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(NotFound, match="no session called 'n'"):
+            call(name="n")
+    ids = {store.create(name="n", user=who).id for who in (None, "ann")}
+    for call in [*calls, store.get, store.exists, store.session]:
+        with pytest.raises(Invalid, match="several sessions") as told:
+            call(name="n")
+        assert set(told.value.facts["matches"]) == ids  # type: ignore[call-overload]
+    for call in (store.get, store.exists, store.delete, store.tree, store.trash.get, store.trash.put):
+        with pytest.raises(Invalid, match="not both"):
+            call("s", name="n")
+        with pytest.raises(Invalid, match="say which"):
+            call()
+    assert store.get(name="") is None
+    with pytest.raises(TooLarge):
+        store.get(name="x" * 3000)
+    assert len(list(store.sessions())) == 2
+
+
+def test_in_her_store_a_name_is_hers(store: Store) -> None:
+    ann, bob = store.for_user("ann"), store.for_user("bob")
+    mine = ann.session(name="n")
+    assert bob.get(name="n") is None
+    with pytest.raises(NotFound):
+        bob.delete(name="n")
+    other = bob.session(name="n")
+    assert mine.id != other.id
+    assert ann.session(name="n").id == mine.id == store.session(name="n", user="ann").id
+    assert other.info().user == "bob"
+    bob.delete(name="n")
+    assert ann.exists(name="n")
+
+
+def test_a_session_by_name_is_made_once_and_found_again(store: Store) -> None:
+    made = store.session(name="n", title="t", labels=(label for label in "ab"))
+    assert made.info().labels == ("a", "b")
+    again = store.session(name="n", title="other")
+    assert (again.id, again.info().title) == (made.id, "t")
+    assert store.session("x").id == "x"
+    assert store.session(name="").id != store.session(name="").id
+    with pytest.raises(Invalid):
+        store.session(name="m", state="no such state")
+    assert not store.exists(name="m")
+    damaged = store.session(name=made.id)  # called like another's id: not that one
+    assert damaged.id != made.id
+
+
+def test_of_many_who_ask_for_a_name_all_get_one_session(store: Store) -> None:
+    found: list[str] = []
+    with ThreadPoolExecutor(100) as pool:
+        found = [made.id for made in pool.map(lambda _: store.session(name="n"), range(100))]
+    assert len(set(found)) == 1
+    assert called(store, "n") == [found[0]]
+    assert claims(store) == {("n", found[0])}
+
+
+def test_of_many_tasks_that_ask_for_a_name_all_get_one_session(url: str) -> None:
+    async def work() -> None:
+        async with holdfast.aopen(url) as store:
+            made = await asyncio.gather(*(store.session(name="n") for _ in range(100)))
+            assert len({session.id for session in made}) == 1
+            found = await store.get(name="n")
+            assert found is not None
+            assert found.id == made[0].id
+            await store.trash.put(name="n")
+            assert not await store.exists(name="n")
+            await store.trash.restore(name="n")
+            assert (await store.tree(name="n")).session.id == found.id
+            await store.delete(name="n")
+
+    asyncio.run(work())
+
+
+BY_NAME = """
+import sys, holdfast
+with holdfast.open(sys.argv[1]) as store:
+    sys.stdin.readline()
+    print(store.session(name="n").id)
+"""
+
+
+def test_processes_that_ask_for_a_name_get_one_session(url: str) -> None:
+    if url.startswith("memory"):
+        return  # no other process has it
+    with holdfast.open(url) as store:
+        command = [sys.executable, "-c", BY_NAME, url]
+        started = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert len({ended(process) for process in started}) == 1
+        assert len(called(store, "n")) == 1
+
+
+def test_a_deletion_by_name_meets_nobody_who_was_renamed_meanwhile(store: Store) -> None:
+    """Whoever bears the name when it is deleted goes; who has given it away stays."""
+    turns = threading.Barrier(2)
+
+    def rename() -> None:
+        turns.wait()
+        with contextlib.suppress(NotFound):
+            store.session("old").update(name="m")
+            store.session("new").update(name="n")
+
+    for _ in range(20):
+        store.create("old", name="n")
+        store.create("new")
+        thread = threading.Thread(target=rename)
+        thread.start()
+        turns.wait()
+        with contextlib.suppress(NotFound):
+            store.delete(name="n")
+        thread.join()
+        left = {id: found.info().name for id in ("old", "new") if (found := store.get(id)) is not None}
+        assert left in (
+            {"old": "m", "new": "n"},  # nobody was called so just then
+            {"old": "m"},
+            {"new": None},
+        )
+        for id in left:
+            store.delete(id)
+
+
+def test_a_rename_races_a_look_by_name_and_none_is_made_twice(store: Store) -> None:
+    store.create("s", name="n")
+    stop = threading.Event()
+
+    def rename() -> None:
+        session = store.session("s")
+        while not stop.is_set():
+            session.update(name="m")
+            session.update(name="n")
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        for _ in range(200):
+            found = store.get(name="n")
+            assert found is None or found.id == "s"
+        made = {store.session(name="third").id for _ in range(20)}
+        assert len(made) == 1
+    finally:
+        stop.set()
+        thread.join()
+    assert called(store, "n") == ["s"]
+
+
+def test_a_damaged_session_is_found_by_its_name_as_by_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with holdfast.open(f"sqlite://{path}") as store:
+        store.create("s", name="n").append(user("x"))
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE head SET at = 5 WHERE kind = 'session'")
+    db.close()
+    with holdfast.open(f"sqlite://{path}") as store:
+        with pytest.raises(Corrupt):
+            store.get(name="n")
+        found = store.get(name="n", damaged="keep")
+        assert found is not None
+        assert len(list(found.events(damaged="keep"))) == 1

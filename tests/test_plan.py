@@ -21,6 +21,7 @@ from holdfast.plan import (
     MAX_ENTRY,
     MAX_HEAD_TAGS,
     MAX_ID,
+    MAX_SAVED,
     MAX_TAGS,
     Commit,
     Entry,
@@ -316,6 +317,13 @@ def test_what_not_every_backend_could_hold_is_refused(changes: dict[str, Any], e
     with pytest.raises(error) as raised:
         validate(Commit(ref=S, **changes))
     assert type(raised.value) is error
+
+
+def test_a_save_may_have_more_entries_and_not_more_bytes() -> None:
+    validate(Commit(ref=S, append=[Entry("", 0, b"")] * MAX_SAVED), MAX_SAVED)
+    for many, size in ((MAX_SAVED + 1, 0), (MAX_BATCH // MAX_ENTRY + 1, MAX_ENTRY)):
+        with pytest.raises(TooLarge):
+            validate(Commit(ref=S, append=[Entry("", 0, bytes(size))] * many), MAX_SAVED)
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_what_stands_under_a_name_is_not_written_with_events(url: str) -> None:
                 step.output = hidden
         session.save(holdfast.custom("x.more", hidden), key="k")
         assert session.save(holdfast.custom("x.more", hidden), key="k").repeated
-        assert all(SECRET.encode() not in event.raw for event in session.events(hidden=True))
+        assert all(SECRET.encode() not in event.raw for event in session.events(include_hidden=True))
         message = session.messages()[0]
         assert (message.tool_calls[0].arguments, message.metadata, message.text) == (shown, shown, "Text")
         assert session.messages()[2].text == "x" * 100_000

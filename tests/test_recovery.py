@@ -253,10 +253,10 @@ def test_a_session_that_moved_on_meanwhile_is_spared(
     left(crashed, user("Hi"))
     real = later.batcher.commit
 
-    def after_another(commit: object) -> object:
+    def after_another(commit: object, **limit: int) -> object:
         monkeypatch.setattr(later.batcher, "commit", real)
         later.session("s").append(note("somebody writes without a turn"))
-        return real(commit)  # type: ignore[arg-type]
+        return real(commit, **limit)  # type: ignore[arg-type]
 
     monkeypatch.setattr(later.batcher, "commit", after_another)
     (spared,) = later.recover()

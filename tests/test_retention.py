@@ -83,7 +83,7 @@ def test_the_bytes_of_a_session_are_those_of_its_own_events(store: Store) -> Non
     sizes = {one.session: one.bytes for one in store.prune(ALL).chosen}
     own = [event for event in child.events() if event.seq > 2]
     assert sizes["child"] == sum(len(event.raw) for event in own)
-    said = [event for event in session.events(hidden=True) if event.type == "message"]
+    said = [event for event in session.events(include_hidden=True) if event.type == "message"]
     assert store.backend.get([session_ref("s")])[0].counts[BYTES] == sum(len(event.raw) for event in said)  # type: ignore[union-attr]
 
 

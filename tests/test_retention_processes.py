@@ -43,7 +43,9 @@ def sound(store: Store) -> None:
     report = store.check()
     assert report.ok, report.findings
     for info in store.sessions(limit=10_000):  # a fork whose parent was purged could not be read
-        assert [event.seq for event in store.session(info.id).events(hidden=True)] == list(range(1, info.last + 1))
+        assert [event.seq for event in store.session(info.id).events(include_hidden=True)] == list(
+            range(1, info.last + 1)
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

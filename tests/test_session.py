@@ -239,8 +239,8 @@ def test_the_last_message_is_taken_back_and_not_erased(store: Store) -> None:
     assert [m.text for m in session.messages()] == ["one"]
     assert session.info().counts.messages == 1
     assert session.info().counts.input_tokens == 10
-    assert [e.seq for e in session.events(hidden=True)] == [1, 2, 3, 4, 5]
-    assert [e.seq for e in session.events(hidden=True) if e.hidden] == [2]
+    assert [e.seq for e in session.events(include_hidden=True)] == [1, 2, 3, 4, 5]
+    assert [e.seq for e in session.events(include_hidden=True) if e.hidden] == [2]
     assert next(session.events(last=1)).type == "edit"
     assert store.search("two").items == []
     taken = session.remove_last()

@@ -356,11 +356,14 @@ def test_everything_is_there_when_the_store_is_opened_again(url: str) -> None:
         session.append(user("one", holdfast.text("L" * 100_000)), tool_result("c", {"r": 1}), key="k")
         session.append(user("gone"))
         session.remove_last()
-        info, events = session.info(), [(e.seq, e.at, e.id, e.raw, e.hidden) for e in session.events(hidden=True)]
+        info, events = (
+            session.info(),
+            [(e.seq, e.at, e.id, e.raw, e.hidden) for e in session.events(include_hidden=True)],
+        )
     with holdfast.open(url) as store:
         session = store.session("a/b", user="ann")
         assert session.info() == info
-        assert [(e.seq, e.at, e.id, e.raw, e.hidden) for e in session.events(hidden=True)] == events
+        assert [(e.seq, e.at, e.id, e.raw, e.hidden) for e in session.events(include_hidden=True)] == events
         assert session.append(user("one", holdfast.text("L" * 100_000)), tool_result("c", {"r": 1}), key="k").repeated
         assert [h.seq for h in store.search("one")] == [1]
         assert store.check().ok

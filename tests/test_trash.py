@@ -93,7 +93,7 @@ def test_whoever_asks_for_it_is_told_where_it_is(store: Store) -> None:
 
 def test_every_write_is_refused_by_whoever_held_the_session(store: Store) -> None:
     session = put(store)
-    before = store.peek("s"), list(session.events(hidden=True))
+    before = store.peek("s"), list(session.events(include_hidden=True))
     writes: list[Callable[[], object]] = [
         lambda: session.append(note("late")), lambda: session.append(note("late"), expect=session.last),
         lambda: session.append(note("late"), key="k"), lambda: session.update(title="t"),
@@ -104,7 +104,7 @@ def test_every_write_is_refused_by_whoever_held_the_session(store: Store) -> Non
     for write in writes:
         with pytest.raises(Trashed):
             write()
-    assert (store.peek("s"), list(session.events(hidden=True))) == before
+    assert (store.peek("s"), list(session.events(include_hidden=True))) == before
     assert store.peek("child") is None
 
 

@@ -206,7 +206,7 @@ def test_who_was_overtaken_stores_nothing_and_ends_nothing(holder: Store, rival:
 
 def store_of(store: Store) -> object:
     head = store.head("s")
-    return head, [event.raw for event in store.session("s").events(hidden=True)]
+    return head, [event.raw for event in store.session("s").events(include_hidden=True)]
 
 
 def test_a_late_end_behind_an_error_of_the_block_is_noted_on_it(

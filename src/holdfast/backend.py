@@ -271,8 +271,8 @@ class Location:
 _REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
 PARAMS: Mapping[str, frozenset[str]] = {
     "memory": frozenset(),
-    "file": frozenset({"durability"}),
-    "sqlite": frozenset({"durability", "engine", "timeout"}),
+    "file": frozenset({"blobs", "durability"}),
+    "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
     "postgresql": frozenset(
         {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
@@ -423,3 +423,10 @@ def require(driver: str, extra: str) -> None:
         raise Unavailable(
             f"this store needs the Python package {driver!r}; pip install 'holdfast[{extra}]'", package=driver
         )
+
+
+def rehearsed(inner: Backend, text_of: TextOf) -> Backend:
+    """A backend over an open one in which everything can be tried, and nothing is stored."""
+    from holdfast.backends.rehearsal import Rehearsal
+
+    return Rehearsal(inner, text_of)

@@ -5,6 +5,7 @@ first writes all that is queued, so the others find theirs done. Alone, a caller
 What callers on an event loop append is gathered until the loop has finished its turn, then queued in one piece, and one
 thread drains the queue for all of them: begun any earlier, the thread and the loop would hinder each other, and the
 first commit of a turn would be a transaction of its own.
+What follows from a commit and may be lost (`derive`) waits for the next transaction, so it costs none of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from holdfast import forks
 from holdfast.backend import Backend
 from holdfast.errors import HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.plan import Commit, Head, Refused, validate
+from holdfast.plan import MAX_ENTRIES, Commit, Head, Refused, validate
 
 if TYPE_CHECKING:  # both take tens of milliseconds to import, and not everybody needs them
     import asyncio
@@ -30,16 +31,19 @@ MAX_BYTES = 8 * 1024 * 1024
 """Bytes of bodies that share one transaction at the most."""
 
 Result = Head | Refused
+Derive = Callable[[Commit, Head], Sequence[Commit]]
+"""What else is to be written once a commit made a head; mostly nothing."""
 
 
 class _Slot:
     """One waiting commit and, in the end, its result or error."""
 
-    __slots__ = ("commit", "error", "future", "result")
+    __slots__ = ("commit", "error", "future", "result", "sums")
 
-    def __init__(self, commit: Commit, future: asyncio.Future[Result] | None = None) -> None:
+    def __init__(self, commit: Commit, future: asyncio.Future[Result] | None = None, *, sums: bool = True) -> None:
         self.commit = commit
         self.future = future
+        self.sums = sums
         self.result: Result | None = None
         self.error: BaseException | None = None
 
@@ -47,8 +51,9 @@ class _Slot:
 class Batcher:
     """The one way into `Backend.commit` for all threads and event loops of a store."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, derive: Derive) -> None:
         self._backend = backend
+        self._derive = derive
         self._reset()
         forks.watch(self)
 
@@ -62,28 +67,37 @@ class Batcher:
 
     def _reset(self) -> None:
         self._queue: deque[_Slot] = deque()
+        self._later: deque[Commit] = deque()
         self._lock = threading.Lock()
+        self._alone: int | None = None
         self._closed = False
         self._draining = False
         self._turns: dict[asyncio.AbstractEventLoop, list[_Slot]] = {}
         self._turn_lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
-    def commit(self, commit: Commit) -> Result:
+    def commit(self, commit: Commit, *, entries: int = MAX_ENTRIES, sums: bool = True) -> Result:
         """Make one commit; durable on return.
+
+        Args:
+            commit: The change.
+            entries: How many entries it may have; see `plan.validate`.
+            sums: Whether its head's counters agree with its log; else nothing follows from it.
 
         Raises:
             Invalid, TooLarge: the commit can't be stored; see `plan.validate`.
             Unavailable, Uncertain: as the backend says.
         """
-        validate(commit)
-        if not self._queue and self._lock.acquire(blocking=False):
+        validate(commit, entries)
+        if self._alone == threading.get_ident():
+            return self._commit_now(commit, sums=sums)
+        if not self._queue and not self._later and self._lock.acquire(blocking=False):
             # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
             try:
-                return self._backend.commit((commit,))[0]
+                return self._commit_now(commit, sums=sums)
             finally:
                 self._lock.release()
-        slot = _Slot(commit)
+        slot = _Slot(commit, sums=sums)
         self._queue.append(slot)
         with self._lock:
             while slot.result is None and slot.error is None:
@@ -91,6 +105,26 @@ class Batcher:
         if slot.error is not None:
             raise slot.error
         return cast("Result", slot.result)  # the loop above ends with one of the two
+
+    def _commit_now(self, commit: Commit, *, sums: bool) -> Result:
+        """Make a commit; the caller has the lock."""
+        result = self._backend.commit((commit,))[0]
+        if commit.append and sums and isinstance(result, Head):
+            self._later.extend(self._derive(commit, result))
+        return result
+
+    @contextlib.contextmanager
+    def alone(self) -> Generator[None]:
+        """Let the other threads of the process wait: between what this one reads and commits, none of them commits.
+
+        For who lost that race too often. Only `commit` may be called within, and nothing that waits for a writer.
+        """
+        with self._lock:
+            self._alone = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._alone = None
 
     def commit_all(self, commits: Sequence[Commit]) -> list[Result | HoldfastError]:
         """Make commits, each on its own, in as few transactions as may be; for each its result, or what failed it.
@@ -105,6 +139,12 @@ class Batcher:
             for start in range(0, len(slots), MAX_COMMITS):
                 self._write(slots[start : start + MAX_COMMITS])
         return [cast("Result | HoldfastError", slot.result or slot.error) for slot in slots]
+
+    def later(self, commits: Sequence[Commit]) -> None:
+        """Make commits together with whatever is written next; no failure of theirs is told, or hinders the others."""
+        for commit in commits:
+            validate(commit)
+        self._later.extend(commits)
 
     def enqueue(self, commit: Commit, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Result]:
         """Make one commit without blocking the event loop that calls. Cancelling the future does not undo it.
@@ -178,25 +218,30 @@ class Batcher:
                 _wake(slots)
 
     def _write(self, slots: Sequence[_Slot]) -> None:
+        later = [self._later.popleft() for _ in range(len(self._later))]
         try:
-            results = self._backend.commit([slot.commit for slot in slots])
+            results = self._backend.commit([*(slot.commit for slot in slots), *later])
         except (Unavailable, Uncertain, ReadOnly) as error:
             for slot in slots:  # it is the same for all of them
                 slot.error = error
         except HoldfastError as error:
             # Nothing was stored. One commit that the engine can't take must not fail its neighbours.
-            if len(slots) == 1:
+            if later:
+                self._write(slots)
+            elif len(slots) == 1:
                 slots[0].error = error
-                return
-            for slot in slots:
-                self._write([slot])
+            else:
+                for slot in slots:
+                    self._write([slot])
         except Exception as error:  # noqa: BLE001  # each caller gets it
             for slot in slots:
                 slot.error = Uncertain(f"the engine failed unexpectedly ({error!r}); repeat with the same key")
                 slot.error.__cause__ = error
         else:
-            for slot, result in zip(slots, results, strict=True):
+            for slot, result in zip(slots, results[: len(slots)], strict=True):
                 slot.result = result
+                if slot.commit.append and slot.sums and isinstance(result, Head):
+                    self._later.extend(self._derive(slot.commit, result))
 
     def close(self) -> None:
         """Finish what event loops have queued and end the thread."""
@@ -210,6 +255,10 @@ class Batcher:
             thread = self._thread
         if thread is not None:
             thread.shutdown(wait=True)
+        with self._lock:
+            if self._later:
+                with contextlib.suppress(HoldfastError):  # it may be lost
+                    self._write(())
 
 
 def _wake(slots: Sequence[_Slot]) -> None:

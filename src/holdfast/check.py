@@ -7,7 +7,7 @@ written to meanwhile: what seems wrong with a session counts only if the session
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from holdfast.finding.listing import all_heads
 from holdfast.heads.info import SESSION, Tally, check_head, is_counted, session_ref
 from holdfast.history.ancestry import FORKED, first_of, segments, stored
 from holdfast.history.branching import pins
+from holdfast.history.checkpoints import Audit, hide, left_over
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
@@ -28,6 +29,9 @@ from holdfast.storage import Storage
 PAGE = 1000
 TRIES = 5
 """How often a session is read in which something seems wrong, as long as it changes meanwhile."""
+
+
+WRONG = "a checkpoint does not agree with the events, so forks begin with wrong counters; a sweep takes it away"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,9 +50,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check read, and what it found.
 
-    `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended. The
-    same fork again, any other fork of the session, or its deletion clears them up. `swept` is what a sweep came to,
-    `repaired` how many places in the engine's lists were wrong or missing, and are right now.
+    `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended, which
+    the same fork again, any other fork of the session, or its deletion clears up; and deletions that left checkpoints,
+    which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places in the engine's lists were wrong
+    or missing, and are right now.
     """
 
     sessions: int
@@ -92,7 +97,16 @@ def check_store(
         # The engine and the codec may both have met the same damage; one line for it is enough.
         told = {(f.session, f.seq or f.what) for f in findings}
         findings += [f for f in found if (f.session, f.seq or f.what) not in told]
+    if session is None:
+        unfinished += [
+            Finding(session=id, what="it is gone, and its checkpoints are left; a sweep deletes them")
+            for _, id in left_over(store)
+        ]
     documents = 0 if session is not None else _check_documents(store, findings)
+    if sweeps:
+        for finding in findings:
+            if finding.what == WRONG and finding.session is not None and finding.seq is not None:
+                hide(store, finding.session, finding.seq)
     return CheckReport(
         sessions=sessions,
         events=events,
@@ -209,19 +223,30 @@ def _check_session(store: Storage, head: Head) -> tuple[int, list[Finding]]:
     # A session goes on while it is being read: look only at what the head speaks of.
     expected = max(head.base, head.trim) + 1
     sums: dict[str, int] = {}
+    counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
+    audit = _audit(store, head, counted)
     for entry in _entries(store, head):
         if entry.seq != expected:
             findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {entry.seq - 1} are missing"))
         expected = entry.seq + 1
-        findings += _check_entry(store, id, entry, sums)
+        findings += _check_entry(store, id, entry, sums, audit)
     if expected <= head.last:
         findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {head.last} are missing"))
     sound = not findings and _add_inherited(store, head, sums, findings)
-    counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
+    if sound and audit is not None:
+        findings += [Finding(session=id, seq=seq, what=WRONG) for seq in audit.wrong()]
     if sound and (wrong := {n: c for n, c in head.counts.items() if n in counted and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))
     return expected - 1 - max(head.base, head.trim), findings
+
+
+def _audit(store: Storage, head: Head, counted: Sequence[str]) -> Audit | None:
+    """What compares the session's checkpoints with its events; None if what was hidden can't be told."""
+    try:
+        return Audit(store, head, counted)
+    except (Corrupt, NotFound):
+        return None  # the events, or those of a parent, tell why
 
 
 def _add_inherited(store: Storage, head: Head, sums: dict[str, int], findings: list[Finding]) -> bool:
@@ -261,7 +286,7 @@ def _count(entry: Entry, payload: AnyPayload, sums: dict[str, int]) -> None:
             sums[name] = sums.get(name, 0) + count
 
 
-def _check_entry(store: Storage, id: str, entry: Entry, sums: dict[str, int]) -> list[Finding]:
+def _check_entry(store: Storage, id: str, entry: Entry, sums: dict[str, int], audit: Audit | None) -> list[Finding]:
     if entry.fault:
         return [Finding(session=id, seq=entry.seq, what=entry.fault)]
     try:
@@ -271,6 +296,8 @@ def _check_entry(store: Storage, id: str, entry: Entry, sums: dict[str, int]) ->
     if isinstance(payload, Damaged):
         return [Finding(session=id, seq=entry.seq, what=payload.reason)]
     _count(entry, payload, sums)
+    if audit is not None:
+        audit.take(entry, payload)
     findings: list[Finding] = []
     for value in codec.larges(payload):
         try:

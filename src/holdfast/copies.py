@@ -281,7 +281,7 @@ def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:
 
 
 def _committed(store: Storage, commit: Commit) -> Head:
-    result = store.batcher.commit(commit)
+    result = store.batcher.commit(commit, sums=False)  # its counters come in the end
     if isinstance(result, Refused):
         raise refusal(result, commit)
     return result

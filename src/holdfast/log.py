@@ -20,7 +20,7 @@ from holdfast.events.redact import masked
 from holdfast.heads.info import BYTES, UNSPLIT, SessionInfo, Tally, created_at, info_of, now
 from holdfast.history import ancestry
 from holdfast.model import AnyPayload, Damaged, Event, Message
-from holdfast.plan import MAX_COUNT, Commit, Entry, Head, Refused
+from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Refused
 from holdfast.refusals import refusal
 from holdfast.storage import Storage
 
@@ -83,12 +83,12 @@ class Log:
         with self._store.large.hold:
             return self.stored(self.prepare(events, key, expect), key)
 
-    def stored(self, commit: Commit, key: str | None) -> Receipt:
-        """What became of an append's commit, which is made now."""
+    def stored(self, commit: Commit, key: str | None, *, entries: int = MAX_ENTRIES) -> Receipt:
+        """What became of an append's commit, which is made now; `entries` is how many it may have."""
         if self.asks_first(commit) and ancestry.with_ids(self._store, self._head, ids_of(commit)):
             # Its parents' part of the log never changes: no commit need tell.
-            return self.receipt(commit, Refused("known", self._head), key)
-        return self.receipt(commit, self._store.batcher.commit(commit), key)
+            return self.receipt(commit, Refused("known", self._head), key, entries=entries)
+        return self.receipt(commit, self._store.batcher.commit(commit, entries=entries), key, entries=entries)
 
     def asks_first(self, commit: Commit) -> bool:
         """Whether an append must look whether the log that this one goes on from, which never changes, has its ids."""
@@ -147,7 +147,9 @@ class Log:
         secrets = self._store.secrets
         return codec.encode(masked(payload, secrets) if secrets else payload, self._store.large)
 
-    def receipt(self, commit: Commit, result: Head | Refused, key: str | None) -> Receipt:
+    def receipt(
+        self, commit: Commit, result: Head | Refused, key: str | None, *, entries: int = MAX_ENTRIES
+    ) -> Receipt:
         """What the answer to an append's commit means."""
         for _ in range(TRIES):
             if not isinstance(result, Refused) or result.why != "known":
@@ -155,7 +157,7 @@ class Log:
             told = again(self._store, self._head, commit, key)
             if isinstance(told, Receipt):
                 return told
-            commit, result = told, self._store.batcher.commit(told)
+            commit, result = told, self._store.batcher.commit(told, entries=entries)
         if isinstance(result, Refused):
             raise refusal(result, commit)
         self._head = result
@@ -171,7 +173,7 @@ class Log:
         last: int | None = None,
         types: Collection[str] | str | None = None,
         reverse: bool = False,
-        hidden: bool = False,
+        include_hidden: bool = False,
         damaged: OnDamage = "raise",
     ) -> Iterator[Event]:
         """The events in order of seq, fetched page by page as they are asked for.
@@ -181,7 +183,7 @@ class Log:
             last: Only the newest so many (of the types asked for).
             types: Only events of this type or these types.
             reverse: Newest first.
-            hidden: With those that were taken back.
+            include_hidden: With those that were taken back.
             damaged: `raise` stops at an event that can't be trusted; `keep` yields it with a `Damaged` payload.
 
         Raises:
@@ -193,9 +195,9 @@ class Log:
         after = min(max(after, 0), MAX_COUNT)
         upto = None if before is None else min(max(before - 1, 0), MAX_COUNT)
         if last is not None:
-            newest = self._newest(last, after, upto, wanted, hidden, damaged)
+            newest = self._newest(last, after, upto, wanted, include_hidden, damaged)
             return newest if reverse else iter(list(newest)[::-1])
-        return self._all(after, upto, wanted, reverse, hidden, damaged)
+        return self._all(after, upto, wanted, reverse, include_hidden, damaged)
 
     def _all(
         self,
@@ -203,23 +205,23 @@ class Log:
         upto: int | None,
         wanted: set[str] | None,
         reverse: bool,
-        hidden: bool,
+        include_hidden: bool,
         damaged: OnDamage,
     ) -> Iterator[Event]:
-        for entries in self._pages(after, upto, PAGE, reverse, hidden, damaged):
+        for entries in self._pages(after, upto, PAGE, reverse, include_hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
                     yield event
 
     def _newest(
-        self, count: int, after: int, upto: int | None, wanted: set[str] | None, hidden: bool, damaged: OnDamage
+        self, count: int, after: int, upto: int | None, wanted: set[str] | None, include_hidden: bool, damaged: OnDamage
     ) -> Iterator[Event]:
         """The newest so many of the types that are wanted, newest first."""
         if count == 0:
             return
         # Of few events, usually most are of the types asked for: begin with as many, then take whole pages.
-        for entries in self._pages(after, upto, min(count, PAGE), True, hidden, damaged):
+        for entries in self._pages(after, upto, min(count, PAGE), True, include_hidden, damaged):
             for entry in entries:
                 event = self.decode(entry, damaged)
                 if wanted is None or event.type in wanted:
@@ -229,13 +231,13 @@ class Log:
                         return
 
     def _pages(
-        self, after: int, upto: int | None, limit: int, reverse: bool, hidden: bool, damaged: OnDamage
+        self, after: int, upto: int | None, limit: int, reverse: bool, include_hidden: bool, damaged: OnDamage
     ) -> Iterator[Sequence[Entry]]:
         """The log, some entries at a time; `limit` is the size of the first page."""
         first_page = True
         while True:
             entries = ancestry.read(
-                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=hidden
+                self._store, self._head, after=after, upto=upto, limit=limit, reverse=reverse, voided=include_hidden
             )
             if len(entries) < limit and not (first_page and entries):
                 self._check_there(damaged)

@@ -21,7 +21,10 @@ MAX_ID = 512
 MAX_ENTRY = 8 * 1024 * 1024
 """Bytes of one entry's or head's body."""
 MAX_ENTRIES = 10_000
-"""Entries in one commit."""
+"""Entries in one commit that appends."""
+MAX_SAVED = 100_000
+"""Entries in one commit that saves a session as a whole, which may not be torn. Every backend holds so many: the bytes
+of a commit are limited by `MAX_BATCH` all the same."""
 MAX_BATCH = 64 * 1024 * 1024
 """Bytes of all bodies in one commit."""
 MAX_TAGS = 256
@@ -241,8 +244,12 @@ def _counts(counts: Mapping[str, int], add: Mapping[str, int]) -> Mapping[str, i
     return summed
 
 
-def validate(commit: Commit) -> None:
+def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
     """Refuse, before any backend sees it, a commit that not every backend could hold.
+
+    Args:
+        commit: The change.
+        entries: How many entries it may have: `MAX_ENTRIES`, or `MAX_SAVED`.
 
     Raises:
         Invalid: an id, name or number that can't be stored, or fields that contradict each other.
@@ -255,7 +262,7 @@ def validate(commit: Commit) -> None:
     if not 0 <= commit.base <= MAX_BASE:
         raise Invalid(f"the base {commit.base} is outside 0 … 2**62", ref=commit.ref)
     if commit.append:
-        _check_entries(commit)
+        _check_entries(commit, entries)
     if commit.body is not None and len(commit.body) > MAX_ENTRY:
         raise TooLarge(f"the head's body takes {len(commit.body):,} bytes, the limit is {MAX_ENTRY:,}", limit=MAX_ENTRY)
     for tags in (commit.tags, commit.defaults):
@@ -274,9 +281,9 @@ def validate(commit: Commit) -> None:
         raise Invalid("a commit that deletes can't also write", ref=commit.ref)
 
 
-def _check_entries(commit: Commit) -> None:
-    if len(commit.append) > MAX_ENTRIES:
-        raise TooLarge(f"{len(commit.append):,} entries in one batch, the limit is {MAX_ENTRIES:,}", limit=MAX_ENTRIES)
+def _check_entries(commit: Commit, limit: int) -> None:
+    if len(commit.append) > limit:
+        raise TooLarge(f"{len(commit.append):,} entries in one batch, the limit is {limit:,}", limit=limit)
     total = 0
     for entry in commit.append:
         size = len(entry.body)

@@ -63,6 +63,19 @@ def refusal(refused: Refused, commit: Commit) -> HoldfastError:
     return Conflict(f"{who} holds an event with that id already", **facts)
 
 
+def present(head: Head | None, ref: Ref, *, trashed: bool = False) -> Head:
+    """A head that is there; with `trashed`, also if it is in the trash.
+
+    Raises:
+        NotFound, Deleted, Trashed: it is not.
+    """
+    if head is None or head.dead:
+        raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=ref))
+    if head.trashed and not trashed:
+        raise refusal(Refused("trashed", head), Commit(ref=ref))
+    return head
+
+
 def called(ref: Ref) -> str:
     """A head by its noun and id, in a sentence."""
     return f"document {ref.id.partition(':')[2]!r}" if ref.kind == "doc" else f"{ref.kind} {ref.id!r}"

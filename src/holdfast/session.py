@@ -21,6 +21,7 @@ from holdfast.heads.updates import RETRIES, named, prepare_update, raced, restle
 from holdfast.history import branching, history
 from holdfast.log import Appendable, Log, OnDamage
 from holdfast.model import Edit, Event, Large, Report, Tasks
+from holdfast.plan import MAX_SAVED
 
 if TYPE_CHECKING:
     from holdfast.artifacts.artifacts import Artifacts
@@ -83,7 +84,8 @@ class Session(Log):
     ) -> Receipt:
         """Append events and change what is said about the session, all in one step or nothing of it.
 
-        A second call with the same key does neither again. See `append` and `update` for arguments and errors.
+        A second call with the same key does neither again. See `append` and `update` for arguments and errors; one save
+        takes up to 100,000 events.
         """
 
         def apply(more: Mapping[str, str | None]) -> Receipt:
@@ -95,7 +97,7 @@ class Session(Log):
                 )
                 commit = together(self.prepare(events, key, expect), change)
                 try:
-                    return self.stored(commit, key)
+                    return self.stored(commit, key, entries=MAX_SAVED)
                 except Stale as error:
                     if not raced(error, commit):
                         raise
@@ -243,7 +245,8 @@ class Session(Log):
         same call with the same `id` and `at` again gives the same fork.
 
         Args:
-            at: A seq, 0 for an empty beginning. Counting what the fork begins with reads the events behind it.
+            at: A seq, 0 for an empty beginning. What it begins with is counted from the nearest checkpoint; where there
+                is none, as in copies and old stores, the first fork reads events and notes what it passes.
             name, id: Of the fork; user, title, agent, project, metadata and config are this session's.
 
         Raises:

@@ -8,9 +8,10 @@ from holdfast.backend import Backend, open_backend, shown
 from holdfast.batch import Batcher
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names
+from holdfast.history.standings import crossed
 from holdfast.large import LargeValues
-from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.refusals import refusal
+from holdfast.plan import Head, check_id
+from holdfast.refusals import present
 from holdfast.turns.keeping import Turns
 from holdfast.turns.places import Place
 from holdfast.wording import searched
@@ -30,7 +31,7 @@ class Storage:
         self.large = LargeValues()
         self.backend = backend or open_backend(url, self.text_of)
         self.large.blobs = self.backend.blobs
-        self.batcher = Batcher(self.backend)
+        self.batcher = Batcher(self.backend, crossed)
         self.turns = Turns(self.batcher, self.large, Place())
         self.durability = self.backend.info()["durability"]
 
@@ -49,9 +50,4 @@ class Storage:
         Raises:
             NotFound, Deleted, Trashed: there is none.
         """
-        head = self.peek(id)
-        if head is None or head.dead:
-            raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=session_ref(id)))
-        if head.trashed and not trashed:
-            raise refusal(Refused("trashed", head), Commit(ref=head.ref))
-        return head
+        return present(self.peek(id), session_ref(id), trashed=trashed)

@@ -10,30 +10,31 @@ import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from holdfast.backend import Backend
-from holdfast.errors import Corrupt, Denied
+from holdfast.batch import Batcher
+from holdfast.errors import Denied
 from holdfast.finding import finding
 from holdfast.finding.hits import SearchHit
 from holdfast.finding.listing import list_sessions
 from holdfast.finding.pages import Page, check_limit, position_of
-from holdfast.finding.references import resolved
+from holdfast.finding.references import given, got, resolved
 from holdfast.finding.watch import Change, watched
 from holdfast.heads import creation
-from holdfast.heads.info import SessionInfo, filter_tags, now, session_ref
+from holdfast.heads.info import SessionInfo, filter_tags, now
 from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
 from holdfast.log import OnDamage
 from holdfast.model import to_micros
 from holdfast.plan import check_id
-from holdfast.salvage import logged_head
 from holdfast.session import Session
 from holdfast.storage import Storage
 from holdfast.turns import recovery
+from holdfast.turns.keeping import Turns
 from holdfast.turns.leases import Lease
 from holdfast.turns.recovery import Recovery
 
@@ -57,7 +58,7 @@ class Store(Storage):
         self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
     ) -> None:
         super().__init__(url, secrets, backend=backend, user=user)
-        self._views: weakref.WeakSet[Store] = weakref.WeakSet()
+        self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
 
     @cached_property
     def documents(self) -> Documents:
@@ -92,15 +93,17 @@ class Store(Storage):
             raise Denied(f"this store is open for the user {self.user!r} alone")
         from holdfast.wrappers import ForUser
 
-        backend = ForUser(self.backend, user, self.batcher.commit)
+        # What follows from the view's commits it writes itself.
+        backend = ForUser(self.backend, user, partial(self.batcher.commit, sums=False))
         view = Store(self.url, self.secrets, backend=backend, user=user)
-        self._views.add(view)
+        self._of_views.update((view.turns, view.batcher))
+        view._of_views = self._of_views  # a view of a view ends with the whole store, too
         return view
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
-        for view in list(self._views):
-            view.close()
+        for running in list(self._of_views) if self.user is None else ():
+            running.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()
@@ -123,13 +126,15 @@ class Store(Storage):
     ) -> Session:
         """The session with this id, created if it is not there; however many callers ask at once, they get one.
 
-        Without an id a new session is created. What else is given describes a new session; an old one keeps its own.
+        So it is with the name if no id is given, and with the user's if one is; without both, a new session is created.
+        What else is given describes a new session; an old one keeps its own.
 
         Raises:
             Denied: it belongs to another user.
             Deleted: it was deleted; `create` starts it anew on purpose.
             Trashed: it is in the trash; `trash.restore` brings it back.
-            Invalid, TooLarge: the id or a field can't be stored.
+            Invalid, TooLarge: the id or a field can't be stored; or sessions of several users are called so.
+            Exists: given an id, too: another session has the name.
         """
         return Session(
             self,
@@ -170,27 +175,25 @@ class Store(Storage):
             ),
         )  # fmt: skip
 
-    def get(self, id: str, *, damaged: OnDamage = "raise") -> Session | None:
-        """The session with this id, or None; None also if it is in the trash, where `trash.get` finds it.
+    def get(self, id: str | None = None, *, name: str | None = None, damaged: OnDamage = "raise") -> Session | None:
+        """The session with this id or name, or None; None also if it is in the trash, where `trash.get` finds it.
 
         Args:
+            id: Its exact id; or
+            name: What it is called.
             damaged: `keep` gives also a session whose head can't be trusted. Nothing is known of it but its log, whose
                 events can be read (with `damaged="keep"` too); it can be deleted, and not be written to.
 
         Raises:
+            Invalid: neither is given, or both; or sessions of several users are called so, and `matches` has their ids.
             Corrupt: it is there and its head can't be trusted.
         """
-        try:
-            head = self.peek(id)
-        except Corrupt:
-            if damaged == "raise":
-                raise
-            head = logged_head(self.backend, session_ref(id))
+        head = got(self, id, name, keep=damaged == "keep")
         return None if head is None or head.dead or head.trashed else Session(self, head)
 
-    def exists(self, id: str) -> bool:
-        """Whether there is a session with this id."""
-        return self.get(id) is not None
+    def exists(self, id: str | None = None, *, name: str | None = None) -> bool:
+        """Whether there is a session with this id or name; see `get`."""
+        return self.get(id, name=name) is not None
 
     def sessions(
         self,
@@ -223,14 +226,16 @@ class Store(Storage):
             user=user, state=state, label=label, agent=agent, model=model, project=project, parent=parent, name=name
         )
         start, end = (None if time is None else to_micros(time) for time in (since, until))
-        after = position_of(cursor)
-        return list_sessions(self.backend, tags, start=start, end=end, text=text, after=after, limit=limit)
+        return list_sessions(
+            self.backend, tags, start=start, end=end, text=text, after=position_of(cursor), limit=limit
+        )
 
     def search(
         self,
         query: str,
         *,
         session: str | None = None,
+        name: str | None = None,
         user: str | None = None,
         state: str | None = None,
         label: str | None = None,
@@ -248,15 +253,14 @@ class Store(Storage):
         that was acknowledged before the call is found. See docs/SEARCH.md.
 
         Args:
-            session: Only events of this session; of a fork, also those that it reads through its parents.
+            session, name: Only events of this session; of a fork, also those that it reads through its parents.
             user, state, label, agent, model, project: Only sessions that carry exactly this.
             newest: The newest first instead of the best.
             limit, cursor: As in `sessions`.
             width: Characters of a snippet, about.
         """
         check_limit(limit)
-        if session is not None:
-            check_id(session, "session id")
+        session = given(self, session, name)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
         return finding.page(self, query, session, tags, newest=newest, limit=limit, cursor=cursor, width=width)
 
@@ -285,29 +289,25 @@ class Store(Storage):
         """
         from holdfast.events.totals import usage_totals
 
-        return usage_totals(
-            self,
-            by,
-            None if since is None else to_micros(since),
-            None if until is None else to_micros(until),
-            filter_tags(user=user, agent=agent, model=model, project=project),
-        )
+        tags = filter_tags(user=user, agent=agent, model=model, project=project)
+        return usage_totals(self, by, since, until, tags)
 
     def index(self) -> int:
         """Bring the search index up to date now rather than at the next search; the number of events it took."""
         return self.backend.index()
 
-    def delete(self, id: str) -> None:
-        """Delete a session for good: its events are gone, and a late writer can't bring it back.
+    def delete(self, id: str | None = None, *, name: str | None = None) -> None:
+        """Delete the session with this id or name for good: its events are gone, and no late writer brings it back.
 
         One whose head is damaged is deleted like any other. What is gone may still stand in the files until `compact`.
 
         Raises:
             NotFound, Deleted: there is none.
+            Invalid: neither is given, or both; or sessions of several users are called so.
             Trashed: it is in the trash; `trash.purge` deletes it.
             Conflict: a fork reads its events; `fork` on the error names it.
         """
-        branching.delete(self, id)
+        branching.delete_one(self, id, name)
 
     @property
     def trash(self) -> Trash:
@@ -344,14 +344,15 @@ class Store(Storage):
         """
         self.backend.compact()
 
-    def tree(self, id: str) -> Branch:
-        """The tree of forks that a session stands in, from the first of its ancestors down.
+    def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
+        """The tree of forks that the session with this id or name stands in, from the first of its ancestors down.
 
         Raises:
-            NotFound, Deleted: there is none with this id.
+            NotFound, Deleted: there is none.
+            Invalid: neither is given, or both; or sessions of several users are called so.
             Corrupt: an ancestor can't be read.
         """
-        return branching.tree(self, id)
+        return branching.tree(self, id, name)
 
     def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
         """Every session that changes, or is deleted, put into the trash or restored, as it happens, in any process.
@@ -387,7 +388,12 @@ class Store(Storage):
         return recovery.stuck(self, older_than, wait)
 
     def recover(
-        self, *sessions: str, older_than: float | None = None, wait: float = 0, dry_run: bool = False
+        self,
+        *sessions: str,
+        name: str | None = None,
+        older_than: float | None = None,
+        wait: float = 0,
+        dry_run: bool = False,
     ) -> list[Recovery]:
         """Close the runs that are `stuck`, answer the tool calls they left open, and say where to go on.
 
@@ -395,18 +401,22 @@ class Store(Storage):
         reason "interrupted". What was executed is answered with its result, so that no finished tool runs twice.
 
         Args:
-            *sessions: Only these; one that is not stuck is spared, and `why` says why.
+            *sessions, name: Only these; one that is not stuck is spared, and `why` says why.
             older_than, wait: As in `stuck`.
             dry_run: Only say what would be done.
         """
-        return recovery.recover(self, sessions, older_than, wait, dry_run)
+        named = given(self, None, name)
+        return recovery.recover(self, sessions if named is None else (*sessions, named), older_than, wait, dry_run)
 
-    def check(self, *, session: str | None = None, sweep: bool = False, repair: bool = False) -> CheckReport:
-        """Read everything, or one session, and name whatever is damaged. Nothing is changed.
+    def check(
+        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
+    ) -> CheckReport:
+        """Read everything, or one session by its id or name, and name whatever is damaged. Nothing is changed.
 
         Args:
             sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
                 is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
+                And the checkpoints that are wrong, and those of sessions that are gone.
             repair: First make the lists again by which sessions are found, from the sessions. Only Redis keeps such.
 
         Raises:
@@ -414,7 +424,7 @@ class Store(Storage):
         """
         from holdfast.check import check_store
 
-        return check_store(self, session, sweeps=sweep, repairs=repair)
+        return check_store(self, given(self, session, name, trashed=True), sweeps=sweep, repairs=repair)
 
     def resolve(self, reference: str) -> Session:
         """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.

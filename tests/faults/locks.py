@@ -114,7 +114,7 @@ def audited(url: str, path: str) -> int:
         session.append(holdfast.user("large " * 50_000), holdfast.note("small"))
         session.update(name="second", metadata={"n": 1})
         session.remove_last()
-        assert [event.type for event in session.events(hidden=True)] == ["message", "note", "edit"]
+        assert [event.type for event in session.events(include_hidden=True)] == ["message", "note", "edit"]
         assert store.search("small").items
         assert store.sessions().items
         assert store.index() == 0

@@ -120,7 +120,7 @@ class Judge:
         report = store.check()
         found = [f"check: {finding}" for finding in report.findings]
         page = store.sessions(limit=10_000)
-        logs = {info.id: list(store.session(info.id).events(hidden=True)) for info in page}
+        logs = {info.id: list(store.session(info.id).events(include_hidden=True)) for info in page}
         for id, log in logs.items():
             found += self._torn(id, log)
         if not lossy:

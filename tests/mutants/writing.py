@@ -73,17 +73,17 @@ class ForgetsTheKeysOfHiddenEntries(Mutant):
     def _commit(self, commit: Commit) -> Head | Refused:
         result = super()._commit(commit)
         if commit.ref in self._logs:
-            self._ids[commit.ref] = {e.id for e in self._logs[commit.ref] if e.id and not e.void}
+            self._ids[commit.ref] = {e.id: e.seq for e in self._logs[commit.ref] if e.id and not e.void}
         return result
 
 
 @mutant
 class LooksAtTheFirstKeyOnly(Mutant):
     def _commit(self, commit: Commit) -> Head | Refused:
-        known = self._ids.get(commit.ref, set())
-        self._ids[commit.ref] = {e.id for e in commit.append[:1]} & known
+        known = self._ids.get(commit.ref, {})
+        self._ids[commit.ref] = {e.id: known[e.id] for e in commit.append[:1] if e.id in known}
         result = super()._commit(commit)
-        self._ids[commit.ref] = {e.id for e in self._logs.get(commit.ref, ()) if e.id}
+        self._ids[commit.ref] = {e.id: e.seq for e in self._logs.get(commit.ref, ()) if e.id}
         return result
 
 
@@ -226,7 +226,7 @@ class KeepsTheLogOfTheDeleted(Mutant):
 @mutant
 class ForgetsNothing(Mutant):
     def _commit(self, commit: Commit) -> Head | Refused:
-        log = self._logs.get(commit.ref, [])
+        log = list(self._logs.get(commit.ref, []))
         result = super()._commit(commit)
         if commit.trim is not None and isinstance(result, Head):
             kept = [e for e in log if e.seq <= commit.trim]
@@ -237,7 +237,7 @@ class ForgetsNothing(Mutant):
 @mutant
 class RemembersForgottenKeys(Mutant):
     def _commit(self, commit: Commit) -> Head | Refused:
-        ids = self._ids.get(commit.ref, set())
+        ids = dict(self._ids.get(commit.ref, {}))
         result = super()._commit(commit)
         if commit.trim is not None and isinstance(result, Head):
             self._ids[commit.ref] |= ids

@@ -98,10 +98,13 @@ def _group(user: str | None) -> int | None:
 class Process:
     """A running server. `end_with` is the signal that makes it end at once, which the watchdog uses, too."""
 
-    def __init__(self, command: Sequence[str], log: Path, *, end_with: int = signal.SIGTERM) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, *, end_with: int = signal.SIGTERM, as_us: bool = False
+    ) -> None:
+        """Start it; `as_us` when it is no server that refuses root, and its program is one that only we can read."""
         self._log = log
         self._end_with = end_with
-        user = unprivileged()
+        user = None if as_us else unprivileged()
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 command, user=user, group=_group(user), extra_groups=[] if user else None, cwd="/",

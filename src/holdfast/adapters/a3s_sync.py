@@ -90,6 +90,7 @@ class SyncSessionStore:
 
         Raises:
             Invalid: the program could not read it. Blocks and fields that are not known are no such thing.
+            TooLarge: more than 100,000 events would be new; nothing of them is stored.
         """
         self.save_snapshot(session)
 

@@ -49,7 +49,7 @@ from holdfast.heads.info import BYTES, SUMMARY, Tally, body_of, clean, encode_bo
 from holdfast.heads.settings import without
 from holdfast.heads.updates import RETRIES, restless
 from holdfast.model import AnyPayload
-from holdfast.plan import Commit, Entry, Head, Refused, check_id
+from holdfast.plan import MAX_SAVED, Commit, Entry, Head, Refused, check_id
 from holdfast.refusals import refusal
 from holdfast.session import Session as Kept
 from holdfast.store import Store
@@ -183,6 +183,7 @@ class Saving:
             Conflict: others set the same field meanwhile, or what was stored before was changed.
             Exists, NotFound, Deleted, Trashed: what `must` says does not hold, or it was deleted since it was loaded.
             Denied: it belongs to another user.
+            TooLarge: more than 100,000 records are new; nothing of them is stored.
         """
         document = document_in(self._session)
         _check_ranges(self._session)
@@ -193,7 +194,7 @@ class Saving:
                 commit = self._commit(head, document, must)
                 if commit is None:
                     break
-                result = self._store.batcher.commit(commit)
+                result = self._store.batcher.commit(commit, entries=MAX_SAVED)
                 if isinstance(result, Head):
                     break
                 if result.why not in ("rev", "known"):

@@ -25,7 +25,6 @@ from holdfast.formats.oxios import (
     NotRust,
     checked,
     key_of,
-    micros_of,
     name_in,
     projects_in,
     time_text,
@@ -265,7 +264,7 @@ class BlockingStateStore:
     def _summary(self, info: SessionInfo) -> SessionSummary:
         facts = facts_in(info)
         projects = projects_in(facts)
-        updated = facts["updated_at"] if micros_of(facts["updated_at"]) == info.updated_at else None
+        updated = facts["updated_at"] if rustjson.micros_of(facts["updated_at"]) == info.updated_at else None
         return SessionSummary(
             id=self._key(info),
             user_id=facts["user_id"],

@@ -18,7 +18,8 @@ import msgspec
 
 from holdfast.clock import from_micros, to_micros
 from holdfast.errors import Invalid
-from holdfast.formats.oxios import micros_of, time_text
+from holdfast.formats.oxios import time_text
+from holdfast.formats.rustjson import micros_of
 
 SessionMetadata: TypeAlias = dict[str, Any]
 """What is said of a session, by names of the caller's own: any JSON values."""

@@ -50,18 +50,18 @@ class AsyncTrash:
         """See `Trash.list`."""
         return await self._store.run(self._trash.list, user=user, prune=prune, limit=limit, cursor=cursor)
 
-    async def get(self, id: str) -> AsyncSession | None:
+    async def get(self, id: str | None = None, *, name: str | None = None) -> AsyncSession | None:
         """See `Trash.get`."""
-        session = await self._store.run(self._trash.get, id)
+        session = await self._store.run(self._trash.get, id, name=name)
         return None if session is None else AsyncSession(self._store, session)
 
-    async def put(self, id: str, *, why: str = "by hand") -> None:
+    async def put(self, id: str | None = None, *, name: str | None = None, why: str = "by hand") -> None:
         """See `Trash.put`."""
-        await self._store.run(self._trash.put, id, why=why)
+        await self._store.run(self._trash.put, id, name=name, why=why)
 
-    async def restore(self, id: str) -> AsyncSession:
+    async def restore(self, id: str | None = None, *, name: str | None = None) -> AsyncSession:
         """See `Trash.restore`."""
-        return AsyncSession(self._store, await self._store.run(self._trash.restore, id))
+        return AsyncSession(self._store, await self._store.run(self._trash.restore, id, name=name))
 
     async def undo(self, prune: str) -> Restored:
         """See `Trash.undo`."""

@@ -71,13 +71,13 @@ class AsyncSession:
         last: int | None = None,
         types: Collection[str] | str | None = None,
         reverse: bool = False,
-        hidden: bool = False,
+        include_hidden: bool = False,
         damaged: OnDamage = "raise",
     ) -> AsyncIterator[Event]:
         """See `Session.events`. One hop for each page."""
         found = await self._store.run(
-            self._session.events, after=after, before=before, last=last, types=types, reverse=reverse, hidden=hidden,
-            damaged=damaged,
+            self._session.events, after=after, before=before, last=last, types=types, reverse=reverse,
+            include_hidden=include_hidden, damaged=damaged,
         )  # fmt: skip
         while page := await self._store.run(_page, found):
             for event in page:

@@ -169,14 +169,16 @@ class AsyncStore:
         )  # fmt: skip
         return AsyncSession(self, session)
 
-    async def get(self, id: str, *, damaged: OnDamage = "raise") -> AsyncSession | None:
+    async def get(
+        self, id: str | None = None, *, name: str | None = None, damaged: OnDamage = "raise"
+    ) -> AsyncSession | None:
         """See `Store.get`."""
-        session = await self.run(self._store.get, id, damaged=damaged)
+        session = await self.run(self._store.get, id, name=name, damaged=damaged)
         return None if session is None else AsyncSession(self, session)
 
-    async def exists(self, id: str) -> bool:
+    async def exists(self, id: str | None = None, *, name: str | None = None) -> bool:
         """See `Store.exists`."""
-        return await self.run(self._store.exists, id)
+        return await self.run(self._store.exists, id, name=name)
 
     async def resolve(self, reference: str) -> AsyncSession:
         """See `Store.resolve`."""
@@ -210,6 +212,7 @@ class AsyncStore:
         query: str,
         *,
         session: str | None = None,
+        name: str | None = None,
         user: str | None = None,
         state: str | None = None,
         label: str | None = None,
@@ -223,8 +226,8 @@ class AsyncStore:
     ) -> Page[SearchHit]:
         """See `Store.search`."""
         return await self.run(
-            self._store.search, query, session=session, user=user, state=state, label=label, agent=agent, model=model,
-            project=project, newest=newest, limit=limit, cursor=cursor, width=width,
+            self._store.search, query, session=session, name=name, user=user, state=state, label=label, agent=agent,
+            model=model, project=project, newest=newest, limit=limit, cursor=cursor, width=width,
         )  # fmt: skip
 
     async def usage(
@@ -247,9 +250,9 @@ class AsyncStore:
         """See `Store.index`."""
         return await self.run(self._store.index)
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, id: str | None = None, *, name: str | None = None) -> None:
         """See `Store.delete`."""
-        await self.run(self._store.delete, id)
+        await self.run(self._store.delete, id, name=name)
 
     @cached_property
     def documents(self) -> AsyncDocuments:
@@ -279,9 +282,9 @@ class AsyncStore:
         """See `Store.compact`."""
         await self.run(self._store.compact)
 
-    async def tree(self, id: str) -> Branch:
+    async def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """See `Store.tree`."""
-        return await self.run(self._store.tree, id)
+        return await self.run(self._store.tree, id, name=name)
 
     async def watch(
         self, *, since: datetime | int | None = None, stop: asyncio.Event | None = None
@@ -308,16 +311,23 @@ class AsyncStore:
             await asyncio.sleep(pause)
 
     async def recover(
-        self, *sessions: str, older_than: float | None = None, wait: float = 0, dry_run: bool = False
+        self,
+        *sessions: str,
+        name: str | None = None,
+        older_than: float | None = None,
+        wait: float = 0,
+        dry_run: bool = False,
     ) -> list[Recovery]:
         """See `Store.recover`. No thread waits."""
         if wait > 0:
             await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
-        return await self.run(self._store.recover, *sessions, older_than=older_than, dry_run=dry_run)
+        return await self.run(self._store.recover, *sessions, name=name, older_than=older_than, dry_run=dry_run)
 
-    async def check(self, *, session: str | None = None, sweep: bool = False, repair: bool = False) -> CheckReport:
+    async def check(
+        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
+    ) -> CheckReport:
         """See `Store.check`."""
-        return await self.run(self._store.check, session=session, sweep=sweep, repair=repair)
+        return await self.run(self._store.check, session=session, name=name, sweep=sweep, repair=repair)
 
     @property
     def sync(self) -> Store:

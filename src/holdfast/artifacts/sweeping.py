@@ -15,6 +15,7 @@ import msgspec
 
 from holdfast.backend import Heads
 from holdfast.errors import Corrupt
+from holdfast.history import checkpoints
 from holdfast.parts import LargeRef
 from holdfast.plan import Ref
 from holdfast.storage import Storage
@@ -48,13 +49,16 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sweep(store: Storage, *, dry_run: bool = False) -> Swept:
-    """Delete the blobs that no event and no head refers to; with `dry_run`, only say which.
+    """Delete the blobs that no event and no head refers to; with `dry_run`, only say which. So go the checkpoints that
+    sessions left which are gone.
 
     Writers of large values wait while it deletes, not while it looks at the whole store.
 
     Raises:
         Unavailable: writers held the blobs all the time.
     """
+    if not dry_run:
+        checkpoints.sweep(store)
     known = set(_blobs(store))  # what comes later is somebody's who is about to refer to it
     look = _Look(store, known)
     look.at_all()

@@ -10,12 +10,13 @@ import hashlib
 import os
 import threading
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 
 import zstandard
 
-from holdfast import forks
-from holdfast.backend import BLOB_PATIENCE, CHUNK
-from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, sync_dir, unavailable, unlock, write_all
+from holdfast.backend import CHUNK
+from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
+from holdfast.backends.gate import Gate
 from holdfast.errors import Corrupt, Invalid
 
 _RAW = b"\x00"
@@ -30,8 +31,7 @@ class DirectoryBlobs:
         self._path = path
         self._durable = durable
         self._sure: set[str] = set()
-        self._locks: set[int] = set()
-        forks.watch(self)
+        self._gate = Gate(path, durable=durable)
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes.
@@ -46,8 +46,7 @@ class DirectoryBlobs:
                 return
         except OSError as error:
             raise unavailable(error, f"blob {digest} was not stored") from error
-        packed = zstandard.ZstdCompressor(level=3).compress(data)
-        content = _ZSTD + packed if len(packed) < len(data) else _RAW + data
+        content = packed(data)
         beside = f"{place}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
             make_dir(os.path.dirname(place), self._durable)
@@ -89,13 +88,7 @@ class DirectoryBlobs:
                 content = file.read()
         except FileNotFoundError:
             return None
-        try:
-            data = _unpacked(content[1:]) if content[:1] == _ZSTD else content[1:]
-        except zstandard.ZstdError as error:
-            raise Corrupt(f"blob {digest} can't be unpacked: {error}", digest=digest) from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
-        return data
+        return unpacked(digest, content)
 
     def delete(self, digest: str) -> bool:
         """Remove the bytes."""
@@ -120,23 +113,14 @@ class DirectoryBlobs:
                 break
         return found[:limit]
 
-    @contextlib.contextmanager
-    def shared(self) -> Generator[None]:
+    def shared(self) -> AbstractContextManager[None]:
         """Keep deleters out."""
-        with self._open("gate") as gate, self._open("lock") as lock:
-            # Whoever waits for the others to finish holds the gate, so that new ones do not keep it waiting for ever.
-            share(gate, BLOB_PATIENCE, self._path)
-            share(lock, BLOB_PATIENCE, self._path)
-            unlock(gate)
-            yield
+        return self._gate.shared()
 
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
         """Keep everybody else out."""
-        with self._open("gate") as gate, self._open("lock") as alone:
-            lock(gate, BLOB_PATIENCE, self._path)
-            lock(alone, BLOB_PATIENCE, self._path)
-            sign(alone)
+        with self._gate.exclusive():
             self._tidy()
             yield
 
@@ -149,41 +133,44 @@ class DirectoryBlobs:
                         with contextlib.suppress(OSError):  # there is no harm in it; the next one tries again
                             os.unlink(os.path.join(self._path, folder, name))
 
-    @contextlib.contextmanager
-    def _open(self, name: str) -> Generator[int]:
-        """A lock file of its own for each holder: the system gives the lock back, however the holder ends."""
-        try:
-            make_dir(self._path, self._durable)
-            path = os.path.join(self._path, name)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
-        except OSError as error:
-            raise unavailable(error, "the lock of the blobs can't be had") from error
-        self._locks.add(fd)
-        try:
-            yield fd
-        finally:
-            if fd in self._locks:  # in a forked child it is closed already
-                self._locks.remove(fd)
-                os.close(fd)
-
-    def before_fork(self) -> None:
-        """See `forks`."""
-
-    def after_fork(self, *, child: bool) -> None:
-        """See `forks`: a lock that a thread holds is the parent's, and lasts as long as anybody has it open."""
-        if child:
-            for fd in self._locks:
-                os.close(fd)
-            self._locks.clear()
-
     def _place(self, digest: str) -> str:
-        if len(digest) != 64 or not _HEX.issuperset(digest):
-            raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
+        check_digest(digest)
         return os.path.join(self._path, digest[:2], digest[2:])
 
 
-def _unpacked(packed: bytes) -> bytes:
+def check_digest(digest: str) -> None:
+    """Refuse what names no blob.
+
+    Raises:
+        Invalid: it is no digest.
+    """
+    if len(digest) != 64 or not _HEX.issuperset(digest):
+        raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
+
+
+def packed(data: bytes) -> bytes:
+    """A blob as it is stored: a byte that says how, then its bytes, by zstd where that makes them smaller."""
+    small = zstandard.ZstdCompressor(level=3).compress(data)
+    return _ZSTD + small if len(small) < len(data) else _RAW + data
+
+
+def unpacked(digest: str, content: bytes) -> bytes:
+    """The bytes of what `packed` made.
+
+    Raises:
+        Corrupt: they are damaged.
+    """
+    try:
+        data = _decompressed(content[1:]) if content[:1] == _ZSTD else content[1:]
+    except zstandard.ZstdError as error:
+        raise Corrupt(f"blob {digest} can't be unpacked: {error}", digest=digest) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
+    return data
+
+
+def _decompressed(content: bytes) -> bytes:
     # The size is part of what may be damaged: it must not be believed before memory is asked for.
-    if zstandard.get_frame_parameters(packed).content_size > CHUNK:
+    if zstandard.get_frame_parameters(content).content_size > CHUNK:
         raise zstandard.ZstdError("it claims to be larger than a blob can be")
-    return zstandard.decompress(packed)
+    return zstandard.decompress(content)

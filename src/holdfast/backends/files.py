@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from holdfast import forks
 from holdfast.backend import Hit, Location, Problem, TextOf
-from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.blobplace import open_blobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
@@ -78,7 +78,7 @@ class FilesBackend(RowBackend):
         except OSError as error:
             raise unavailable(error, f"{self.root} can't be opened") from error
         self._logs = LogBodies(self.root, durability == "disk", self._adopt, self._name_of)
-        blobs = DirectoryBlobs(os.path.join(self.root, "blobs"))
+        blobs = open_blobs(where.params.get("blobs"), os.path.join(self.root, "blobs"))
         facts = {"engine": "files", "durability": durability, "path": self.root}
         super().__init__(file, self._logs, blobs, text_of, facts)
         self.path = self.root

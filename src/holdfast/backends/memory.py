@@ -85,7 +85,7 @@ class MemoryBackend:
         self._lock = threading.RLock()
         self._heads: dict[Ref, Head] = {}
         self._logs: dict[Ref, list[Entry]] = {}
-        self._ids: dict[Ref, set[str]] = {}
+        self._ids: dict[Ref, dict[str, int]] = {}
         self._numbers = itertools.count(1)
         self._changes: dict[Ref, int] = {}
         self._wakes: list[Callable[[], None]] = []
@@ -101,8 +101,8 @@ class MemoryBackend:
 
     def _commit(self, commit: Commit) -> Head | Refused:
         ref = commit.ref
-        ids = self._ids.get(ref, set())
-        planned = plan(self._heads.get(ref), {e.id for e in commit.append if e.id in ids}, commit)
+        known = self._ids.get(ref, {})
+        planned = plan(self._heads.get(ref), {e.id for e in commit.append if e.id in known}, commit)
         if isinstance(planned, Refused):
             return planned
         head = self._heads[ref] = planned.head
@@ -113,13 +113,18 @@ class MemoryBackend:
             return head
         if not (commit.append or commit.void or commit.trim is not None):
             return head  # its log, which may be long, is as it was
-        log = [*self._logs.get(ref, ()), *planned.entries]
+        log, ids = self._logs.setdefault(ref, []), self._ids.setdefault(ref, {})
+        log += planned.entries
+        ids.update((entry.id, entry.seq) for entry in planned.entries if entry.id)
         for r in commit.void:
             start = r.first - log[0].seq  # what is hidden is there, without a gap
             for n in range(start, start + r.last - r.first + 1):
                 log[n] = msgspec.structs.replace(log[n], void=r.hide)
-        self._logs[ref] = [e for e in log if e.seq > head.trim]
-        self._ids[ref] = {e.id for e in self._logs[ref] if e.id}
+        if commit.trim is not None and log:
+            cut = max(0, head.trim - log[0].seq + 1)
+            for entry in log[:cut]:
+                ids.pop(entry.id, None)
+            del log[:cut]
         return head
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
@@ -140,18 +145,24 @@ class MemoryBackend:
     ) -> list[Entry]:
         """Entries of one log."""
         with self._lock:
-            log = self._logs.get(ref, [])
-        found = [
-            e
-            for e in log
-            if e.seq > after
-            and (upto is None or e.seq <= upto)
-            and (ids is None or (e.id and e.id in ids))
-            and (voided or not e.void)
-        ]
+            found = self._between(ref, after, upto, ids)
+        if not voided:
+            found = [entry for entry in found if not entry.void]
         if reverse:
             found.reverse()
         return found[:limit]
+
+    def _between(self, ref: Ref, after: int, upto: int | None, ids: Sequence[str] | None) -> list[Entry]:
+        """Entries with `after < seq <= upto`, which stand in their order without a gap; of those with ids, these."""
+        log = self._logs.get(ref)
+        if not log:
+            return []
+        first = log[0].seq
+        if ids is None:
+            return log[max(0, after + 1 - first) : None if upto is None else max(0, upto + 1 - first)]
+        known = self._ids.get(ref, {})
+        seqs = sorted({known[id] for id in ids if id in known})
+        return [log[seq - first] for seq in seqs if after < seq and (upto is None or seq <= upto)]
 
     def find(
         self,
@@ -199,15 +210,10 @@ class MemoryBackend:
     ) -> list[Hit]:
         """Entries that match, by reading them all."""
         with self._lock:
-            logs = [(h, self._logs.get(h.ref, [])) for h in self._heads.values()]
+            logs = [(h, [*self._logs.get(h.ref, ())]) for h in self._heads.values() if h.ref.kind == kind]
         hits: list[Hit] = []
         for head, log in logs:
-            if (
-                head.trashed
-                or head.ref.kind != kind
-                or (id is not None and head.ref.id != id)
-                or not _carries(head, tags or {})
-            ):
+            if head.trashed or (id is not None and head.ref.id != id) or not _carries(head, tags or {}):
                 continue
             for entry in log:
                 text = "" if entry.void else readable(self._text_of, entry.body)

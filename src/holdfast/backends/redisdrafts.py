@@ -167,7 +167,7 @@ def look(ids: Iterable[str]) -> list[Any]:
 
 
 def touch(stored: Stored) -> list[Any]:
-    """The arguments that write nothing new: what is there is written again, so that its durability can be waited for."""
+    """The arguments that write what is there once more, so that its durability can be waited for."""
     arguments = look(())
     arguments[1] = stored.stamp
     return arguments

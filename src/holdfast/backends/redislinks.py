@@ -259,9 +259,9 @@ def _packed(commands: Sequence[tuple[Any, ...]]) -> bytes:
         parts.append(b"*%d\r\n" % len(command))
         for given in command:
             if type(given) is str:
-                given = given.encode()  # noqa: PLW2901  # as bytes from here on
+                given = given.encode()
             elif type(given) is not bytes:
-                given = b"%d" % given  # noqa: PLW2901
+                given = b"%d" % given
             parts.append(b"$%d\r\n%b\r\n" % (len(given), given))
     return b"".join(parts)
 

@@ -33,7 +33,7 @@ from holdfast.backends.rows import (
 from holdfast.backends.runs import OpenRuns, forget, forget_all, pages, remove_rows
 from holdfast.backends.writers import Trust
 from holdfast.errors import Corrupt
-from holdfast.plan import MAX_ENTRIES, Entry, Head, Ref
+from holdfast.plan import MAX_SAVED, Entry, Head, Ref
 
 LONGEST = 256 * 1024 * 1024
 """Bytes that are looked at as one line; no line is longer."""
@@ -232,7 +232,7 @@ class Replay:
         last = head.last
         for found in bad:
             seen = found.told.last if found.ended and self._trust is Trust.LOOKS else None
-            if seen is not None and last <= seen <= last + MAX_ENTRIES:
+            if seen is not None and last <= seen <= last + MAX_SAVED:
                 last = seen
             elif self._next > head.last:
                 break
@@ -250,7 +250,7 @@ class Replay:
             return
         if self._n is None:
             self._change(self._head)
-        self._next = max(self._next, upto + 1 - MAX_ENTRIES * len(bad))
+        self._next = max(self._next, upto + 1 - MAX_SAVED * len(bad))
         for number, damaged in enumerate(bad):
             seen = damaged.told.last
             to = upto if number == len(bad) - 1 else -1 if seen is None or seen > upto else seen

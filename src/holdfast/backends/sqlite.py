@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from holdfast.backend import Location, Problem, TextOf
-from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backend import Blobs, Location, Problem, TextOf
+from holdfast.backends.blobplace import check_unused, open_blobs
 from holdfast.backends.engine import Connection, Engine
+from holdfast.backends.gate import Gate
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.rowbackend import Guarded, RowBackend
+from holdfast.backends.rowblobs import RowBlobs
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import HoldfastError, Invalid, Uncertain
 from holdfast.plan import Commit, Entry, Head, Ref
@@ -30,7 +32,11 @@ class SQLiteBackend(RowBackend):
             file.close()
             raise
         # Synced whatever the durability: a checkpoint syncs events, and none must outlive its large values.
-        blobs = DirectoryBlobs(file.path + "-blobs")
+        try:
+            blobs = _blobs(file, where.params.get("blobs"))
+        except BaseException:
+            file.close()
+            raise
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
 
@@ -61,6 +67,20 @@ class SQLiteBackend(RowBackend):
         """Facts for a person."""
         size = sum(os.path.getsize(p) for s in ("", "-wal") if os.path.exists(p := self.path + s))
         return {**super().info(), "bytes": str(size)}
+
+
+def _blobs(file: SQLiteFile, wanted: str | None) -> Blobs:
+    """Where this store's large values are: in the file itself, or where `blobplace` says."""
+    folder = file.path + "-blobs"
+    if RowBlobs.are_in(file):
+        if wanted not in (None, "database"):
+            raise Invalid(f"{file.path} keeps its large values in itself; leave blobs= away", path=file.path)
+        return RowBlobs(file, Gate(folder))
+    if wanted != "database":
+        return open_blobs(wanted, folder)
+    check_unused(folder)
+    RowBlobs.begin(file)
+    return RowBlobs(file, Gate(folder))
 
 
 def _packer(file: SQLiteFile) -> Packer:

@@ -10,6 +10,7 @@ import click
 
 from holdfast import __version__
 from holdfast.cli.app import INTEGRITY, App, Command, pass_app
+from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import REF, whole
 from holdfast.cli.terminal import Span
 from holdfast.formats.words import plural, safe_line
@@ -120,20 +121,25 @@ def _where(finding: Finding) -> str:
     return "the store" if finding.session is None else f"{finding.session}{at}"
 
 
-@click.command(cls=Command, examples="holdfast compact\nholdfast compact --store sqlite:agents.db")
+@click.command(cls=Command, examples="holdfast compact\nholdfast compact --store sqlite:agents.db --dry-run")
+@DRY_RUN
 @pass_app
-def compact(app: App) -> None:
+def compact(app: App, dry_run: bool) -> None:
     """Give the space of what was deleted back, and leave no byte of it in the store's files.
 
     It takes as long as copying the store, and the free space of a copy. `trash purge` does it by itself.
     """
     with app.store() as store:
         before = store.backend.info().get("bytes")
-        store.compact()
-        after, url = store.backend.info().get("bytes"), store.url
+        if not dry_run:
+            store.compact()
+        after, url = None if dry_run else store.backend.info().get("bytes"), store.url
     if app.json:
         sizes = {"before": before and int(before), "after": after and int(after)}
-        app.data({"url": url, **sizes})
+        app.data({"url": url, **sizes, **noted(dry_run)})
+        return
+    if dry_run:
+        app.say(f"{url} would be compacted: {plural(int(before or 0), 'byte')} now")
         return
     told = f": {int(before):,} bytes before, {int(after):,} now" if before and after else ""
     app.line(safe_line(f"{url}{told}"))

@@ -51,8 +51,10 @@ class App:
         self._colored = color is True or (self.terminal and not no_color and os.environ.get("TERM") != "dumb")
 
     @contextlib.contextmanager
-    def store(self, *, create: bool = False) -> Generator[Store]:
+    def store(self, *, create: bool = False, dry_run: bool = False) -> Generator[Store]:
         """The store that is meant, open. Only a command that writes something new creates one by opening it.
+
+        In a dry run everything can be tried, and nothing is stored; nor is a store created.
 
         Raises:
             NotFound: there is none, and it is not to be created.
@@ -63,7 +65,7 @@ class App:
         url = self.url or default_url()
         if not create:
             check_there(url, f"--store {shlex.quote(self.url)} " if self.url else "")
-        with open(url) as store:
+        with tried(url) if dry_run else open(url) as store:
             yield self.view(store)
 
     def view(self, store: Store) -> Store:
@@ -109,6 +111,21 @@ class App:
     def warn(self, text: str) -> None:
         """Something is wrong, though the command goes on: a line on stderr, also with `-q`."""
         sys.stderr.write(safe(text) + "\n")
+
+
+@contextlib.contextmanager
+def tried(url: str) -> Generator[Store]:
+    """A store in which a dry run may do everything; one that is not there yet is an empty one."""
+    from holdfast.backend import rehearsed
+    from holdfast.opening import open
+    from holdfast.store import Store
+
+    try:
+        check_there(url)
+    except errors.NotFound:
+        url = "memory://"
+    with open(url) as real, Store(real.url, backend=rehearsed(real.backend, real.text_of)) as store:
+        yield store
 
 
 def check_there(url: str, option: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -13,6 +14,11 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 NAMED = 5
 """Things that a question names; it counts the others."""
+
+
+def noted(dry_run: bool) -> dict[str, Any]:
+    """What JSON says beside what would be done, if it was not."""
+    return {"dry_run": True} if dry_run else {}
 
 
 def sure(app: App, question: str, *, yes: bool, what: str, done: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import App, Command, pass_app
+from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.reading import words_of_stdin
 from holdfast.cli.refs import REF, named, to_create, whole
 from holdfast.cli.terminal import Line, Span, local
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     holdfast append support-42 'Where is order 7?' --create
     git log -1 | holdfast append support-42 - --role tool
     echo '{"type":"note","text":"checked"}' | holdfast append support-42 --jsonl --key check-1
+    holdfast append support-42 'Where is order 7?' --expect 12 --dry-run
     """,
 )
 @click.argument("ref", type=REF, metavar="REF")
@@ -40,16 +42,25 @@ if TYPE_CHECKING:
 @click.option("--expect", type=click.IntRange(0), metavar="SEQ", help="Only if this is the newest event; 0: none yet.")
 @click.option("--create", is_flag=True, help="Create the session if it is not there; REF is then its id.")
 @click.option("--user", help="Only if the session is this user's; with --create a new one will be.")
+@DRY_RUN
 @pass_app
 def append(
-    app: App, ref: str, text: str | None, role: str, jsonl: bool, create: bool, user: str | None, **how: Any
+    app: App,
+    ref: str,
+    text: str | None,
+    role: str,
+    jsonl: bool,
+    create: bool,
+    user: str | None,
+    dry_run: bool,
+    **how: Any,
 ) -> None:
     """Store events at the end of a session; print the name of the newest, or with --json the receipt.
 
     TEXT is one message; without it, or with -, stdin is. A session is never created by accident: see --create.
     """
     events = list(_payloads(text)) if jsonl else [_message(role, text)]
-    with app.store(create=create) as store:
+    with app.store(create=create, dry_run=dry_run) as store:
         session = _or_new(store, ref, user) if create else whole(store, ref)
         if user is not None:
             session = store.session(session.id, user=user)  # refuses another user's
@@ -57,9 +68,10 @@ def append(
     if app.json:
         from holdfast.cli.shapes import receipt_shape
 
-        app.data(receipt_shape(receipt))
+        app.data({**receipt_shape(receipt), **noted(dry_run)})
         return
-    app.line(f"{receipt.session}@{receipt.last}")
+    told = f"{receipt.session}@{receipt.last}"
+    app.say(f"{told} would be the newest") if dry_run else app.line(told)
     if receipt.repeated:
         app.say("stored before, by the same key")
 

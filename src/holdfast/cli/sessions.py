@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli.app import INTEGRITY, App, Group, pass_app
-from holdfast.cli.asking import YES, some, sure
+from holdfast.cli.asking import DRY_RUN, YES, noted, some, sure
 from holdfast.cli.refs import REF, left_out, named, parent_of, to_create, whole
 from holdfast.cli.terminal import Line
 from holdfast.errors import Corrupt
@@ -113,7 +113,7 @@ def _tell_damaged(app: App, damaged: Sequence[str]) -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Only events after this seq.")
 @click.option("--before", type=click.IntRange(1), help="Only events before this seq.")
 @click.option("--types", metavar="TYPE,…", help="Only events of these types: message, step, usage, note, x.…")
-@click.option("--hidden", is_flag=True, help="With events that were taken back.")
+@click.option("--include-hidden", is_flag=True, help="With events that were taken back.")
 @click.option("--full", is_flag=True, help="All of every output, however long.")
 @pass_app
 def show(app: App, ref: str, last: int | None, after: int, before: int | None, types: str | None, **how: bool) -> None:
@@ -124,13 +124,13 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
     with app.store() as store:
         found, seq = named(store, ref, damaged="keep")
         if seq is not None:
-            after, before, how["hidden"], how["full"] = seq - 1, seq + 1, True, True
+            after, before, how["include_hidden"], how["full"] = seq - 1, seq + 1, True, True
         wanted = types.split(",") if types else None
         info = _info(found)
 
         def events(types: list[str] | None = wanted) -> Iterator[Event]:
             return found.events(
-                after=after, before=before, last=last, types=types, hidden=how["hidden"], damaged="keep"
+                after=after, before=before, last=last, types=types, include_hidden=how["include_hidden"], damaged="keep"
             )
 
         if app.json:
@@ -169,6 +169,7 @@ def _shown(info: SessionInfo | None, events: Any, *, full: bool) -> Iterator[Lin
     examples="""
     holdfast session new
     holdfast session new support-42 --user ada --label billing
+    holdfast session new support-42 --dry-run
     """
 )
 @click.argument("id", required=False)
@@ -180,14 +181,15 @@ def _shown(info: SessionInfo | None, events: Any, *, full: bool) -> Iterator[Lin
 @click.option("--parent", type=REF, metavar="REF", help="The session it descends from.")
 @click.option("--label", "labels", multiple=True, help="A label; may be repeated.")
 @click.option("--metadata", metavar="JSON", help="A JSON object of your own.")
+@DRY_RUN
 @pass_app
-def new(app: App, id: str | None, metadata: str | None, **fields: Any) -> None:
+def new(app: App, id: str | None, metadata: str | None, dry_run: bool, **fields: Any) -> None:
     """Create a session and print its id. One that is there already is a conflict (exit code 4)."""
     to_create(id or "")
-    with app.store(create=True) as store:
+    with app.store(create=True, dry_run=dry_run) as store:
         fields["parent"] = parent_of(store, fields["parent"])
         made = store.create(id, metadata=_json_object(metadata), **fields)
-        _tell(app, made)
+        _tell(app, made, "created" if id else "created, under a new id", dry_run=dry_run)
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:
@@ -202,12 +204,14 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     return value  # pyright: ignore[reportUnknownVariableType]  # a JSON object has str keys
 
 
-def _tell(app: App, found: Session) -> None:
-    """The session after a change: as JSON, or its id."""
+def _tell(app: App, found: Session, done: str, *, dry_run: bool) -> None:
+    """The session after a change: as JSON, or its id; or what would be done."""
     if app.json:
         from holdfast.cli.shapes import session_shape
 
-        app.data(session_shape(found.info()))
+        app.data({**session_shape(found.info()), **noted(dry_run)})
+    elif dry_run:
+        app.say(f"{'a session' if done.endswith('new id') else found.id} would be {done}")
     else:
         app.line(found.id)
 
@@ -216,66 +220,74 @@ def _tell(app: App, found: Session) -> None:
     examples="""
     holdfast session rename 0193a7 order-7
     holdfast session rename order-7 --title 'Where is order 7?'
+    holdfast session rename 0193a7 order-7 --dry-run
     """
 )
 @click.argument("ref", type=REF, metavar="REF")
 @click.argument("name", required=False)
 @click.option("--title", help="A new title.")
+@DRY_RUN
 @pass_app
-def rename(app: App, ref: str, name: str | None, title: str | None) -> None:
+def rename(app: App, ref: str, name: str | None, title: str | None, dry_run: bool) -> None:
     """Give a session a name, a title or both; "" removes one."""
     given: dict[str, Any] = {field: value for field, value in (("name", name), ("title", title)) if value is not None}
     if not given:
         raise click.UsageError("say the new NAME, or --title")
-    with app.store() as store:
+    with app.store(dry_run=dry_run) as store:
         found = whole(store, ref)
         found.update(**given)
-        _tell(app, found)
+        _tell(app, found, "renamed", dry_run=dry_run)
 
 
 @session.command(
     examples="""
     holdfast session label order-7 billing urgent
     holdfast session label order-7 --remove urgent
+    holdfast session label order-7 billing --dry-run
     """
 )
 @click.argument("ref", type=REF, metavar="REF")
 @click.argument("labels", nargs=-1)
 @click.option("-r", "--remove", multiple=True, metavar="LABEL", help="A label to take away; may be repeated.")
+@DRY_RUN
 @pass_app
-def label(app: App, ref: str, labels: tuple[str, ...], remove: tuple[str, ...]) -> None:
+def label(app: App, ref: str, labels: tuple[str, ...], remove: tuple[str, ...], dry_run: bool) -> None:
     """Add and take away labels."""
     if not labels and not remove:
         raise click.UsageError("say the labels to add, or --remove")
-    with app.store() as store:
+    with app.store(dry_run=dry_run) as store:
         found = whole(store, ref)
         found.update(labels={**dict.fromkeys(remove, False), **dict.fromkeys(labels, True)})
-        _tell(app, found)
+        _tell(app, found, "labelled", dry_run=dry_run)
 
 
 @session.command(
     examples="""
     holdfast session delete support-42
     holdfast session delete --yes support-42 support-43
+    holdfast session delete --dry-run support-42
     """
 )
 @click.argument("refs", type=REF, metavar="REF...", nargs=-1, required=True)
 @YES
+@DRY_RUN
 @pass_app
-def delete(app: App, refs: tuple[str, ...], yes: bool) -> None:
+def delete(app: App, refs: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     """Delete sessions for good: their events are gone, and a late writer can't bring them back.
 
     Also such whose heads are damaged.
     """
-    with app.store() as store:
+    with app.store(dry_run=dry_run) as store:
         found = list({s.id: s for s in (whole(store, ref, damaged="keep") for ref in refs)}.values())
         from holdfast.formats.words import plural
 
         told = some([f"{one.id} ({plural(one.last, 'event')})" for one in found])
-        sure(app, f"Delete {told} for good?", yes=yes, what="deleting can't be undone", done="deleted")
+        sure(app, f"Delete {told} for good?", yes=yes or dry_run, what="deleting can't be undone", done="deleted")
         for one in found:
             one.delete()
-            if not app.json:
+            if dry_run and not app.json:
+                app.say(f"{one.id} would be deleted ({plural(one.last, 'event')})")
+            elif not app.json:
                 app.line(one.id)
     if app.json:
-        app.data({"deleted": [one.id for one in found]})
+        app.data({"deleted": [one.id for one in found], **noted(dry_run)})

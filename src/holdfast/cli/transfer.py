@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, tried
+from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.foreign import BESIDE, FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
 from holdfast.cli.shapes import dumps, error_shape
@@ -44,10 +45,18 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed; - is stdout.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all.")
+@click.option(
+    "--include-hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all."
+)
 @pass_app
 def export(
-    app: App, refs: tuple[str, ...], everything: bool, form: str | None, output: str | None, force: bool, hidden: bool
+    app: App,
+    refs: tuple[str, ...],
+    everything: bool,
+    form: str | None,
+    output: str | None,
+    force: bool,
+    include_hidden: bool,
 ) -> None:
     """Write sessions as a bundle that `import` reads back exactly (jsonl), as documents to read (md, html), or as the
     files of another program: of zeroclaw a folder of JSONL (zeroclaw) or a database (zeroclaw-sqlite), of oxios a
@@ -74,7 +83,7 @@ def export(
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as file:
-                damaged = _write(store, ids, form, hidden, file, gone)
+                damaged = _write(store, ids, form, include_hidden, file, gone)
                 if everything and form == "jsonl":
                     damaged += _write_store_documents(store, file, missing)
         ids = [id for id in ids if id not in (gone or ())]
@@ -122,7 +131,9 @@ def _is_readable(store: Store, id: str) -> bool:
         return False
 
 
-def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None) -> int:
+def _write(
+    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
+) -> int:
     """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`."""
     damaged = 0
     if form == "jsonl":
@@ -132,7 +143,7 @@ def _write(store: Store, ids: Sequence[str], form: str, hidden: bool, file: Bina
             damaged += tells_damage(line)
             file.write(line)
         return damaged
-    return _write_documents(store, ids, form, hidden, file, gone)
+    return _write_documents(store, ids, form, include_hidden, file, gone)
 
 
 def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> int:
@@ -147,7 +158,7 @@ def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> 
 
 
 def _write_documents(
-    store: Store, ids: Sequence[str], form: str, hidden: bool, file: BinaryIO, gone: list[str] | None
+    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
 ) -> int:
     from holdfast.formats.calls import Outcomes
     from holdfast.formats.html import end_html, start_html, write_html
@@ -165,14 +176,14 @@ def _write_documents(
                 gone.append(id)
             continue
         info, outcomes = session.info(), Outcomes()
-        for event in session.events(hidden=hidden, damaged="keep"):
+        for event in session.events(include_hidden=include_hidden, damaged="keep"):
             outcomes.take(event)
             damaged += isinstance(event.payload, Damaged)
         if form == "html" and not begun:
             _put(file, start_html(info.title or id))
         if form == "md" and begun:
             _put(file, ["\n"])
-        _put(file, write(info, session.events(hidden=hidden, damaged="keep"), outcomes))
+        _put(file, write(info, session.events(include_hidden=include_hidden, damaged="keep"), outcomes))
         begun = True
     if form == "html":
         _put(file, end_html() if begun else [*start_html("holdfast"), *end_html()])
@@ -189,13 +200,15 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
     examples="""
     holdfast copy sqlite:agents.db file:agents-folder
     holdfast copy sqlite:a.db sqlite:b.db --session support-42
+    holdfast copy sqlite:a.db sqlite:b.db --dry-run
     """,
 )
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
+@DRY_RUN
 @pass_app
-def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
+def copy(app: App, source: str, target: str, refs: tuple[str, ...], dry_run: bool) -> None:
     """Copy sessions and documents from one store to another, exactly; again copies what is new.
 
     A session or document that went its own way in the target is a conflict and stays as it is. TO is created if it is
@@ -206,13 +219,13 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...]) -> None:
 
     check_there(source)
     done: list[Copied] = []
-    with open(source) as here, open(target) as there:
+    with open(source) as here, tried(target) if dry_run else open(target) as there:
         try:
             done.extend(_copied(app.view(here), app.view(there), refs))  # those before an error are in it, too
         except STORE_ERRORS:
-            _tell_copied(app, done)
+            _tell_copied(app, done, dry_run=dry_run)
             raise
-    _tell_copied(app, done)
+    _tell_copied(app, done, dry_run=dry_run)
     failed = [one.error for one in done if one.error is not None]
     if failed:
         raise click.exceptions.Exit(exit_code(failed[0]) if len(done) == 1 else PARTIAL)
@@ -239,20 +252,23 @@ def _copied(here: Store, there: Store, refs: Sequence[str]) -> Iterator[Copied]:
             yield Copied(document=id_of(ref), user=owner_of(ref), error=error)
 
 
-def _tell_copied(app: App, done: Sequence[Copied]) -> None:
+def _tell_copied(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
     if app.json:
         app.items(
-            dumps(
-                {
-                    "session": c.session or None,
-                    "document": c.document or None,
-                    "user": c.user,
-                    "events": c.events,
-                    "new": c.new,
-                    "error": c.error and error_shape(c.error),
-                }
-            )
-            for c in done
+            (
+                dumps(
+                    {
+                        "session": c.session or None,
+                        "document": c.document or None,
+                        "user": c.user,
+                        "events": c.events,
+                        "new": c.new,
+                        "error": c.error and error_shape(c.error),
+                    }
+                )
+                for c in done
+            ),
+            **noted(dry_run),
         )
         return
     for one in done:
@@ -266,7 +282,7 @@ def _tell_copied(app: App, done: Sequence[Copied]) -> None:
     told = plural(sum(not one.document for one in equal), "session")
     if documents := sum(bool(one.document) for one in equal):
         told += f" and {plural(documents, 'document')}"
-    app.say(f"{told} equal in both stores, {failed} failed")
+    app.say(f"{told} {'would be ' * dry_run}equal in both stores, {failed} {'would have ' * dry_run}failed")
 
 
 @click.command(
@@ -276,12 +292,14 @@ def _tell_copied(app: App, done: Sequence[Copied]) -> None:
     holdfast import                      # transcripts in their usual places
     holdfast import ~/old/projects more.jsonl
     holdfast import backup.jsonl         # what `holdfast export` wrote
+    holdfast import ~/old/projects --dry-run
     """,
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--user", help="Whose sessions the imported transcripts are to be.")
+@DRY_RUN
 @pass_app
-def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
+def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -> None:
     """Take in sessions of Claude Code, Codex CLI, zeroclaw and a3s-code, and bundles; again takes only what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
@@ -292,13 +310,13 @@ def import_(app: App, paths: tuple[str, ...], user: str | None) -> None:
     others = [path for path in paths if path not in bundles]
     if user is not None and bundles:
         raise click.UsageError(f"--user is for transcripts; {bundles[0]} is a bundle, whose sessions keep their users")
-    with app.store(create=True) as store:
+    with app.store(create=True, dry_run=dry_run) as store:
         reports: list[FileReport] = []
         for path in bundles:
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports, "nothing was in there" if paths else _NONE)
+    _tell_imported(app, reports, "nothing was in there" if paths else _NONE, dry_run=dry_run)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -363,12 +381,17 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
 _NONE = "no transcripts in the usual places; name files or folders to look in"
 
 
-def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
+def _tell_imported(app: App, reports: Sequence[FileReport], none: str, *, dry_run: bool) -> None:
     events, failed = sum(r.events for r in reports), [r for r in reports if r.error]
     if app.json:
         from msgspec import to_builtins
 
-        app.items((dumps(to_builtins(r)) for r in reports), events=events, failed=len(failed))
+        app.items(
+            (dumps(to_builtins(r)) for r in reports),
+            events=events,
+            failed=len(failed),
+            **noted(dry_run),
+        )
         return
     for report in reports:
         if report.events or report.unreadable_lines:
@@ -388,7 +411,8 @@ def _tell_imported(app: App, reports: Sequence[FileReport], none: str) -> None:
         app.say(none)
         return
     files, taken = {report.path for report in reports}, {report.path for report in reports if report.events}
-    app.say(f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed")
+    told = f"{plural(events, 'new event')} from {len(taken)} of {plural(len(files), 'file')}, {len(failed)} failed"
+    app.say(f"a dry run, nothing was stored: {told}" if dry_run else told)
 
 
 def _taken(report: FileReport) -> str:

@@ -35,14 +35,14 @@ def walk(
     after: int = 0,
     upto: int | None = None,
     reverse: bool = False,
-    hidden: bool = False,
+    include_hidden: bool = False,
     damaged: OnDamage = "raise",
 ) -> Iterator[Event]:
     """Events with `after < seq <= upto`, no further than the head knows, and few more read than are asked for."""
     upto = head.last if upto is None else min(upto, head.last)
     size = PAGE
     while after < upto:
-        entries = read(store, head, after=after, upto=upto, limit=size, reverse=reverse, voided=hidden)
+        entries = read(store, head, after=after, upto=upto, limit=size, reverse=reverse, voided=include_hidden)
         for entry in entries:
             yield log.decode(entry, damaged)
         if len(entries) < size:
@@ -72,12 +72,12 @@ def all_newest_first(store: Storage, log: Log, head: Head, damaged: OnDamage) ->
 
 
 def _at(store: Storage, log: Log, head: Head, seq: int, damaged: OnDamage) -> Event | None:
-    found = next(walk(store, log, head, after=seq - 1, upto=seq, hidden=True, damaged=damaged), None)
+    found = next(walk(store, log, head, after=seq - 1, upto=seq, include_hidden=True, damaged=damaged), None)
     return found if found is not None and isinstance(found.payload, Summary) else None
 
 
 def _searched(store: Storage, log: Log, head: Head, upto: int, damaged: OnDamage) -> Event | None:
-    events = walk(store, log, head, upto=upto, reverse=True, hidden=True, damaged=damaged)
+    events = walk(store, log, head, upto=upto, reverse=True, include_hidden=True, damaged=damaged)
     return next((event for event in events if isinstance(event.payload, Summary)), None)
 
 
@@ -179,17 +179,3 @@ def _check_range(lineage: list[Segment], head: Head, upto: int, seen: int) -> No
         )
     if seen > head.last:
         raise Invalid(f"seen is the seq of an event that is there, not {seen}", seen=seen, last=head.last)
-
-
-def as_of(store: Storage, head: Head, at: int) -> str | None:
-    """The tag `summary` of a fork that begins behind `at`."""
-    seq = noted(head)
-    if not seq or seq <= at:
-        return head.tags.get(SUMMARY)
-    log = Log(store, head)
-    for event in all_newest_first(store, log, head, "keep"):
-        if event.seq <= at:
-            return str(event.seq)
-        if not isinstance(event.payload, Summary) or event.payload.previous is None:
-            return None
-    return "0"

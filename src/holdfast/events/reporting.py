@@ -108,7 +108,7 @@ def counted_events(session: Log, kind: str, counter: str) -> list[Event]:
     left = session.counted(counter)
     found: list[Event] = []
     if left:
-        for event in session.events(types=kind, reverse=True, hidden=True):
+        for event in session.events(types=kind, reverse=True, include_hidden=True):
             if not event.hidden:
                 found.append(event)
             left -= 1
@@ -121,7 +121,7 @@ def newest_event(session: Log, kind: str, counter: str) -> Event | None:
     """The newest visible event of a type that is counted; a session that never had one is not read."""
     left = session.counted(counter)
     if left:
-        for event in session.events(types=kind, reverse=True, hidden=True):
+        for event in session.events(types=kind, reverse=True, include_hidden=True):
             if not event.hidden:
                 return event
             left -= 1

@@ -8,6 +8,7 @@ it used several; and of a fork, whose counters begin with its parent's, its own 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from holdfast.clock import from_micros
 from holdfast.errors import Corrupt, Invalid
 from holdfast.heads.info import MODEL, SESSION, UNSPLIT, created_at, is_counted
 from holdfast.history.ancestry import FORKED
-from holdfast.model import Usage
+from holdfast.model import Usage, to_micros
 from holdfast.plan import Head
 from holdfast.storage import Storage
 
@@ -66,9 +67,14 @@ FIELDS = tuple(field for field in UsageTotal.__struct_fields__ if field != "key"
 
 
 def usage_totals(
-    store: Storage, by: str, start: int | None, end: int | None, tags: Mapping[str, str | None]
+    store: Storage,
+    by: str,
+    since: datetime | int | str | None,
+    until: datetime | int | str | None,
+    tags: Mapping[str, str | None],
 ) -> UsageReport:
-    """See `Store.usage`; times are microseconds UTC, `start <= at < end`."""
+    """See `Store.usage`."""
+    start, end = (None if time is None else to_micros(time) for time in (since, until))
     if by not in BY:
         raise Invalid(f"usage can't be given by {by!r}; there are {', '.join(BY)}", by=by)
     sums: dict[str, dict[str, int]] = {}

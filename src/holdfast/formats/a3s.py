@@ -142,9 +142,12 @@ def without_keys(value: Any) -> Any:
     return value
 
 
-_KEY = re.compile(rb'("api_?[kK]ey"\s*:\s*)"(?:[^"\\]|\\.)*"?')
+_TEXT = rb'"(?:[^"\\]|\\.)*'
+_KEY = re.compile(rb'("api_?[kK]ey"\s*:\s*)' + _TEXT + b'"?')
+_PLACED = re.compile(rb'("llm_config"\s*:\s*\[\s*' + _TEXT + rb'"\s*,\s*' + _TEXT + rb'"\s*,\s*)' + _TEXT + b'"?')
+"""The same where the config of a model is an array of its fields."""
 
 
 def without_keys_raw(data: bytes) -> bytes:
     """Bytes that could not be read, without what looks like the key of a model."""
-    return _KEY.sub(rb"\1null", data)
+    return _PLACED.sub(rb"\1null", _KEY.sub(rb"\1null", data))

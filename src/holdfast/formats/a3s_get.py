@@ -73,7 +73,7 @@ def look(session: Session, damaged: OnDamage = "raise") -> Stored:
         NotFound, Deleted: it is not there.
     """
     found = Stored({kind: [] for kind in KINDS})
-    for event in session.events(hidden=True, damaged=damaged):
+    for event in session.events(include_hidden=True, damaged=damaged):
         if event.hidden:
             if isinstance(event.payload, Usage) and not event.payload.repeated:
                 found.hidden_costs.append(key_of(cost_record(event, event.payload)))

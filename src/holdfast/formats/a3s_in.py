@@ -172,21 +172,26 @@ def parse_session(data: bytes, *, newer: bool = False) -> tuple[Json, Json | Non
     """
     if data.startswith(SEALED):
         raise rules.Refusal("it is encrypted (A3SE), and can't be read without its key")
-    value = mapping(rules.read(data, rules.anything))
-    if not {"schema_version", "session"} & value.keys():
+    value = rules.read(data, rules.anything)
+    if not {"schema_version", "session"} & mapping(value).keys():
         if newer:
             raise rules.Refusal("it is no snapshot: it has no schema_version")
-        rules.session(rules.read(data, rules.anything), "")
-        return value, None
+        return mapping(rules.session(value, "")), None
     version: object = value.get("schema_version")
     if isinstance(version, bool) or version != 1:
         raise rules.Refusal(f"its schema_version is {version!r:.40}, not 1")
-    rules.struct({"session": rules.session})(value, "")
-    inside = {"artifacts": value.get("artifacts", [])}
-    rules.artifacts(inside, "")
-    rules.traces(value.get("trace_events", []), "trace_events")
-    rules.verification(value.get("verification_reports", []), "verification_reports")
-    return mapping(value["session"]), value
+    whole = mapping(_snapshot(value, ""))
+    return mapping(whole["session"]), whole
+
+
+_snapshot = rules.struct(
+    {"schema_version": rules.anything, "session": rules.session_v1},
+    {
+        "artifacts": rules.many(rules.artifact),
+        "trace_events": rules.traces,
+        "verification_reports": rules.verification,
+    },
+)
 
 
 def read_session(folder: Folder, path: str) -> Read:
@@ -363,7 +368,7 @@ class _Taking:
                 "imported": {"digest": digest},
             }
 
-        saved = save(self.store, id, snapshot, user=self.user, note=note, spare=_spared)
+        saved = save(self.store, id, snapshot, user=self.user, note=note, spare=_spared, whole=False)
         if saved is not None:
             report.events, report.known = saved.events, saved.known
 

@@ -40,14 +40,15 @@ from holdfast.heads.states import state_event
 from holdfast.history.history import Taken, edit_commit, removal
 from holdfast.model import AnyPayload, Artifact, Custom, Event, Message, Report, Source, Step, Usage
 from holdfast.parts import LargeRef
-from holdfast.plan import FIRST_TIME, LAST_TIME, Commit, Entry, Head
+from holdfast.plan import FIRST_TIME, LAST_TIME, MAX_SAVED, Commit, Entry, Head
 from holdfast.refusals import refusal
 from holdfast.session import Session
 from holdfast.store import Store
 
-FIT_ENTRIES = 9000
+FIT_ENTRIES = MAX_SAVED - 10
 FIT_BYTES = 48 * 1024 * 1024
-"""Events, and bytes of them, that go into one commit; what is more is stored in several, and seen with the last."""
+"""Events, and bytes of them, that an import puts into one commit, with room for what tells of them; what is more is
+stored in several, and seen with the last."""
 TRIES = 50
 """How often a save starts over when others change the session meanwhile."""
 
@@ -91,6 +92,7 @@ def save(
     user: str | None = None,
     note: Callable[[Head | None], Json | None] | None = None,
     spare: Callable[[Head, Stored], Collection[int]] | None = None,
+    whole: bool = True,
 ) -> Saved | None:
     """Store a snapshot.
 
@@ -98,19 +100,21 @@ def save(
         id: Of the session in the store. One that was deleted begins anew.
         note: What to note in its metadata under `imported`, by its head; None to store nothing.
         spare: The seqs of events that are not the snapshot's to take away.
+        whole: In one commit, or not at all; else in as many as it takes, which an import goes on with.
 
     Returns:
         None if `note` said that there is nothing to store.
 
     Raises:
         Stale: others changed the session without a pause.
+        TooLarge: it is too much for one commit.
     """
     for _ in range(TRIES):
         head = store.peek(id)
         noted = note(head) if note else {}
         if noted is None:
             return None
-        done = _Save(store, id, head, snapshot, user, noted, spare).run()
+        done = _Save(store, id, head, snapshot, user, noted, spare, whole).run()
         if done is not None:
             return done
     raise Stale(f"session {id!r} changed {TRIES} times during one save; save again", session=id)
@@ -126,11 +130,13 @@ class _Save:
         user: str | None,
         noted: Json,
         spare: Callable[[Head, Stored], Collection[int]] | None,
+        whole: bool,
     ) -> None:
         self.store, self.id, self.snapshot, self.user, self.noted = store, id, snapshot, user, noted
         self.before = head  # a tombstone too: whoever has seen it may begin anew
         self.head = None if head is None or head.dead else head
         self.spare = spare
+        self.whole = whole
         self.at = min(max(snapshot.at, 0), LAST_TIME)
         self.noting: Json = {}
 
@@ -149,10 +155,10 @@ class _Save:
             if self.head is not None and self._is_same(self.head, entries, change):
                 return Saved(self.head, 0, change.known)
             last = self.before
-            for first, batch in _batches(entries):
+            for first, batch in [(0, entries)] if self.whole else _batches(entries):
                 end = first + len(batch) == len(entries)
                 commit = self._commit(last, batch, change.hide if first == 0 else [], end)
-                result = self.store.batcher.commit(commit)
+                result = self.store.batcher.commit(commit, entries=MAX_SAVED)
                 if not isinstance(result, Head):
                     if result.why in ("rev", "deleted", "known", "missing"):
                         return None

@@ -1,11 +1,13 @@
 """What a3s-code 2.0.0 takes of its files, and why it refuses the rest: required fields, types, enums, nulls.
 
-Fields that are not known are taken, as there. Each rule raises `Refusal` with the path of what is wrong.
+A rule gives the value as the program would write it: serde takes a struct as an array of its fields too, and a word as
+`{"word": null}`. Fields that are not known are taken, as there. Each rule raises `Refusal` with the path of what is
+wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from holdfast.formats import rustjson
@@ -15,13 +17,14 @@ class Refusal(ValueError):
     """The program refuses this, and why."""
 
 
-Rule: TypeAlias = Callable[[Any, str], None]
+Rule: TypeAlias = Callable[[Any, str], Any]
 
 
 def _typed(kind: str, is_one: Callable[[Any], bool]) -> Rule:
-    def rule(value: Any, path: str) -> None:
+    def rule(value: Any, path: str) -> Any:
         if not is_one(value):
             raise Refusal(f"{path or 'it'} is {_named(value)}, not {kind}")
+        return value
 
     return rule
 
@@ -45,11 +48,10 @@ def optional(rule: Rule) -> Rule:
 def many(rule: Rule) -> Rule:
     """An array."""
 
-    def each(value: Any, path: str) -> None:
+    def each(value: Any, path: str) -> Any:
         if not isinstance(value, list):
             raise Refusal(f"{path or 'it'} is {_named(value)}, not an array")
-        for index, item in enumerate(cast("list[Any]", value)):
-            rule(item, f"{path}[{index}]")
+        return [rule(item, f"{path}[{index}]") for index, item in enumerate(cast("list[Any]", value))]
 
     return each
 
@@ -57,9 +59,13 @@ def many(rule: Rule) -> Rule:
 def one_of(*names: str) -> Rule:
     """One of some words."""
 
-    def rule(value: Any, path: str) -> None:
-        if value not in names or not isinstance(value, str):
+    def rule(value: Any, path: str) -> Any:
+        word = value
+        if isinstance(value, dict) and list(cast("dict[str, Any]", value).values()) == [None]:
+            (word,) = cast("dict[str, Any]", value) if not rustjson.repeated(cast("Any", value)) else (None,)
+        if not isinstance(word, str) or word not in names:
             raise Refusal(f"{path} is {value!r:.60}, not one of {', '.join(names)}")
+        return word
 
     return rule
 
@@ -67,10 +73,9 @@ def one_of(*names: str) -> Rule:
 def by_name(names: Rule, rule: Rule) -> Rule:
     """An object whose keys and values follow rules."""
 
-    def each(value: Any, path: str) -> None:
-        for name, item in _object(value, path).items():
-            names(name, f"the key of {path}")
-            rule(item, f"{path}.{name}")
+    def each(value: Any, path: str) -> Any:
+        items = _object(value, path).items()
+        return {names(name, f"the key of {path}"): rule(item, f"{path}.{name}") for name, item in items}
 
     return each
 
@@ -82,31 +87,57 @@ def _object(value: Any, path: str) -> dict[str, Any]:
 
 
 def struct(
-    required: Mapping[str, Rule], rest: Mapping[str, Rule] | None = None, alias: Mapping[str, str] | None = None
+    required: Mapping[str, Rule],
+    rest: Mapping[str, Rule] | None = None,
+    alias: Mapping[str, str] | None = None,
+    *,
+    order: Sequence[str] | None = None,
+    optional_end: Collection[str] | None = None,
 ) -> Rule:
-    """An object with fields that must be there, and others that may; `alias` are second names of fields."""
+    """An object with fields that must be there, and others that may, or an array of them.
+
+    Args:
+        required: Those that must be there, and their rules.
+        rest: Those that may.
+        alias: Second names of fields.
+        order: The fields as they stand in an array, if not those that must be there and then the rest.
+        optional_end: Those of the rest that an array may end before, if not all of them.
+    """
     known = {**required, **(rest or {})}
+    places = known if order is None else order
+    second, short = alias or {}, known.keys() - required.keys() if optional_end is None else optional_end
 
-    def rule(value: Any, path: str) -> None:
-        items = _object(value, path)
+    def take(value: Any, path: str) -> Any:
         start = f"{path}." if path else ""
-        for old, name in (alias or {}).items():
-            if old in items:
-                if name in items:
-                    raise Refusal(f"{start}{name} and {start}{old} are both there")
-                known[name](items[old], start + old)
+        items = _placed(cast("list[Any]", value), path) if isinstance(value, list) else _object(value, path)
+        if twice := [name for name in rustjson.repeated(items) if name in known or name in second]:
+            raise Refusal(f"{start}{twice[0]} is there twice")
+        for old, name in second.items():
+            if old in items and name in items:
+                raise Refusal(f"{start}{name} and {start}{old} are both there")
+        told = {second.get(name, name): name for name in items}
         for name in required:
-            if name not in items:
+            if name not in told:
                 raise Refusal(f"{start}{name} is missing")
-        for name, field in known.items():
-            if name in items:
-                field(items[name], start + name)
+        made = dict(items)
+        for name, rule in known.items():
+            if (field := told.get(name)) is not None:
+                made[field] = rule(items[field], start + field)
+        return made
 
-    return rule
+    def _placed(values: list[Any], path: str) -> dict[str, Any]:
+        if len(values) > len(places):
+            raise Refusal(f"{path or 'it'} is an array of {len(values)}, for {len(places)} fields")
+        if left := [name for name in list(places)[len(values) :] if name not in short]:
+            raise Refusal(f"{path or 'it'} is an array that ends before its {left[0]}")
+        return dict(zip(places, values, strict=False))
+
+    return take
 
 
-def anything(_value: Any, _path: str) -> None:
+def anything(value: Any, _path: str) -> Any:
     """Any value."""
+    return value
 
 
 text = _typed("a text", lambda value: isinstance(value, str))
@@ -122,13 +153,20 @@ _lane = one_of("Control", "Query", "Execute", "Generate")
 
 
 def tagged(kinds: Mapping[str, Rule]) -> Rule:
-    """An object that says by `type` which rule it follows."""
+    """An object that says by `type` which rule it follows, or an array that begins with it."""
 
-    def rule(value: Any, path: str) -> None:
-        kind = _object(value, path).get("type")
+    def rule(value: Any, path: str) -> Any:
+        rest = value
+        if isinstance(value, list) and value:
+            kind, *rest = cast("list[Any]", value)
+        else:
+            kind = _object(value, path).get("type")
+            if "type" in rustjson.repeated(cast("Any", value)):
+                raise Refusal(f"{path}.type is there twice")
         if not isinstance(kind, str) or kind not in kinds:
             raise Refusal(f"{path} has the type {kind!r:.60}, not one of {', '.join(kinds)}")
-        kinds[kind](value, path)
+        made = kinds[kind](rest, path)
+        return made if rest is value else {"type": kind, **made}
 
     return rule
 
@@ -137,9 +175,8 @@ _source = struct({"type": one_of("base64"), "media_type": text, "data": text})
 _shown = tagged({"text": struct({"text": text}), "image": struct({"source": _source})})
 
 
-def _answer(value: Any, path: str) -> None:
-    if not isinstance(value, str):
-        many(_shown)(value, path)
+def _answer(value: Any, path: str) -> Any:
+    return value if isinstance(value, str) else many(_shown)(value, path)
 
 
 block = tagged(
@@ -153,9 +190,8 @@ block = tagged(
 message = struct({"role": text, "content": many(block)}, {"reasoning_content": optional(text)})
 
 
-def _rule_of_tools(value: Any, path: str) -> None:
-    if not isinstance(value, str):
-        struct({"rule": text})(value, path)
+def _rule_of_tools(value: Any, path: str) -> Any:
+    return value if isinstance(value, str) else struct({"rule": text})(_object(value, path), path)
 
 
 _permissions = struct(
@@ -194,10 +230,14 @@ _queue = struct(
     {},
     {
         **dict.fromkeys(_lanes, size),
-        **dict.fromkeys(("enableDlq", "enableMetrics", "enableAlerts"), flag),
-        **dict.fromkeys(("dlqMaxSize", "defaultTimeoutMs", "pressureThreshold"), optional(size)),
-        "storagePath": optional(text),
         "laneHandlers": by_name(_lane, _handler),
+        "enableDlq": flag,
+        "dlqMaxSize": optional(size),
+        **dict.fromkeys(("enableMetrics", "enableAlerts"), flag),
+        "defaultTimeoutMs": optional(size),
+        "storagePath": optional(text),
+        **dict.fromkeys(("retryPolicy", "rateLimit", "priorityBoost"), anything),
+        "pressureThreshold": optional(size),
         "laneTimeouts": optional(by_name(_lane, size)),
     },
 )
@@ -219,8 +259,21 @@ CONFIG: Mapping[str, Rule] = {
 }
 """The fields of a session's config, in the order in which they are written."""
 NEEDED = ("name", "workspace", "max_context_length", "auto_compact")
-_config = struct({name: CONFIG[name] for name in NEEDED}, CONFIG)
-LLM = struct({"provider": text, "model": text}, {"base_url": optional(text), "api_key": optional(text)})
+_config = struct(
+    {name: CONFIG[name] for name in NEEDED}, CONFIG, order=list(CONFIG), optional_end=("planning_mode", "goal_tracking")
+)
+
+
+def LLM(value: Any, path: str) -> Any:  # noqa: N802  # it is a rule like the others
+    """The config of a model; a key that an array says to be none is none that would have to be left out."""
+    made = _llm(value, path)
+    is_none = isinstance(value, list) and made["api_key"] is None
+    return {name: item for name, item in made.items() if name != "api_key" or not is_none}
+
+
+_llm = struct(
+    {"provider": text, "model": text}, {"api_key": optional(text), "base_url": optional(text)}, optional_end=()
+)
 _cost = struct(
     {
         "model": text,
@@ -231,60 +284,74 @@ _cost = struct(
         "timestamp": time,
     },
     {"cost_usd": optional(number), "session_id": optional(text)},
-)
-task = struct(
+    order=("model", "provider", "prompt_tokens", "completion_tokens", "total_tokens", "cost_usd", "timestamp",
+           "session_id"),
+)  # fmt: skip
+_TASK: Mapping[str, Rule] = {
+    "id": text,
+    "content": text,
+    "status": one_of("pending", "in_progress", "completed", "failed", "skipped", "cancelled"),
+}
+_TASK_REST: Mapping[str, Rule] = {
+    "priority": one_of("high", "medium", "low"),
+    "tool": optional(text),
+    "dependencies": _texts,
+    "success_criteria": optional(text),
+}
+task = struct(_TASK, _TASK_REST)
+TOP = (
+    "id", "config", "state", "messages", "context_usage", "total_usage", "total_cost", "model_name", "cost_records",
+    "tool_names", "thinking_enabled", "thinking_budget", "created_at", "updated_at", "llm_config", "tasks", "parent_id",
+)  # fmt: skip
+"""The fields of a session file, in the order in which they are written."""
+_SESSION: Mapping[str, Rule] = {
+    "id": text,
+    "config": _config,
+    "state": one_of("Unknown", "Active", "Paused", "Completed", "Error"),
+    "messages": many(message),
+    "context_usage": struct({"used_tokens": size, "max_tokens": size, "percent": number, "turns": size}),
+    "total_usage": struct(
+        {"prompt_tokens": size, "completion_tokens": size, "total_tokens": size},
+        {"cache_read_tokens": optional(size), "cache_write_tokens": optional(size)},
+    ),
+    "tool_names": _texts,
+    "thinking_enabled": flag,
+    "created_at": i64,
+    "updated_at": i64,
+}
+_SESSION_REST: Mapping[str, Rule] = {
+    "total_cost": number,
+    "model_name": optional(text),
+    "cost_records": many(_cost),
+    "thinking_budget": optional(size),
+    "llm_config": optional(LLM),
+    "parent_id": optional(text),
+}
+
+
+def _session(task: Rule) -> Rule:
+    rest = {**_SESSION_REST, "tasks": many(task)}
+    return struct(_SESSION, rest, {"todos": "tasks"}, order=TOP, optional_end=())
+
+
+session = _session(task)
+_described = struct(_TASK, _TASK_REST, {"description": "content"})
+
+
+def _task_v1(value: Any, path: str) -> Any:
+    return {"content" if name == "description" else name: item for name, item in _described(value, path).items()}
+
+
+session_v1 = _session(_task_v1)
+"""The session of a snapshot of the newer form, whose tasks may have a `description` for their `content`."""
+artifact = struct(
     {
-        "id": text,
-        "content": text,
-        "status": one_of("pending", "in_progress", "completed", "failed", "skipped", "cancelled"),
-    },
-    {
-        "priority": one_of("high", "medium", "low"),
-        "tool": optional(text),
-        "dependencies": _texts,
-        "success_criteria": optional(text),
-    },
-)
-session = struct(
-    {
-        "id": text,
-        "config": _config,
-        "state": one_of("Unknown", "Active", "Paused", "Completed", "Error"),
-        "messages": many(message),
-        "context_usage": struct({"used_tokens": size, "max_tokens": size, "percent": number, "turns": size}),
-        "total_usage": struct(
-            {"prompt_tokens": size, "completion_tokens": size, "total_tokens": size},
-            {"cache_read_tokens": optional(size), "cache_write_tokens": optional(size)},
-        ),
-        "tool_names": _texts,
-        "thinking_enabled": flag,
-        "created_at": i64,
-        "updated_at": i64,
-    },
-    {
-        "total_cost": number,
-        "model_name": optional(text),
-        "cost_records": many(_cost),
-        "thinking_budget": optional(size),
-        "llm_config": optional(LLM),
-        "tasks": many(task),
-        "parent_id": optional(text),
-    },
-    {"todos": "tasks"},
-)
-artifacts = struct(
-    {
-        "artifacts": many(
-            struct(
-                {
-                    **dict.fromkeys(("artifact_id", "artifact_uri", "tool_name", "content"), text),
-                    "original_bytes": size,
-                    "shown_bytes": size,
-                }
-            )
-        )
+        **dict.fromkeys(("artifact_id", "artifact_uri", "tool_name", "content"), text),
+        "original_bytes": size,
+        "shown_bytes": size,
     }
 )
+artifacts = struct({"artifacts": many(artifact)})
 traces = many(
     struct(
         {
@@ -319,21 +386,13 @@ def fits(rule: Rule, value: Any) -> bool:
 
 
 def read(data: bytes, rule: Rule) -> Any:
-    """The value of a whole file.
+    """The value of a whole file, as the rule gives it.
 
     Raises:
         Refusal: the program would refuse it.
     """
     try:
-        value = rustjson.parse(data, once=TOP)
+        value = rustjson.parse(data)
     except rustjson.NotRust as error:
         raise Refusal(str(error)) from None
-    rule(value, "")
-    return value
-
-
-TOP = (
-    "id", "config", "state", "messages", "context_usage", "total_usage", "total_cost", "model_name", "cost_records",
-    "tool_names", "thinking_enabled", "thinking_budget", "created_at", "updated_at", "llm_config", "tasks", "parent_id",
-)  # fmt: skip
-"""The fields of a session file, in the order in which they are written."""
+    return rule(value, "")

@@ -15,17 +15,15 @@ kept, too. `oxios_folder` reads folders, `oxios_out` writes them.
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from holdfast.formats import rustjson
-from holdfast.formats.rustjson import NotRust
+from holdfast.formats.rustjson import NotRust, micros_of
 from holdfast.formats.transcript import mapping
 from holdfast.formats.zeroclaw import fitted
 from holdfast.model import AnyPayload, Message, Step, Text
 from holdfast.parts import ToolResult
-from holdfast.plan import FIRST_TIME, LAST_TIME
 
 PROGRAM = "oxios"
 USER, AGENT, STEPS = "user_messages", "agent_responses", "trajectory_steps"
@@ -172,27 +170,6 @@ def session_of(data: bytes) -> dict[str, Any]:
 def checked(value: Any) -> dict[str, Any]:
     """A JSON value as the document of a session; see `session_of`."""
     return cast("dict[str, Any]", _SESSION(value))
-
-
-_YEAR = re.compile(r"([+-]?\d{4,6})-", re.ASCII)
-
-
-def micros_of(text: str) -> int | None:
-    """A time that the program reads, in microseconds since 1970 UTC; None if it reads none.
-
-    A year outside of 1 to 9999 gives the nearest time within.
-    """
-    at = rustjson.micros_of(text)
-    if at is not None:
-        return max(FIRST_TIME, min(at, LAST_TIME))
-    found = _YEAR.match(text)
-    if found is None:
-        return None
-    year = int(found[1])
-    # The calendar repeats itself every 400 years, so the rest can be told by a year of these.
-    if abs(year) > 262_000 or rustjson.micros_of(f"{2000 + year % 400}{text[found.end(1) :]}") is None:
-        return None
-    return FIRST_TIME if year < 2000 else LAST_TIME
 
 
 def time_text(at: int) -> str:

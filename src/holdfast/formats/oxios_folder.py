@@ -259,6 +259,7 @@ def _document(path: str, inside: str, place: str) -> ToldDocument | None:
             session_of(data)
             return None
         if kind_of(id) == "json":
+            rustjson.parse(data)
             check_json(id, data)
         else:
             data.decode()

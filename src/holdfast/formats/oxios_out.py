@@ -25,7 +25,6 @@ from holdfast.formats.oxios import (
     NotRust,
     is_name,
     key_of,
-    micros_of,
     record_of,
     session_of,
     time_text,
@@ -151,7 +150,7 @@ def document_of(session: Session, *, damaged: OnDamage = "keep") -> Document:
         arrays[name] += added[name]
         if arrays[name] or name in facts:
             facts = _with(facts, name, arrays[name])
-    if latest > (micros_of(str(facts["updated_at"])) or 0):
+    if latest > (rustjson.micros_of(str(facts["updated_at"])) or 0):
         facts["updated_at"] = time_text(latest)
     return Document(facts, text, left_out, lost)
 

@@ -17,6 +17,7 @@ from fractions import Fraction
 from typing import Any, NoReturn, cast
 
 from holdfast.clock import to_micros
+from holdfast.plan import FIRST_TIME, LAST_TIME
 
 DEPTH = 127
 """Arrays and objects that may stand in each other; serde_json refuses more."""
@@ -219,28 +220,50 @@ def _check(value: Any, left: int) -> None:
                 _check(item, left - 1)
 
 
+_SPACE = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+"""What Rust calls white space; Python's has four separators more."""
 _TIME = re.compile(
-    r"([+-]?\d{4,6})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
+    r"_*(?:([+-])0*(\d{1,6})|(\d{1,4}))_*-_*(\d\d?)_*-_*(\d\d?)[Tt ]_*(\d\d?)_*:_*(\d\d?)_*:_*(\d\d?)(?:\.(\d+))?_*"
+    r"(?:[Zz]|[Uu][Tt][Cc]|([+-]|\u2212)(\d\d)(?::|_)*([0-5]\d))_*".replace("_", _SPACE),
+    re.ASCII,
 )
+MAX_YEAR = 262_142
+"""The last year that chrono knows; the first is the same before the year 0."""
+_ERA = 146_097 * 86_400_000_000
+"""Microseconds of 400 years, in which the calendar repeats itself."""
+
+
+def trimmed(text: str) -> str:
+    """A text without the white space around it, as `str::trim` leaves it."""
+    return _AROUND.sub("", text)
+
+
+_AROUND = re.compile(rf"\A{_SPACE}+|{_SPACE}+\Z")
 
 
 def micros_of(text: str) -> int | None:
-    """A time that chrono reads, in microseconds since 1970 UTC; None if it reads none, or not of the years 1 to 9999.
+    """A time that chrono reads as a `DateTime`, in microseconds since 1970 UTC; None if it reads none.
 
-    The second 60 counts as the first of the next minute; what is finer than a microsecond is left out.
+    Beside RFC 3339 it takes spaces, single digits, `UTC` and years of any length. A time outside of the years 1 to 9999
+    gives the nearest within. The second 60 counts as the first of the next minute; what is finer than a microsecond is
+    left out.
     """
     found = _TIME.fullmatch(text)
     if found is None:
         return None
-    year, month, day, hour, minute, second = (int(found[n]) for n in range(1, 7))
-    offset = 0 if found[8] else (int(found[10]) * 60 + int(found[11])) * (-1 if found[9] == "-" else 1)
-    if second > 60 or abs(offset) >= 24 * 60:
+    sign, long, short = found.group(1, 2, 3)
+    year = int(long or short) * (-1 if sign == "-" else 1)
+    month, day, hour, minute, second = (int(found[n]) for n in range(4, 9))
+    hours, minutes = int(found[11] or 0), int(found[12] or 0)
+    if abs(year) > MAX_YEAR or second > 60 or hours > 23:
         return None
     try:
-        whole = datetime(year, month, day, hour, minute, 0, tzinfo=UTC) + timedelta(seconds=second, minutes=-offset)
-    except (ValueError, OverflowError):
+        whole = datetime(2000 + year % 400, month, day, hour, minute, 0, tzinfo=UTC)
+    except ValueError:
         return None
-    return to_micros(whole) + int((found[7] or "0")[:6].ljust(6, "0"))
+    offset = (hours * 60 + minutes) * (1 if found[10] in (None, "+") else -1)
+    at = to_micros(whole + timedelta(seconds=second, minutes=-offset)) + int((found[9] or "0")[:6].ljust(6, "0"))
+    return max(FIRST_TIME, min(at + (year - year % 400 - 2000) // 400 * _ERA, LAST_TIME))
 
 
 def time_text(at: int) -> str:

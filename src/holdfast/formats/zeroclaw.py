@@ -76,7 +76,7 @@ def safe(key: str) -> str:
 def read(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     """The message of a line and "", or None and why the program passes the line over."""
     try:
-        text = raw.decode().strip()
+        text = rustjson.trimmed(raw.decode())
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 at byte {error.start}"
     try:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from holdfast.errors import Exists, Invalid
+from holdfast.finding.references import called
 from holdfast.heads import names
 from holdfast.heads.info import STATES, SUMMARY, encode_body, new_id, now, session_ref, tags_of
 from holdfast.heads.settings import SessionConfig, without, without_secrets
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
-from holdfast.refusals import denied, refusal
+from holdfast.refusals import denied, present, refusal
 from holdfast.storage import Storage
+
+PAUSE, LONGEST = 0.001, 0.1
+"""Seconds after which a name is looked at again that another session is getting: at first, and in the end."""
+PATIENCE = 10.0
+"""Seconds for which one waits for that."""
 
 
 def get_or_create(
@@ -27,8 +34,13 @@ def get_or_create(
     config: Mapping[str, Any] | SessionConfig | None,
     **texts: str | None,
 ) -> Head:
-    """The head of the session with this id, created if it is not there; see `Store.session`."""
+    """The head of the session with this id, or else this name, created if it is not there; see `Store.session`."""
     user = texts["user"] = texts["user"] or store.user
+    if id is None and texts["name"]:
+        labels = labels if isinstance(labels, str) else tuple(labels)  # it may take several tries
+        return _named(
+            store, texts["name"], user, lambda: create(store, None, created, labels, metadata, config, **texts)
+        )
     if id is not None:
         check_id(id, "session id")
         head = store.backend.get([session_ref(id)])[0]
@@ -45,6 +57,23 @@ def get_or_create(
         return _own(result.head, user)
 
 
+def _named(store: Storage, name: str, user: str | None, make: Callable[[], Head]) -> Head:
+    """The head of the session with this name. Of many who ask at once one creates it: who claims the name."""
+    pause, until = PAUSE, time.monotonic() + PATIENCE
+    while True:
+        head = called(store, name, user=user) or called(store, name, user=user, trashed=True)
+        if head is not None:
+            return _own(head, user)
+        try:
+            return make()
+        except Exists:
+            # Somebody has it now, or is about to; that takes a commit, or was interrupted.
+            if time.monotonic() >= until:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+
+
 def _safe(
     store: Storage, metadata: Mapping[str, Any] | None, config: Mapping[str, Any] | SessionConfig | None
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
@@ -58,10 +87,7 @@ def _safe(
 
 
 def _own(head: Head, user: str | None) -> Head:
-    if head.dead:
-        raise refusal(Refused("deleted", head), Commit(ref=head.ref))
-    if head.trashed:
-        raise refusal(Refused("trashed", head), Commit(ref=head.ref))
+    present(head, head.ref)
     if user is not None and head.tags.get("user") != user:
         raise denied(head.ref)
     return head

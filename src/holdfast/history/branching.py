@@ -15,18 +15,15 @@ from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
-from holdfast import codec
-from holdfast.context.summaries import as_of
 from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale
+from holdfast.finding.references import one
 from holdfast.heads import names
 from holdfast.heads.info import (
-    BYTES,
     CALL_TIMEOUT,
     EDIT,
     SESSION,
     SUMMARY,
     SessionInfo,
-    Tally,
     body_of,
     created_at,
     encode_body,
@@ -37,8 +34,8 @@ from holdfast.heads.info import (
     session_ref,
     tags_of,
 )
-from holdfast.history.ancestry import FORKED, edit_at, first_of, newest_edit, segments, stored, top_of
-from holdfast.model import Message, Step
+from holdfast.history.ancestry import FORKED, first_of, segments
+from holdfast.history.checkpoints import forget, standing_at
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
 from holdfast.refusals import refusal
 from holdfast.storage import Storage
@@ -152,19 +149,15 @@ def _creation(store: Storage, head: Head, child: str, at: int, name: str | None)
             at=at,
             last=head.last,
         )
-    edit = newest_edit(head)
-    while edit > at:
-        edit = edit_at(store, lineage, edit).previous
+    stood = standing_at(store, head, at)
     time = now()
     tags: dict[str, str | None] = {name: head.tags[name] for name in KEPT if name in head.tags}
     tags |= tags_of(name=name, parent=head.ref.id, state="idle")
-    tags |= {FORKED: head.ref.id, "created": str(time), EDIT: str(edit) if edit else None}
-    tags[SUMMARY] = as_of(store, head, at)
+    tags |= {FORKED: head.ref.id, "created": str(time), EDIT: str(stood.edit) if stood.edit else None}
+    tags[SUMMARY] = None if stood.summary is None else str(stood.summary)
     tags[CALL_TIMEOUT] = head.tags.get(CALL_TIMEOUT)
     models = [tag for tag in head.tags if said_by_appends(tag) and tag not in tags][:MAX_TAGS]
     body = {key: value for key, value in body_of(head).items() if key in ("metadata", "config")}
-    # Its parent's bytes are not its own.
-    counts = {name: count for name, count in _counts_at(store, head, at).items() if count and name != BYTES}
     return Commit(
         ref=session_ref(child),
         at=time,
@@ -172,47 +165,9 @@ def _creation(store: Storage, head: Head, child: str, at: int, name: str | None)
         base=at,
         tags=tags,
         defaults=dict.fromkeys(models, "1"),
-        add=counts or None,
+        add=stood.counts or None,
         body=encode_body(body),
     )
-
-
-def _counts_at(store: Storage, head: Head, at: int) -> Mapping[str, int]:
-    """The session's counters as they were when `at` was its newest event."""
-    if at == head.last:
-        return head.counts
-    lineage = segments(store, head)
-    counts = dict(head.counts)
-    edit = newest = newest_edit(head)
-    while edit > at:
-        told = edit_at(store, lineage, edit)
-        _subtract(counts, told.counts)
-        edit = told.previous
-    hidden: set[int] = set()
-    top = top_of(store, lineage, newest)
-    while top > at:
-        told = edit_at(store, lineage, top)
-        for first, last in told.ranges:
-            hidden.update(range(max(first, at + 1), last + 1))
-        top = told.below
-    for entry in stored(store, head, after=at):
-        if entry.fault:
-            raise Corrupt(
-                f"event {entry.seq} of session {head.ref.id!r} is damaged, so what comes before can't be counted; "
-                "fork at the newest event",
-                session=head.ref.id,
-                seq=entry.seq,
-            )
-        payload = codec.decode(entry.body, store.large)
-        # One that was hidden by no edit was not counted, or not any more.
-        if not entry.void or entry.seq in hidden or not isinstance(payload, Message | Step):
-            _subtract(counts, Tally([payload]).add)
-    return counts
-
-
-def _subtract(counts: dict[str, int], less: Mapping[str, int]) -> None:
-    for name, count in less.items():
-        counts[name] = counts.get(name, 0) - count
 
 
 def children(store: Storage, id: str, *, trashed: bool = False) -> Iterator[tuple[Head | None, str]]:
@@ -248,10 +203,26 @@ def delete(store: Storage, id: str, fence: Mapping[str, str | None] | None = Non
         if isinstance(result, Head):
             if head is not None:
                 names.release(store, head.tags.get("user"), head.tags.get("name"), id)
+            forget(store, id, head)
             return
         if result.why != "tags" or _lost(result.head, fence):
             raise refusal(result, commit)
     raise Stale(f"session {id!r} was forked {TRIES} times during one delete; try again", session=id)
+
+
+def delete_one(store: Storage, id: str | None, name: str | None) -> None:
+    """Delete the session with this id, or that has this name when it is deleted; see `Store.delete`."""
+    if id is not None and name is None:
+        return delete(store, id)
+    for _ in range(TRIES):
+        head = one(store, id, name)
+        try:
+            return delete(store, head.ref.id, {"name": name})
+        except Stale:
+            there = store.peek(head.ref.id)
+            if there is not None and there.tags.get("name") == name:
+                raise
+    raise Stale(f"the name {name!r} changed hands {TRIES} times during one delete; try again", name=name)
 
 
 def _check_deletable(head: Head, fence: Mapping[str, str | None] | None, rev: int | None) -> None:
@@ -290,9 +261,9 @@ def _take_id(store: Storage, child: str, parent: Head) -> None:
     _check_unforked(store, parent.ref.id)
 
 
-def tree(store: Storage, id: str) -> Branch:
+def tree(store: Storage, id: str | None, name: str | None) -> Branch:
     """See `Store.tree`."""
-    root = segments(store, store.head(id))[-1].head
+    root = segments(store, one(store, id, name))[-1].head
     order, below, damaged = [root], dict[str, list[Head]](), dict[str, list[str]]()
     for head in order:  # it grows meanwhile
         for child, name in children(store, head.ref.id):

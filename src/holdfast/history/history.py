@@ -7,7 +7,9 @@ top the head's tag `edit` leads to; their ranges do not overlap. So an undo show
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast import codec
@@ -26,6 +28,8 @@ Fence: TypeAlias = Mapping[str, str | None] | None
 """Tags that the head must carry: a turn's token."""
 TRIES = 200
 """How often a change of history starts over when others append meanwhile."""
+POLITE = 20
+"""Tries after which the process's other threads have to wait: one that appends all the time would win each race."""
 
 
 class Taken:
@@ -51,15 +55,16 @@ class Taken:
 
 def remove_last(store: Storage, session: Session, fence: Fence) -> Event | None:
     """See `Session.remove_last`."""
-    for _ in range(TRIES):
-        head = store.head(session.id)
-        event = next(session.events(before=head.last + 1, types="message", last=1), None)
-        if event is None:
-            return None
-        taken = Taken(event.seq - 1)
-        taken.add([event], event.seq)
-        if _committed(store, head, removal(store, head, "remove_last", taken), fence):
-            return event
+    for number in range(TRIES):
+        with _race(store, number):
+            head = store.head(session.id)
+            event = next(session.events(before=head.last + 1, types="message", last=1), None)
+            if event is None:
+                return None
+            taken = Taken(event.seq - 1)
+            taken.add([event], event.seq)
+            if _committed(store, head, removal(store, head, "remove_last", taken), fence):
+                return event
     raise _restless(session.id)
 
 
@@ -68,42 +73,51 @@ def rewind(store: Storage, session: Session, fence: Fence, to: int, action: str 
     if to < 0:
         raise Invalid(f"to is a seq, 0 or more, not {to}", to=to)
     taken, seen = Taken(to), ""
-    for _ in range(TRIES):
-        head = store.head(session.id)
-        if to > head.last:
-            raise Invalid(f"session {session.id!r} has no event {to}; it is at {head.last}", session=session.id, to=to)
-        if head.tags.get(EDIT, "") != seen:
-            taken, seen = Taken(to), head.tags.get(EDIT, "")
-        # What was read in an earlier try is as it was: only an edit hides or shows.
-        taken.add(session.events(after=taken.position, before=head.last + 1, damaged="keep"), head.last)
-        if not taken.ranges:
-            return None
-        edit = removal(store, head, action, taken)
-        if _committed(store, head, edit, fence):
-            return edit
+    for number in range(TRIES):
+        with _race(store, number):
+            head = store.head(session.id)
+            if to > head.last:
+                raise Invalid(
+                    f"session {session.id!r} has no event {to}; it is at {head.last}", session=session.id, to=to
+                )
+            if head.tags.get(EDIT, "") != seen:
+                taken, seen = Taken(to), head.tags.get(EDIT, "")
+            # What was read in an earlier try is as it was: only an edit hides or shows.
+            taken.add(session.events(after=taken.position, before=head.last + 1, damaged="keep"), head.last)
+            if not taken.ranges:
+                return None
+            edit = removal(store, head, action, taken)
+            if _committed(store, head, edit, fence):
+                return edit
     raise _restless(session.id)
 
 
 def undo(store: Storage, session: Session, fence: Fence) -> Edit | None:
     """See `Session.undo`."""
-    for _ in range(TRIES):
-        head = store.head(session.id)
-        lineage, newest = segments(store, head), newest_edit(head)
-        top = top_of(store, lineage, newest)
-        if not top:
-            return None
-        removal = edit_at(store, lineage, top)
-        edit = Edit(
-            action="undo",
-            ranges=removal.ranges,
-            counts=_negative(removal.counts),
-            previous=newest,
-            below=removal.below,
-            undoes=top,
-        )
-        if _committed(store, head, edit, fence):
-            return edit
+    for number in range(TRIES):
+        with _race(store, number):
+            head = store.head(session.id)
+            lineage, newest = segments(store, head), newest_edit(head)
+            top = top_of(store, lineage, newest)
+            if not top:
+                return None
+            removal = edit_at(store, lineage, top)
+            edit = Edit(
+                action="undo",
+                ranges=removal.ranges,
+                counts=_negative(removal.counts),
+                previous=newest,
+                below=removal.below,
+                undoes=top,
+            )
+            if _committed(store, head, edit, fence):
+                return edit
     raise _restless(session.id)
+
+
+def _race(store: Storage, number: int) -> AbstractContextManager[None]:
+    """Around a try: the first ones run against all others, later ones against other processes alone."""
+    return store.batcher.alone() if number >= POLITE else contextlib.nullcontext()
 
 
 def newest_removal(store: Storage, head: Head) -> Edit | None:

@@ -15,10 +15,12 @@ import msgspec
 from holdfast.artifacts.sweeping import Swept, sweep
 from holdfast.errors import Conflict, Corrupt, HoldfastError, Invalid, NotFound, Stale, Trashed
 from holdfast.finding.pages import Page, check_limit, cursor_of, position_of
+from holdfast.finding.references import got, one
 from holdfast.heads import names
 from holdfast.heads.info import BYTES, SESSION, SessionInfo, filter_tags, info_of, now, session_ref
 from holdfast.history.ancestry import FORKED
 from holdfast.history.branching import any_fork, pinned
+from holdfast.history.checkpoints import forget
 from holdfast.plan import TRASHED, Commit, Head, Refused, check_id
 from holdfast.refusals import refusal
 from holdfast.retention import prunes
@@ -99,25 +101,28 @@ class Trash:
         last = heads[limit - 1] if len(heads) > limit else None
         return Page(found, None if last is None else cursor_of([last.at, last.ref.id]), damaged)
 
-    def get(self, id: str) -> Session | None:
-        """The session with this id if it is in the trash, to be read: whatever would write to it is refused.
+    def get(self, id: str | None = None, *, name: str | None = None) -> Session | None:
+        """The session with this id or name if it is in the trash, to be read: whatever would write to it is refused.
 
         Its events, artifacts, context, tasks and reports can be read; what is known of it, `list` tells.
+
+        Raises:
+            Invalid: neither is given, or both; or several sessions in the trash are called so.
         """
-        head = self._store.peek(id)
+        head = got(self._store, id, name, keep=False, trashed=True)
         return Session(self._store, head) if head is not None and head.trashed else None
 
-    def put(self, id: str, *, why: str = "by hand") -> None:
-        """Move a session to the trash, whatever its name and labels.
+    def put(self, id: str | None = None, *, name: str | None = None, why: str = "by hand") -> None:
+        """Move the session with this id or name to the trash, whatever its labels.
 
         Raises:
             LeaseHeld: a turn holds it.
             Conflict: it is running, or a fork reads its events, or is about to.
-            Invalid, TooLarge: the reason can't be stored.
+            Invalid, TooLarge: the reason can't be stored; or it can't be told which session is meant.
             NotFound, Deleted, Trashed: it is not there.
         """
         for _ in range(TRIES):
-            head = self._store.head(id)
+            head = one(self._store, id, name)
             check_free(self._store, head)
             commit = away(head, now(), why, None, self._store.large)
             result = self._store.batcher.commit(commit)
@@ -125,18 +130,20 @@ class Trash:
                 return
             if result.why != "rev":
                 raise refusal(result, commit)
-        raise Stale(f"session {id!r} changed {TRIES} times while it was to be put away; try again", session=id)
+        raise Stale(f"session {id or name!r} changed {TRIES} times while it was to be put away; try again", session=id)
 
-    def restore(self, id: str) -> Session:
-        """Bring a session back as it was, and the parents that it reads through, if they are in the trash, too.
+    def restore(self, id: str | None = None, *, name: str | None = None) -> Session:
+        """Bring the session with this id or name back as it was, and the parents that it reads through, if they are in
+        the trash, too.
 
         Raises:
             NotFound, Deleted: there is none, or it was purged.
             Conflict: it is not in the trash.
+            Invalid: neither is given, or both; or several sessions in the trash are called so.
         """
-        head = self._store.head(id, trashed=True)
+        head = one(self._store, id, name, trashed=True)
         if not head.trashed:
-            raise Conflict(f"session {id!r} is not in the trash", session=id)
+            raise Conflict(f"session {head.ref.id!r} is not in the trash", session=head.ref.id)
         return Session(self._store, self._restored(head))
 
     def _restored(self, head: Head) -> Head:
@@ -224,6 +231,7 @@ class _Purge:
         self._store = store
         self._todo: dict[str, Commit] = {}
         self._tags: dict[str, Mapping[str, str]] = {}
+        self._heads: dict[str, Head | None] = {}
         self._purged: list[str] = []
         self._spared: list[Spared] = []
         self._failed: list[Spared] = []
@@ -236,7 +244,7 @@ class _Purge:
             if tags is None or (before is not None and trashed_at(tags) >= before):
                 continue
             rev = None if head is None else head.rev
-            self._tags[id] = tags
+            self._tags[id], self._heads[id] = tags, head
             self._todo[id] = Commit(
                 ref=session_ref(id), at=now(), if_rev=rev, if_tags={TRASHED: tags[TRASHED]}, delete=True
             )
@@ -290,6 +298,7 @@ class _Purge:
             if isinstance(result, Head):
                 self._purged.append(id)
                 names.release(self._store, self._tags[id].get("user"), self._tags[id].get("name"), id)
+                forget(self._store, id, self._heads[id])
             elif isinstance(result, Refused) and result.why in ("rev", "tags", "deleted"):
                 self._spared.append(Spared(session=id, why="it was restored or purged meanwhile"))
             else:

@@ -1,0 +1,176 @@
+"""Blobs as objects in an S3-compatible store: one for each, named by its digest, under a prefix of the store's own.
+
+A blob is at most a chunk, so each is put in one request, only if it is not there yet; large values are many chunks, so
+what a multipart upload would resume resumes here chunk by chunk. Credentials come from the environment, as for any
+client of S3, never from a URL. The lock between writers and deleters is the store's (see `gate`): object storage has
+none, so a prefix belongs to one store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from holdfast.backends.blobs import check_digest, packed, unpacked
+from holdfast.backends.gate import Gate
+from holdfast.errors import Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+PARAMS = frozenset({"endpoint", "region"})
+"""What a URL may say beside bucket and prefix."""
+RETRIES = 5
+"""How often a request is tried again, with growing pauses."""
+PATIENCE = 60
+"""Seconds after which a request that is tried again and again is given up."""
+PAGE = 1000
+"""Names that one request lists."""
+
+_used_in: int | None = None
+"""The process whose threads carry the requests: a child that it forks has none of them."""
+
+
+class ObjectBlobs:
+    """The blobs of one store in a bucket: `s3://bucket/prefix?endpoint=…&region=…`."""
+
+    def __init__(self, url: str, gate: Gate) -> None:
+        try:
+            import obstore
+        except ImportError:
+            raise Unavailable("object storage needs a driver: pip install 'holdfast[s3]'") from None
+        bucket, prefix, params = _parts(url)
+        self._obstore = obstore
+        self._gate = gate
+        self._where = f"s3://{bucket}/{prefix}"
+        self._store = _connected(bucket, prefix, params)
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes.
+
+        Raises:
+            Unavailable: the object store refuses, or does not answer.
+        """
+        check_digest(digest)
+        errors = self._obstore.exceptions
+        with self._told(f"blob {digest} was not stored"):
+            try:
+                self._obstore.put(self._store, digest, packed(data), mode="create")
+            except errors.AlreadyExistsError:
+                return
+            except errors.NotSupportedError:  # it knows no conditional put; the same name means the same bytes
+                self._obstore.put(self._store, digest, packed(data))
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None.
+
+        Raises:
+            Corrupt: the object does not hold the bytes of that digest.
+            Unavailable: the object store refuses, or does not answer.
+        """
+        check_digest(digest)
+        with self._told(f"blob {digest} can't be read"):
+            try:
+                content = bytes(self._obstore.get(self._store, digest).bytes())
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+        return unpacked(digest, content)
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        check_digest(digest)
+        with self._told(f"blob {digest} was not deleted"):
+            try:
+                self._obstore.head(self._store, digest)
+            except FileNotFoundError:
+                return False
+            self._obstore.delete(self._store, digest)
+        return True
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`, in order."""
+        found: list[str] = []
+        with self._told("the blobs can't be listed"):
+            pages = self._obstore.list(  # pyright: ignore[reportUnknownMemberType]  # by arrow, which is not asked for
+                self._store, offset=after or None, chunk_size=PAGE, return_arrow=False
+            )
+            for page in pages:
+                found += [name for entry in page if len(name := entry["path"]) == 64]
+                if len(found) >= limit:
+                    break
+        return sorted(found)[:limit]
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep deleters out."""
+        return self._gate.shared()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else out."""
+        return self._gate.exclusive()
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Generator[None]:
+        """Tell a failure as one of the store's errors, without what a driver adds for its makers."""
+        _check_process()
+        try:
+            yield
+        except (self._obstore.exceptions.BaseError, OSError) as error:
+            said = str(error).partition("\n")[0]
+            raise Unavailable(f"{what}: {self._where} answers: {said}", place=self._where) from None
+
+
+def _check_process() -> None:
+    global _used_in  # the driver's threads are the process's, too
+    if _used_in is None:
+        _used_in = os.getpid()
+    if _used_in != os.getpid():
+        raise Unavailable(
+            "object storage was in use when this process was forked, and its driver can't go on in a fork; "
+            "start processes with multiprocessing's 'spawn' or 'forkserver', or fork before the first use"
+        )
+
+
+def _parts(url: str) -> tuple[str, str, Mapping[str, str]]:
+    """Bucket, prefix and parameters of a URL.
+
+    Raises:
+        Invalid: it is none, or says more than it may; what it says of secrets is not repeated.
+    """
+    parts = urlsplit(url)
+    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+    bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
+    if parts.scheme != "s3" or not bucket or "@" in bucket or not prefix or parts.fragment:
+        raise Invalid("blobs in object storage are given as s3://bucket/prefix; credentials come from the environment")
+    for name in params:
+        if name not in PARAMS:
+            raise Invalid(
+                f"unknown parameter {name!r} for s3://{bucket}/{prefix}; it knows {', '.join(sorted(PARAMS))}, "
+                "and credentials come from the environment (AWS_ACCESS_KEY_ID and the like)",
+                parameter=name,
+            )
+    if "@" in params.get("endpoint", ""):
+        raise Invalid("the endpoint of an object store carries no password", parameter="endpoint")
+    return bucket, prefix, params
+
+
+def _connected(bucket: str, prefix: str, params: Mapping[str, str]) -> S3Store:
+    from obstore.store import S3Store
+
+    endpoint = params.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config = {"checksum_algorithm": "SHA256", **({"endpoint": endpoint} if endpoint else {})}
+    if "region" in params:
+        config["region"] = params["region"]
+    return S3Store(
+        bucket,
+        prefix=prefix,
+        config=config,  # pyright: ignore[reportArgumentType]  # a typed dictionary of all there is
+        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://")), "connect_timeout": "5s"},
+        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)},
+    )

@@ -1,0 +1,69 @@
+"""Standings: what a session's counters and tags were when a certain event was its newest, noted every so many events.
+
+They stand in the log of a head of their own, one for each session, and an entry's id is the checkpoint's number, so
+that none is searched for. They travel with what is written next (`Batcher.later`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast.errors import Corrupt
+from holdfast.heads.info import BYTES, EDIT, SESSION, SUMMARY, number_in
+from holdfast.plan import Commit, Entry, Head, Ref
+
+CHECKPOINT = "checkpoint"
+"""The kind of head whose log holds a session's checkpoints; its tags say which session's and whose that is."""
+EVERY = 64
+"""Events between two checkpoints. A fork reads half of it at the most, an append notes one in so many."""
+NOTED = 1000
+"""Checkpoints noted by one commit."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session stood when the event `seq` was its newest: its counters but the bytes, and the seqs of the newest
+    edit and summary up to there. 0 is none; a `summary` of None was noted by nobody.
+    """
+
+    seq: int
+    counts: dict[str, int]
+    edit: int = 0
+    summary: int | None = None
+
+
+def standing_of(head: Head) -> Standing:
+    """How a session stands now."""
+    return Standing(
+        seq=head.last,
+        counts={name: count for name, count in head.counts.items() if count and name != BYTES},
+        edit=number_in(head, EDIT),
+        summary=number_in(head, SUMMARY) if SUMMARY in head.tags else None,
+    )
+
+
+def checkpoint_ref(head: Head) -> Ref:
+    """The head of a session's checkpoints. One that was deleted and created anew has another base, and others."""
+    return Ref(CHECKPOINT, hashlib.sha256(json.dumps([head.ref.id, head.base]).encode()).hexdigest())
+
+
+def crossed(commit: Commit, head: Head) -> Sequence[Commit]:
+    """What to note behind a commit that made this head of a session; mostly nothing. See `Batcher`."""
+    if head.last // EVERY == (head.last - len(commit.append)) // EVERY or head.ref.kind != SESSION:
+        return ()
+    with contextlib.suppress(Corrupt):  # a tag that says no number: whoever reads it says so
+        return noting(head, [standing_of(head)])
+    return ()
+
+
+def noting(head: Head, stood: Sequence[Standing]) -> Sequence[Commit]:
+    """The commits that note how a session stood. One of them is refused: the head is there already, or was deleted."""
+    ref = checkpoint_ref(head)
+    tags: dict[str, str | None] = {"session": head.ref.id, "user": head.tags.get("user")}
+    made = [Commit(ref=ref, if_rev=0, tags=tags)]
+    entries = [Entry(str(one.seq // EVERY), 0, msgspec.json.encode(one)) for one in stood]
+    return made + [Commit(ref=ref, append=entries[start : start + NOTED]) for start in range(0, len(entries), NOTED)]
