@@ -198,6 +198,19 @@ def test_only_what_has_lists_apart_is_repaired(tmp_path: Path) -> None:
             store.check(repair=True)
 
 
+def test_a_log_that_begins_later_is_sound_to_whoever_meets_it_first(store: Store, place: str) -> None:
+    store.delete("b")
+    assert store.create("b").append(holdfast.user("text anew")).last > 5
+    child = store.session("a").fork(id="child")
+    child.append(holdfast.user("text of a fork"))
+    with holdfast.open(place) as other:
+        assert other.backend.verify() == []
+        assert other.check().ok
+    with holdfast.open(place) as other:
+        assert len(other.search("text").items) == 11
+        assert [event.seq for event in other.session("child").events()] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_damaged_layout_is_not_believed(store: Store, place: str, client: Any) -> None:
     meta = store.backend.info()["prefix"] + ":store"
     whole = client.hget(meta, "layout")

@@ -67,7 +67,7 @@ def test_everysec_is_waited_for_where_the_server_can(started) -> None:
 
 
 def test_what_is_known_already_is_waited_for_too(started) -> None:
-    """A retry must not hear that an event is stored before that is durable: its first writer may have died too early."""
+    """A retry must not hear that an event is stored before that is durable: who wrote it may have died too early."""
     server = started(appendfsync="everysec")
     with holdfast.open(server.url(prefix="k", durability="process")) as quick:
         quick.create("s").append(holdfast.user("one"), key="k")

@@ -119,6 +119,7 @@ class Check:
             return
         try:
             told = bounds_in(ref, bounds or b"")
+            self._logs.learn(ref, told)
             if head is not None and told != bounds_of(head):
                 yield Problem(ref, None, f"its log says that it runs {told}, its head {bounds_of(head)}")
         except Corrupt as error:

@@ -101,6 +101,13 @@ class Logs:
         call = self.part_call(ref, first, last, most, reverse=reverse)
         return self.part_in(ref, self._servers.ask([call])[0])
 
+    def learn(self, ref: Ref, bounds: Bounds) -> None:
+        """Remember where a log begins, from which its places count."""
+        if len(self._bases) > REMEMBERED:
+            self._bases.clear()
+        if bounds.base or ref in self._bases:
+            self._bases[ref] = bounds.base
+
     def part_call(self, ref: Ref, first: int, last: int, most: int = -1, *, reverse: bool = False) -> Call:
         """The call that asks for a part."""
         arguments = [
@@ -116,10 +123,7 @@ class Logs:
             bounds = bounds_in(ref, answer[0])
         except Corrupt:
             return self._scanned(ref)
-        if len(self._bases) > REMEMBERED:
-            self._bases.clear()
-        if bounds.base or ref in self._bases:
-            self._bases[ref] = bounds.base
+        self.learn(ref, bounds)
         hidden, fault = self._hidden(ref, answer[1])
         first = int(answer[2]) if len(answer) > 2 else 1
         return Part(bounds, hidden, first, answer[3:], fault)
