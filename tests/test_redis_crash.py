@@ -12,7 +12,7 @@ import pytest
 
 import holdfast
 from faults import output
-from faults.work import BASE, Judge, perform
+from faults.work import BASE, Judge, perform, text_of
 from holdfast import Store
 from holdfast.errors import Unavailable, Uncertain
 from servers import redis as servers
@@ -164,7 +164,6 @@ def test_a_killed_writer_loses_nothing_acknowledged(mode: str, tmp_path: Path, l
 @pytest.mark.parametrize("when", ["before", "amid", "after"])
 def test_a_cut_connection_stores_once(when: str, tmp_path: Path) -> None:
     server = servers.shared()
-    assert server is not None
     with Cutter(server.port, b"EVALSHA") as cutter:
         url = server.url(prefix=prefix(tmp_path)).replace(str(server.port), str(cutter.port))
         with holdfast.open(url) as store:
@@ -179,7 +178,6 @@ def test_a_cut_connection_stores_once(when: str, tmp_path: Path) -> None:
 
 def test_an_answer_that_never_comes_is_uncertain_and_the_key_resolves_it(tmp_path: Path) -> None:
     server = servers.shared()
-    assert server is not None
     straight = server.url(prefix=prefix(tmp_path))
     with Cutter(server.port, b"EVALSHA") as cutter:
         url = straight.replace(str(server.port), str(cutter.port)) + "&timeout=0.5"
@@ -193,6 +191,27 @@ def test_an_answer_that_never_comes_is_uncertain_and_the_key_resolves_it(tmp_pat
                 session.append(holdfast.user("never"), key="n")
             assert other.session("s").append(holdfast.user("once"), key="k").last == 1
             assert len(list(other.session("s").events())) == 1
+
+
+def test_a_lost_answer_beside_another_writer_is_uncertain_and_nothing_is_twice(tmp_path: Path) -> None:
+    """Whoever wrote last left no trace of who wrote before, so it can't be told by the stamp."""
+    server = servers.shared()
+    straight = server.url(prefix=prefix(tmp_path))
+    with Cutter(server.port, b"EVALSHA") as cutter:
+        url = straight.replace(str(server.port), str(cutter.port))
+        with holdfast.open(url) as store, holdfast.open(straight) as other:
+            session = store.session("s")
+            cutter.meanwhile = lambda: other.session("s").append(holdfast.user("theirs"))
+            for key in (None, "k"):
+                session.append(holdfast.user("before"))
+                cutter.arm("after")
+                with pytest.raises(Uncertain):
+                    session.append(holdfast.user(f"mine {key}"), key=key)
+            assert session.append(holdfast.user("mine k"), key="k").repeated
+            assert [text_of(event) for event in session.events()] == [
+                *("before", "mine None", "theirs"),
+                *("before", "mine k", "theirs"),
+            ]
 
 
 def test_a_server_that_is_away_is_unavailable_and_comes_back(server: servers.Redis) -> None:

@@ -24,7 +24,7 @@ TAG = "{0}"
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    return servers.url(prefix=prefix(tmp_path))
+    return servers.shared().url(prefix=prefix(tmp_path))
 
 
 @pytest.fixture
@@ -40,7 +40,6 @@ def store(place: str) -> Iterator[Store]:
 @pytest.fixture
 def client() -> Iterator[Any]:
     server = servers.shared()
-    assert server is not None
     with server.client() as made:
         yield made
 

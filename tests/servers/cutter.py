@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Self
 
 
@@ -16,6 +17,8 @@ class Cutter:
         self._word = word
         self._armed: str | None = None
         self.cuts = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What is done before a connection is cut behind a request that was carried out."""
         self._muted: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -82,6 +85,7 @@ class Cutter:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
                 if server in self._muted:
+                    self.meanwhile()
                     break
                 client.sendall(data)
         _cut(client)

@@ -241,9 +241,9 @@ def _url(address: str, params: dict[str, str]) -> str:
 
 
 @cache
-def shared() -> Redis | None:
-    """The server that the tests of this process share; None if an address was given."""
-    return None if ADDRESS in os.environ else Redis().start()
+def shared() -> Redis:
+    """The server that the tests of this process share."""
+    return Redis().start()
 
 
 @cache
@@ -259,6 +259,5 @@ def quick() -> Redis:
 
 
 def url(**params: str) -> str:
-    """The URL of a new store on the shared server."""
-    server = shared()
-    return _url(os.environ[ADDRESS], params) if server is None else server.url(**params)
+    """The URL of a new store: on the server at the address that was given, else on the shared one."""
+    return _url(os.environ[ADDRESS], params) if ADDRESS in os.environ else shared().url(**params)

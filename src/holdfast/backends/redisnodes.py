@@ -208,7 +208,7 @@ class Servers:
     def _note(self, run: _Run, number: int, outcome: Any, address: Address) -> None:
         """What an answer means for its call."""
         if not isinstance(outcome, Failed):
-            run.settle([number], outcome)
+            run.settle([number], outcome if outcome == WRITTEN else run.answered(number, outcome))
             return
         call, text = run.waiting[number], str(outcome)
         word, _, rest = text.partition(" ")
@@ -228,7 +228,8 @@ class Servers:
         elif call.writes and not _REFUSED.search(text):
             run.settle([number], Uncertain(f"the server {address} failed amid a write ({text}); repeat with the key"))
         else:
-            run.settle([number], Unavailable(f"the server {address} refuses: {text}; nothing was stored"))
+            error = Unavailable(f"the server {address} refuses: {text}; nothing was stored")
+            run.settle([number], run.answered(number, error))
 
     def _server(self, shard: int) -> Address:
         with self._lock:
@@ -329,6 +330,15 @@ class _Run:
             self._why[number] = error
             if sent and self.waiting[number].writes:
                 self._sent.add(number)
+
+    def answered(self, number: int, outcome: Outcome) -> Outcome:
+        """What the answer to a call means that was not made now: it may have been when it was sent before."""
+        if number not in self._sent:
+            return outcome
+        return Uncertain(
+            "the answer of the Redis server was lost, and somebody else wrote meanwhile or it takes no more; "
+            "repeat the same call with the same key"
+        )
 
     def pause(self) -> bool:
         """Wait a little before what waits is repeated; False if the patience is at its end."""
