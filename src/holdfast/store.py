@@ -427,17 +427,23 @@ class Store(Storage):
         named = given(self, None, name)
         return recovery.recover(self, sessions if named is None else (*sessions, named), older_than, wait, dry_run)
 
-    def check(self, *, session: str | None = None, name: str | None = None, sweep: bool = False) -> CheckReport:
+    def check(
+        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
+    ) -> CheckReport:
         """Read everything, or one session by its id or name, and name whatever is damaged. Nothing is changed.
 
         Args:
             sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
                 is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
                 And the checkpoints that are wrong, and those of sessions that are gone.
+            repair: First make the lists again by which sessions are found, from the sessions. Only Redis keeps such.
+
+        Raises:
+            Invalid: a sweep or repair of one session, or a repair where there is nothing to repair.
         """
         from holdfast.check import check_store
 
-        return check_store(self, given(self, session, name, trashed=True), sweeps=sweep)
+        return check_store(self, given(self, session, name, trashed=True), sweeps=sweep, repairs=repair)
 
     def resolve(self, reference: str) -> Session:
         """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.

@@ -335,9 +335,11 @@ class AsyncStore:
             await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
         return await self.run(self._store.recover, *sessions, name=name, older_than=older_than, dry_run=dry_run)
 
-    async def check(self, *, session: str | None = None, name: str | None = None, sweep: bool = False) -> CheckReport:
+    async def check(
+        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
+    ) -> CheckReport:
         """See `Store.check`."""
-        return await self.run(self._store.check, session=session, name=name, sweep=sweep)
+        return await self.run(self._store.check, session=session, name=name, sweep=sweep, repair=repair)
 
     @property
     def sync(self) -> Store:

@@ -108,6 +108,7 @@ def check_shape(report: CheckReport) -> dict[str, Any]:
         "findings": findings,
         "unfinished": unfinished,
         "swept": None if report.swept is None else _swept_shape(report.swept),
+        "repaired": report.repaired,
     }
 
 
