@@ -28,7 +28,7 @@ from holdfast.heads.info import SessionInfo, filter_tags, now
 from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
-from holdfast.log import OnDamage
+from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.plan import check_id
 from holdfast.session import Session
@@ -41,6 +41,7 @@ from holdfast.turns.recovery import Recovery
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.documents.documents import Documents
+    from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
     from holdfast.moving.backups import Backup
     from holdfast.moving.copying import CopyReport
@@ -196,6 +197,23 @@ class Store(Storage):
     def exists(self, id: str | None = None, *, name: str | None = None) -> bool:
         """Whether there is a session with this id or name; see `get`."""
         return self.get(id, name=name) is not None
+
+    def commit_in(
+        self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
+    ) -> Receipt:
+        """Append as `Session.append` does, inside a transaction of yours on PostgreSQL: stored when you commit, or not.
+
+        `connection` is a `psycopg.Connection` amid a transaction. From the call to your commit nobody else writes to
+        the session `id`. The receipt's durability is `memory`: it is what your commit makes it.
+
+        Raises:
+            Invalid, TooLarge: another engine, no transaction, or a value of more than 64 KiB.
+            NotFound, Deleted, Stale, KeyReused: as of an append; your transaction goes on.
+            Unavailable: the transaction has failed, and must be begun anew.
+        """
+        from holdfast.events.inside import append_inside
+
+        return append_inside(self, connection, id, events, key, expect)
 
     def sessions(
         self,

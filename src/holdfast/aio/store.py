@@ -29,7 +29,7 @@ from holdfast.finding.watch import Change, Watcher
 from holdfast.heads.info import SessionInfo, now
 from holdfast.heads.settings import SessionConfig
 from holdfast.history.branching import Branch
-from holdfast.log import OnDamage
+from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.store import Store
 from holdfast.turns.leases import Lease
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from holdfast.aio.documents import AsyncDocuments
     from holdfast.aio.retention import AsyncPrunePlan, AsyncTrash
     from holdfast.check import CheckReport
+    from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
     from holdfast.moving.backups import Backup
     from holdfast.moving.copying import CopyReport
@@ -231,6 +232,12 @@ class AsyncStore:
             self._store.search, query, session=session, name=name, user=user, state=state, label=label, agent=agent,
             model=model, project=project, newest=newest, limit=limit, cursor=cursor, width=width,
         )  # fmt: skip
+
+    async def commit_in(
+        self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
+    ) -> Receipt:
+        """See `Store.commit_in`: the connection is a synchronous one, used in a thread."""
+        return await self.run(self._store.commit_in, connection, id, *events, key=key, expect=expect)
 
     async def usage(
         self,
