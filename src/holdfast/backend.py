@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from holdfast.errors import Corrupt, Invalid, Unavailable
@@ -242,6 +242,19 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Repairing(Protocol):
+    """A backend whose lists could part from what they are made of, and can be made again."""
+
+    def repair(self) -> int:
+        """Make the lists again from the heads; how many places were wrong or missing.
+
+        Raises:
+            Unavailable: not all could be done; a second call goes on.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A parsed store URL. Of a server's, `path` names the database, and `url` can be shown: it lacks the password."""
@@ -255,6 +268,7 @@ class Location:
     password: str | None = field(default=None, repr=False)
 
 
+_REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
 PARAMS: Mapping[str, frozenset[str]] = {
     "memory": frozenset(),
     "file": frozenset({"blobs", "durability"}),
@@ -262,8 +276,8 @@ PARAMS: Mapping[str, frozenset[str]] = {
     "postgresql": frozenset(
         {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
-    "redis": frozenset({"durability", "timeout"}),
-    "rediss": frozenset({"durability", "timeout"}),
+    "redis": _REDIS,
+    "rediss": _REDIS | {"sslrootcert"},
 }
 """The parameters that each scheme knows."""
 SERVERS = ("postgresql", "redis", "rediss")
@@ -393,7 +407,9 @@ def open_backend(url: str, text_of: TextOf) -> Backend:
         return PostgresBackend(where, text_of)
     if where.scheme in ("redis", "rediss"):
         require("redis", "redis")
-        raise Unavailable(f"{where.url!r} names a Redis server, which this version can't use yet", url=where.url)
+        from holdfast.backends.redis import RedisBackend
+
+        return RedisBackend(where, text_of)
     from holdfast.backends.sqlite import SQLiteBackend
 
     return SQLiteBackend(where, text_of)

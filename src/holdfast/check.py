@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.artifacts.sweeping import Swept, sweep
-from holdfast.backend import Problem
+from holdfast.backend import Problem, Repairing
 from holdfast.documents.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
 from holdfast.finding.listing import all_heads
@@ -52,7 +52,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended, which
     the same fork again, any other fork of the session, or its deletion clears up; and deletions that left checkpoints,
-    which a sweep deletes. `swept` is what a sweep came to.
+    which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places in the engine's lists were wrong
+    or missing, and are right now.
     """
 
     sessions: int
@@ -61,6 +62,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     unfinished: tuple[Finding, ...] = ()
     documents: int = 0
     swept: Swept | None = None
+    repaired: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -68,8 +70,12 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.findings
 
 
-def check_store(store: Storage, session: str | None = None, *, sweeps: bool = False) -> CheckReport:
-    """Check everything, or one session; then, if it is to sweep, delete the blobs that nothing refers to."""
+def check_store(
+    store: Storage, session: str | None = None, *, sweeps: bool = False, repairs: bool = False
+) -> CheckReport:
+    """Check everything, or one session; if it is to repair, make the engine's lists again before, if it is to sweep,
+    delete the blobs that nothing refers to behind."""
+    repaired = _repaired(store, session) if repairs else None
     if sweeps and session is not None:
         raise Invalid("a sweep is of a whole store; leave the session out")
     findings: list[Finding] = []
@@ -108,7 +114,16 @@ def check_store(store: Storage, session: str | None = None, *, sweeps: bool = Fa
         unfinished=tuple(unfinished),
         documents=documents,
         swept=sweep(store) if sweeps else None,
+        repaired=repaired,
     )
+
+
+def _repaired(store: Storage, session: str | None) -> int:
+    if session is not None:
+        raise Invalid("a repair is of a whole store; leave the session out")
+    if not isinstance(store.backend, Repairing):
+        raise Invalid("this store has no lists that could be made again: its engine keeps them with the sessions")
+    return store.backend.repair()
 
 
 def _problem(problem: Problem) -> Finding:

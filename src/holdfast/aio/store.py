@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from holdfast.check import CheckReport
     from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
+    from holdfast.moving.backups import Backup
+    from holdfast.moving.copying import CopyReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
 
@@ -289,6 +291,16 @@ class AsyncStore:
         """See `Store.compact`."""
         await self.run(self._store.compact)
 
+    async def backup(self, path: str, *, replace: bool = False) -> Backup:
+        """See `Store.backup`."""
+        return await self.run(self._store.backup, path, replace=replace)
+
+    async def restore(
+        self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False
+    ) -> CopyReport:
+        """See `Store.restore`."""
+        return await self.run(self._store.restore, path, merge=merge, partial=partial, dry_run=dry_run)
+
     async def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """See `Store.tree`."""
         return await self.run(self._store.tree, id, name=name)
@@ -330,9 +342,11 @@ class AsyncStore:
             await self.stuck(older_than=older_than, wait=wait)  # what this store saw, it remembers
         return await self.run(self._store.recover, *sessions, name=name, older_than=older_than, dry_run=dry_run)
 
-    async def check(self, *, session: str | None = None, name: str | None = None, sweep: bool = False) -> CheckReport:
+    async def check(
+        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
+    ) -> CheckReport:
         """See `Store.check`."""
-        return await self.run(self._store.check, session=session, name=name, sweep=sweep)
+        return await self.run(self._store.check, session=session, name=name, sweep=sweep, repair=repair)
 
     @property
     def sync(self) -> Store:

@@ -63,11 +63,13 @@ def info(app: App) -> None:
 @click.argument("ref", type=REF, metavar="REF", required=False)
 @click.option("--sweep", "sweeps", is_flag=True, help="Then delete large values and artifacts that nothing refers to.")
 @click.option("--dry-run", is_flag=True, help="Only say what --sweep would delete.")
+@click.option("--repair", "repairs", is_flag=True, help="First make the lists of sessions again (Redis).")
 @pass_app
-def check(app: App, ref: str | None, sweeps: bool, dry_run: bool) -> None:
+def check(app: App, ref: str | None, sweeps: bool, dry_run: bool, repairs: bool) -> None:
     """Read everything, or one session, and name whatever is damaged (exit code 5).
 
-    Nothing is changed without --sweep, which deletes nothing either if there is anything that can't be read.
+    Nothing is changed without --sweep, which deletes nothing either if there is anything that can't be read, and
+    --repair, which makes the lists of a store on Redis say again what is there.
     """
     if dry_run and not sweeps:
         raise click.UsageError("a check changes nothing; --dry-run is for --sweep")
@@ -78,7 +80,8 @@ def check(app: App, ref: str | None, sweeps: bool, dry_run: bool) -> None:
     from holdfast.artifacts.sweeping import sweep
 
     with app.store() as store:
-        report = store.check(session=None if ref is None else whole(store, ref, damaged="keep").id)
+        id = None if ref is None else whole(store, ref, damaged="keep").id
+        report = store.check(session=id, repair=repairs)
         swept = sweep(store, dry_run=dry_run) if sweeps else None
     report = replace(report, swept=swept)
     if app.json:
@@ -94,6 +97,8 @@ def check(app: App, ref: str | None, sweeps: bool, dry_run: bool) -> None:
         read = [plural(report.sessions, "session"), plural(report.events, "event")]
         read += [plural(report.documents, "document")] if report.documents else []
         app.line(f"{', '.join(read)}: {found}")
+        if report.repaired is not None:
+            app.line(f"{plural(report.repaired, 'place')} in the lists made right")
         _tell_swept(app, report.swept)
     if not report.ok or (report.swept is not None and report.swept.unread):
         raise click.exceptions.Exit(INTEGRITY)

@@ -1,0 +1,82 @@
+-- One commit of one session, or several that were planned one after the other: all of it or nothing.
+--
+-- KEYS: the head, the log, then the lists of its shard: by time, by id, by tag, by change, the kinds.
+-- ARGV: 1 the stamp of the head that was planned on ('' for none), 2 the head to write ('' to look only),
+--       3 '1' to begin the log anew, 4 and 5 the first and last entry to forget (0: none),
+--       6 the member of the list by change, 7 the kind, 8 the channel to tell, 9 what to tell,
+--       10 how many ids must not be in the log, 11 fields and values of the log, 12 places to leave, 13 places to take;
+--       then these lists, a place being the number of its key and the member.
+-- Returns 1 if it is written; else what is there: {head, bounds, hidden, id, its entry, ...}.
+local STAMP, MOST = 20, 4000
+local ids, fields, leave, take = 14, 0, 0, 0
+fields = ids + ARGV[10]
+leave = fields + ARGV[11]
+take = leave + ARGV[12]
+
+local stamp = redis.call('GETRANGE', KEYS[1], 0, STAMP - 1)
+if ARGV[2] ~= '' and stamp == string.sub(ARGV[2], 1, STAMP) then
+    -- The answer to this very commit was lost. A write, so that its durability can be waited for.
+    redis.call('SETRANGE', KEYS[1], 0, stamp)
+    return 1
+end
+
+local known = {}
+for first = ids, fields - 1, MOST do
+    local last = math.min(first + MOST, fields) - 1
+    for n, seq in ipairs(redis.call('HMGET', KEYS[2], unpack(ARGV, first, last))) do
+        if seq then
+            known[#known + 1] = ARGV[first + n - 1]
+            known[#known + 1] = seq
+        end
+    end
+end
+if ARGV[2] == '' or stamp ~= ARGV[1] or #known > 0 then
+    local log = redis.call('HMGET', KEYS[2], 'm', 'v')
+    local there = {redis.call('GET', KEYS[1]), log[1], log[2]}
+    for n, value in ipairs(known) do
+        there[n + 3] = value
+    end
+    return there
+end
+
+-- The first write is one that a server without memory refuses, before anything is changed. The number of a change is
+-- the time, so that none comes again after a server lost its last moments.
+local clock = redis.call('TIME')
+local newest = redis.call('ZRANGE', KEYS[6], -1, -1, 'WITHSCORES')
+local number = math.max(clock[1] * 1000000 + clock[2], (tonumber(newest[2]) or 0) + 1)
+redis.call('ZADD', KEYS[6], string.format('%.0f', number), ARGV[6])
+for n = take, #ARGV, 2 do
+    redis.call('ZADD', KEYS[tonumber(ARGV[n])], 0, ARGV[n + 1])
+end
+for n = leave, take - 1, 2 do
+    redis.call('ZREM', KEYS[tonumber(ARGV[n])], ARGV[n + 1])
+end
+if ARGV[1] == '' then
+    redis.call('SADD', KEYS[7], ARGV[7])
+end
+
+if ARGV[3] == '1' then
+    redis.call('UNLINK', KEYS[2])
+end
+for first = tonumber(ARGV[4]), (ARGV[4] ~= '0' and tonumber(ARGV[5]) or -1), MOST do
+    local numbers, owned = {}, {}
+    for seq = first, math.min(first + MOST - 1, tonumber(ARGV[5])) do
+        numbers[#numbers + 1] = string.format('%.0f', seq)
+    end
+    for n, record in ipairs(redis.call('HMGET', KEYS[2], unpack(numbers))) do
+        local id = record and #record >= 14 and string.sub(record, 15, 14 + string.byte(record, 13) * 256 + string.byte(record, 14))
+        if id and id ~= '' and redis.call('HGET', KEYS[2], 'i' .. id) == numbers[n] then
+            owned[#owned + 1] = 'i' .. id
+        end
+    end
+    redis.call('HDEL', KEYS[2], unpack(numbers))
+    if #owned > 0 then
+        redis.call('HDEL', KEYS[2], unpack(owned))
+    end
+end
+for first = fields, leave - 1, MOST do
+    redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + MOST, leave) - 1))
+end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('PUBLISH', ARGV[8], ARGV[9])
+return 1

@@ -1,0 +1,271 @@
+"""A store on a Redis or Valkey server or cluster; docs/REDIS.md tells what an acknowledgement means there.
+
+Sessions are keys of their own, in shards that fit a cluster's slots (`rediskeys`). A commit is planned here and made by
+one script, which checks that nothing changed since (`rediswriter`); so the script knows nothing of what a commit means.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+from zlib import crc32
+
+from holdfast import search
+from holdfast.backend import Heads, Hit, Location, Problem, TextOf
+from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.redisblobs import blobs_of
+from holdfast.backends.redischeck import Check, remains
+from holdfast.backends.rediscompact import compact
+from holdfast.backends.redisduty import Duty
+from holdfast.backends.rediskeys import Layout
+from holdfast.backends.redislinks import Address, Links
+from holdfast.backends.redislisten import Listening
+from holdfast.backends.redislists import Lists
+from holdfast.backends.redislogs import Logs
+from holdfast.backends.redisnodes import Call, Servers, slot_of
+from holdfast.backends.rediswords import Words, sound
+from holdfast.backends.rediswriter import Writer
+from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+from holdfast.plan import Commit, Entry, Head, Ref, Refused
+
+FORMAT = 1
+"""How a store is laid out; a newer one is refused."""
+PORT = 6379
+MANY = 64
+"""Shards of a new store on a cluster; on one server it has one."""
+META = -1
+"""The shard that the facts of a store are in."""
+
+
+class RedisBackend:
+    """Heads and logs in the keys of Redis. See `Backend` for what the methods promise."""
+
+    def __init__(self, where: Location, text_of: TextOf) -> None:
+        self._options = options = Options(where)
+        duty = Duty(options.durability, options.replicas, options.timeout)
+        seeds = [Address(host, port or PORT) for host, port in where.hosts]
+        self._links = Links(seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty)
+        try:
+            self._servers = Servers(self._links, options.timeout)
+            self._layout, self._packer = self._opened(options)
+        except BaseException:
+            self._links.close()
+            raise
+        self._duty = duty
+        self._lists = Lists(self._servers, self._layout)
+        self._logs = Logs(self._servers, self._layout, self._packer.unpack)
+        self._words = Words(self._servers, self._logs, self._lists, text_of)
+        self._writer = Writer(self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout))
+        self._listening = Listening(self._servers, self._links, self._layout.channel)
+        self.blobs = blobs_of(options.blobs, self._servers, self._layout)
+
+    def _opened(self, options: Options) -> tuple[Layout, Packer]:
+        """What the store says of itself; a new one is told now."""
+        meta = options.prefix.encode() + b":store"
+        self._servers.place({META: slot_of(meta)})
+        shards = options.shards or (MANY if self._servers.cluster else 1)
+        facts = self._facts(meta)
+        if b"layout" not in facts:
+            told: list[tuple[str, Any]] = [(f"dictionary:{CURRENT}", dictionary()), ("layout", _layout_record(shards))]
+            for outcome in self._servers.run([Call(META, ("HSETNX", meta, *it), writes=True) for it in told]):
+                if isinstance(outcome, HoldfastError):
+                    raise outcome
+            facts = self._facts(meta)
+        format, kept = _layout_in(facts[b"layout"])
+        if format > FORMAT:
+            raise Unavailable(f"the store {options.prefix!r} is of a newer format ({format}); update holdfast")
+        if options.shards not in (None, kept):
+            raise Invalid(f"the store {options.prefix!r} has {kept} shards, which can't be changed; leave shards= out")
+        layout = Layout(options.prefix, kept)
+        self._servers.place({META: slot_of(meta), **{s: slot_of(layout.tag(s)) for s in range(kept)}})
+        # The copy in the store has no checksum; the shipped one is the same to the byte, and later ones add to it.
+        dictionaries = {
+            int(name.partition(b":")[2]): data for name, data in facts.items() if name.startswith(b"dictionary:")
+        }
+        return layout, Packer({**dictionaries, CURRENT: dictionary()})
+
+    def _facts(self, meta: bytes) -> dict[bytes, bytes]:
+        flat = self._servers.ask([Call(META, ("HGETALL", meta))])[0]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in order, those of one session by one script."""
+        results = self._writer.commit(batch)
+        self._listening.wake()
+        return results
+
+    def get(self, refs: Sequence[Ref]) -> list[Head | None]:
+        """The heads."""
+        found = self._lists.heads(refs)
+        for head in found:
+            if isinstance(head, Corrupt):
+                raise head
+        return cast("list[Head | None]", found)
+
+    def read(
+        self,
+        ref: Ref,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        voided: bool = False,
+    ) -> list[Entry]:
+        """Entries of one log."""
+        if ids is not None:
+            return self._logs.named(ref, ids, after, upto, limit, reverse=reverse, voided=voided)
+        return self._logs.read(ref, after, upto, limit, reverse=reverse, voided=voided)
+
+    def find(
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        dead: bool = False,
+        trashed: bool = False,
+    ) -> Heads:
+        """Living heads, or tombstones, newest first."""
+        return self._lists.find(kind, tags, after, limit, dead=dead, trashed=trashed)
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
+        """Living heads by id."""
+        return self._lists.scan(kind, after, limit, trashed=trashed)
+
+    def kinds(self) -> list[str]:
+        """The kinds of heads."""
+        return self._lists.kinds()
+
+    def search(
+        self,
+        kind: str,
+        query: search.Node,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        newest: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Hit]:
+        """Entries that match: found by this process's index, read from Redis."""
+        found = self._words.find(kind, query, id, tags or {}, newest=newest, offset=offset, limit=limit)
+        by_ref: dict[Ref, list[int]] = defaultdict(list)
+        for ref, place, _, _ in found:
+            by_ref[ref].append(place)
+        records = self._logs.records(by_ref)
+        hits: list[Hit] = []
+        for ref, place, crc, score in found:
+            entry, record = records[ref].get(place, (None, None))
+            if entry is not None and sound(entry, record, crc):
+                hits.append(Hit(ref, entry, score))
+        return hits
+
+    def index(self) -> int:
+        """Take in what is not indexed yet."""
+        return self._words.catch_up()
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        """The heads that changed, by the numbers of their last changes."""
+        return self._lists.changed(cast("Sequence[int] | None", since))
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after each commit of this process, and as soon as another's is told."""
+        return self._listening.add(wake)
+
+    def compact(self) -> None:
+        """Have the servers write their files anew, without what is gone."""
+        self._words.forget()
+        compact(self._servers, self._links)
+
+    def verify(self) -> list[Problem]:
+        """Every record's checksum, and whether the lists agree with the heads."""
+        return Check(self._servers, self._layout, self._logs).problems()
+
+    def repair(self) -> int:
+        """Make the lists agree with the heads; how many places were wrong or missing."""
+        fixed = Check(self._servers, self._layout, self._logs).repair()
+        self._writer.forget()
+        self._words.forget()
+        return fixed
+
+    def info(self) -> Mapping[str, str]:
+        """Facts for a person."""
+        masters = self._servers.masters()
+        facts = self._duty.facts(masters[0])
+        valkey = facts.get("valkey_version")
+        return {
+            "engine": "redis",
+            "durability": self._duty.promised,
+            "library": f"Valkey {valkey}" if valkey else f"Redis {facts.get('redis_version', '?')}",
+            "servers": ", ".join(map(str, masters)),
+            "appendfsync": facts.get("appendfsync", "?") if facts.get("aof_enabled") == "1" else "no append-only file",
+            "prefix": self._options.prefix,
+            "shards": str(self._layout.shards),
+            "blobs": self._options.blobs or "none",
+        }
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._listening.close()
+        self._words.close()
+        self._links.close()
+
+
+class Options:
+    """What the URL says."""
+
+    def __init__(self, where: Location) -> None:
+        params = where.params
+        self.durability = params.get("durability", "disk")
+        self.replicas = _number(params, "replicas", 1 if self.durability == "replicated" else 0, 1, 100)
+        self.timeout = _seconds(params.get("timeout", "30"))
+        self.shards = _number(params, "shards", None, 1, 1024)
+        self.blobs = params.get("blobs", "")
+        self.prefix = params.get("prefix", "holdfast")
+        if not self.prefix or not self.prefix.isprintable() or set(self.prefix) & set("{}"):
+            raise Invalid(f"prefix={self.prefix!r} must be printable, without braces", prefix=self.prefix)
+        if not (where.path or "0").isdigit():
+            raise Invalid(f"the database {where.path!r} in {where.url!r} is no number", url=where.url)
+        self.connection: dict[str, Any] = {
+            "db": int(where.path or 0), "username": where.user, "password": where.password,
+        }  # fmt: skip
+        if where.scheme == "rediss" and "sslrootcert" in params:
+            self.connection["ssl_ca_certs"] = os.path.expanduser(params["sslrootcert"])
+
+
+def _number(params: Mapping[str, str], name: str, default: Any, least: int, most: int) -> Any:
+    text = params.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise Invalid(f"{name}={text!r} is no number from {least} to {most}", parameter=name)
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 86_400:
+        raise Invalid(f"timeout={text!r} is no number of seconds from 0 to 86,400", timeout=text)
+    return seconds
+
+
+def _layout_record(shards: int) -> bytes:
+    text = b"%d %d" % (FORMAT, shards)
+    return text + b" %d" % crc32(text)
+
+
+def _layout_in(record: bytes) -> tuple[int, int]:
+    text, _, crc = record.rpartition(b" ")
+    if not crc.isdigit() or int(crc) != crc32(text):
+        raise Corrupt(f"the store's layout is damaged ({record!r}); write it again as it was: HSET …:store layout")
+    format, shards = text.split()
+    return int(format), int(shards)

@@ -1,0 +1,170 @@
+"""Where the large values of a store on Redis are: in a folder that is named, in Redis only if that is asked for.
+
+Without a word of either, a large value is refused: memory that is replicated and written to a log is no place for
+files, and nobody should find them there by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import uuid
+from collections.abc import Generator
+
+from holdfast.backend import BLOB_PATIENCE, Blobs, parse_url
+from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.rediskeys import Layout
+from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.rediswriter import script
+from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+
+LEASE = 60
+"""Seconds after which a lock whose holder is silent is over."""
+BEAT = 10.0
+"""Seconds between two signs of life of a holder."""
+LOOK = 0.05
+
+
+def blobs_of(where: str, servers: Servers, layout: Layout) -> Blobs:
+    """The blobs that the URL's parameter `blobs` names."""
+    if not where:
+        return NoBlobs()
+    if where == "redis":
+        return RedisBlobs(servers, layout)
+    place = parse_url(where)
+    if place.scheme != "file":
+        raise Invalid(f"blobs={where!r} is neither a folder (file:///dir) nor redis", blobs=where)
+    return DirectoryBlobs(place.path)
+
+
+class NoBlobs:
+    """Refuses every value."""
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Refuse it."""
+        raise Invalid(
+            f"a value of {len(data):,} bytes is kept beside the events, and this store has no place for it; open it "
+            "with ?blobs=file:///folder (one that all its machines share), or with ?blobs=redis",
+            digest=digest,
+        )
+
+    def get(self, digest: str) -> bytes | None:  # noqa: ARG002  # the protocol's
+        """There is none."""
+        return None
+
+    def delete(self, digest: str) -> bool:  # noqa: ARG002
+        """There is none."""
+        return False
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:  # noqa: ARG002
+        """There are none."""
+        return []
+
+    def shared(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody is to be kept out."""
+        return contextlib.nullcontext()
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody is to be kept out."""
+        return contextlib.nullcontext()
+
+
+class RedisBlobs:
+    """Blobs in keys of their own, spread over the shards."""
+
+    def __init__(self, servers: Servers, layout: Layout) -> None:
+        self._servers = servers
+        self._layout = layout
+        self._lock = script("lock")
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes, and only then name them."""
+        shard, key = self._place(digest)
+        for command in (("SET", key, data), ("ZADD", self._list(shard), 0, digest)):
+            outcome = self._servers.run([Call(shard, command, writes=True)])[0]
+            if isinstance(outcome, HoldfastError):
+                raise outcome
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None."""
+        shard, key = self._place(digest)
+        data: bytes | None = self._servers.ask([Call(shard, ("GET", key))])[0]
+        if data is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
+        return data
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        shard, key = self._place(digest)
+        calls = [
+            Call(shard, ("ZREM", self._list(shard), digest), writes=True),
+            Call(shard, ("UNLINK", key), writes=True),
+        ]
+        _, removed = self._servers.ask(calls)
+        return bool(removed)
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`, in order."""
+        low = f"({after}" if after else "-"
+        shards = range(self._layout.shards)
+        calls = [Call(s, ("ZRANGEBYLEX", self._list(s), low, "+", "LIMIT", 0, limit)) for s in shards]
+        return sorted(digest.decode() for page in self._servers.ask(calls) for digest in page)[:limit]
+
+    @contextlib.contextmanager
+    def shared(self) -> Generator[None]:
+        """Keep deleters out."""
+        with self._held("s"):
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Keep everybody else out."""
+        with self._held("x"):
+            yield
+
+    @contextlib.contextmanager
+    def _held(self, mode: str) -> Generator[None]:
+        """Hold the lock, and say so again and again; it is over a minute after the holder falls silent."""
+        token = f"{mode}{uuid.uuid4().hex}"
+        stop = threading.Event()
+        tries = int(BLOB_PATIENCE / LOOK)
+        try:
+            while not self._ask("take", token):
+                tries -= 1
+                if tries < 0:
+                    raise Unavailable(f"the store's blobs were in use for {BLOB_PATIENCE} s; try again")
+                stop.wait(LOOK)
+            lost: list[str] = []
+            thread = threading.Thread(target=self._beat, args=(token, stop, lost), name="holdfast-blobs", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+            if lost:
+                raise Unavailable(f"the lock of the store's blobs was lost ({lost[0]}); store the value again")
+        finally:
+            self._ask("give", token)
+
+    def _beat(self, token: str, stop: threading.Event, lost: list[str]) -> None:
+        while not stop.wait(BEAT):
+            try:
+                if not self._ask("keep", token):
+                    lost.append("it was taken for over")
+            except HoldfastError as error:
+                lost.append(error.message)
+
+    def _ask(self, what: str, token: str) -> int:
+        key = self._layout.tag(0) + b"blob-lock"
+        return self._servers.ask([self._lock.call(0, [key], [what, token, LEASE])])[0]
+
+    def _place(self, digest: str) -> tuple[int, bytes]:
+        if len(digest) != 64 or digest.strip("0123456789abcdef"):
+            raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
+        shard = int(digest[:8], 16) % self._layout.shards
+        return shard, self._layout.tag(shard) + b"blob:" + digest.encode()
+
+    def _list(self, shard: int) -> bytes:
+        return self._layout.tag(shard) + b"blobs"

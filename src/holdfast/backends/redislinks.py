@@ -1,0 +1,279 @@
+"""Connections to Redis servers: opened when needed, kept for the next call, checked before they are trusted.
+
+Each new connection is held against the store's duty (`redisduty`) before anything is written through it: a server that
+was restarted with other settings, or replaced by another one, must keep what the first one promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import redis.connection
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+from redis.retry import Retry
+
+from holdfast import forks
+from holdfast.backends.redisduty import Duty
+from holdfast.errors import Unavailable
+
+IDLE = 16
+"""Connections to one server that are kept while nobody uses them."""
+
+
+class Unreachable(Exception):
+    """No connection could be made: nothing was sent."""
+
+
+class Lost(Exception):
+    """The connection broke with calls on it: they may have been carried out."""
+
+
+class Failed(Exception):
+    """The server answered with an error."""
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def of(cls, node: Sequence[Any], told_by: Address) -> Address:
+        """The address in an answer to CLUSTER SLOTS; a server that does not know its own host is where it was asked."""
+        host = node[0].decode() if node[0] else ""
+        return cls(told_by.host if host in ("", "?") else host, node[1])
+
+    @classmethod
+    def parse(cls, text: str, told_by: Address) -> Address:
+        """The address in a redirection."""
+        host, _, port = text.rpartition(":")
+        return cls(host.strip("[]") or told_by.host, int(port))
+
+
+class Link:
+    """One connection, in the hands of one thread."""
+
+    def __init__(self, connection: Any, address: Address, home: Links | None) -> None:
+        self.address = address
+        self._connection = connection
+        self._home = home
+        self._poll: select.poll | None = None
+
+    def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
+        """Send commands.
+
+        Raises:
+            Lost: the connection broke; the server may have got some of them.
+        """
+        try:
+            self._connection.send_packed_command([_packed(commands)], check_health=False)
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise Lost(str(error)) from error
+
+    def answer(self) -> Any:
+        """The next answer.
+
+        Raises:
+            Failed: it is an error.
+            Lost: there is none.
+        """
+        answer = self.try_answer()
+        if isinstance(answer, Failed):
+            raise answer
+        return answer
+
+    def try_answer(self) -> Any:
+        """The next answer; an error of the server is one, too.
+
+        Raises:
+            Lost: there is none.
+        """
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except BusyLoadingError as error:
+            raise Lost(f"LOADING {error}") from error
+        except ResponseError as error:
+            return Failed(_text_of(error))
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise Lost(str(error)) from error
+
+    def usable(self) -> bool:
+        """Whether nothing happened on it while it was idle: the server did not close it."""
+        try:
+            if self._poll is None:
+                self._poll = select.poll()
+                self._poll.register(self.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+            return not self._poll.poll(0)
+        except (OSError, AttributeError):  # it has no socket any more
+            return False
+
+    def fileno(self) -> int:
+        """The socket, to wait on."""
+        return self._connection._sock.fileno()  # there is no other way to its socket
+
+    def readable(self) -> bool:
+        """Whether an answer, or a part of one, is there."""
+        return self._connection.can_read(0)
+
+    def drop(self) -> None:
+        """Close it."""
+        with contextlib.suppress(RedisError, OSError):
+            self._connection.disconnect()
+
+    def give_back(self) -> None:
+        """Keep it for the next call, if it may be used for any."""
+        if self._home is None:
+            self.drop()
+        else:
+            self._home.keep(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or kind is Failed:
+            self.give_back()
+        else:
+            self.drop()
+
+
+class Links:
+    """The connections of one store."""
+
+    def __init__(
+        self, seeds: Sequence[Address], options: dict[str, Any], *, tls: bool, timeout: float, duty: Duty
+    ) -> None:
+        self.seeds = tuple(seeds)
+        self.duty = duty
+        self._class = redis.connection.SSLConnection if tls else redis.connection.Connection
+        self._options: dict[str, Any] = {
+            **options,
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": min(timeout, 5.0),
+            "socket_keepalive": True,
+            # A command that is sent twice behind our back would be taken for another writer's.
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": "holdfast",
+        }
+        self._start()
+        forks.watch(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[Address, deque[Link]] = defaultdict(deque)
+        self._closed = False
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: two processes must not talk on one connection; the child makes its own."""
+        if child:
+            self._start()
+
+    def take(self, address: Address, *, checked: bool = True) -> Link:
+        """A connection to a server.
+
+        Args:
+            checked: Whether it must be a server that may keep the store.
+
+        Raises:
+            Unreachable: there is none to be had.
+            Unavailable: the server may not keep the store, or the store was closed.
+        """
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise Unavailable("the store was closed")
+                idle = self._idle[address]
+                link = idle.pop() if idle and checked else None
+            if link is None:
+                return self._make(address, checked=checked)
+            if link.usable():
+                return link
+            link.drop()
+
+    def _make(self, address: Address, *, checked: bool) -> Link:
+        connection = self._class(host=address.host, port=address.port, **self._options)
+        link = Link(connection, address, self if checked else None)
+        try:
+            connection.connect()
+            if checked:
+                link.send(self.duty.questions)
+                self.duty.check(address, [link.try_answer() for _ in self.duty.questions])
+        except AuthenticationError as error:
+            link.drop()
+            raise Unavailable(f"the Redis server {address} does not let us in: {_text_of(error)}") from error
+        except (RedisError, OSError, Lost) as error:
+            link.drop()
+            raise Unreachable(_text_of(error)) from error
+        except BaseException:
+            link.drop()
+            raise
+        return link
+
+    def keep(self, link: Link) -> None:
+        """Keep a connection for the next call."""
+        with self._lock:
+            idle = self._idle[link.address]
+            if not self._closed and len(idle) < IDLE:
+                idle.append(link)
+                return
+        link.drop()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            self._closed = True
+            links = [link for idle in self._idle.values() for link in idle]
+            self._idle.clear()
+        for link in links:
+            link.drop()
+
+
+def _packed(commands: Sequence[tuple[Any, ...]]) -> bytes:
+    """Commands as they are sent; a third of the time that redis-py takes, on the path of every append."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for given in command:
+            if type(given) is str:
+                given = given.encode()
+            elif type(given) is not bytes:
+                given = b"%d" % given
+            parts.append(b"$%d\r\n%b\r\n" % (len(given), given))
+    return b"".join(parts)
+
+
+_WORDS = {
+    "NoScriptError": "NOSCRIPT", "MovedError": "MOVED", "AskError": "ASK", "TryAgainError": "TRYAGAIN",
+    "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "ReadOnlyError": "READONLY",
+    "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "ClusterCrossSlotError": "CROSSSLOT",
+}  # fmt: skip
+
+
+def _text_of(error: Exception) -> str:
+    """An error as the server said it: redis-py cuts the first word off those that it knows."""
+    word = _WORDS.get(type(error).__name__, "")
+    return f"{word} {error}" if word else str(error)

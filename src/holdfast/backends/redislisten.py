@@ -1,0 +1,143 @@
+"""Who waits for commits: a thread that subscribes to the store's channel, for as long as somebody listens.
+
+What is told there is a hint. Whatever was told while the connection was away is made up for by waking everybody when
+it is back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+
+from holdfast import forks
+from holdfast.backends.redislinks import Failed, Link, Links, Lost, Unreachable
+from holdfast.backends.redisnodes import Servers
+from holdfast.errors import HoldfastError
+
+PING = 20.0
+"""Seconds of silence after which the connection is tried."""
+RETRY = 0.25
+"""Seconds before a lost connection is made again."""
+
+
+class Listening:
+    """The listeners of one store."""
+
+    def __init__(self, servers: Servers, links: Links, channel: bytes) -> None:
+        self._servers = servers
+        self._links = links
+        self._channel = channel
+        self._wakes: list[Callable[[], None]] = []
+        self._start()
+        forks.watch(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._bell: tuple[int, int] | None = None
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: the thread stays with the parent; the next listener starts another."""
+        if child:
+            if self._bell is not None:
+                for end in self._bell:
+                    os.close(end)
+            self._start()
+
+    def add(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Listen; what is returned stops it."""
+        with self._lock:
+            self._wakes.append(wake)
+            if self._thread is None:
+                self._bell = os.pipe()
+                self._thread = threading.Thread(
+                    target=self._listen, args=(self._bell[0],), name="holdfast-listen", daemon=True
+                )
+                self._thread.start()
+
+        def stop() -> None:
+            with self._lock:
+                if wake in self._wakes:
+                    self._wakes.remove(wake)
+                ended = self._end() if not self._wakes else None
+            _join(ended)
+
+        return stop
+
+    def wake(self) -> None:
+        """Somebody committed."""
+        for wake in list(self._wakes):
+            wake()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._wakes.clear()
+            ended = self._end()
+        _join(ended)
+
+    def _end(self) -> tuple[threading.Thread, tuple[int, int]] | None:
+        """Ring the bell; the caller has the lock."""
+        thread, bell = self._thread, self._bell
+        self._thread = self._bell = None
+        if thread is None or bell is None:
+            return None
+        os.write(bell[1], b"x")
+        return thread, bell
+
+    def _listen(self, bell: int) -> None:
+        while True:
+            with contextlib.suppress(Lost, Unreachable, Failed, HoldfastError):  # whoever asks the store is told why
+                for _ in self._messages(bell):
+                    self.wake()
+                return
+            if _rings(bell, RETRY):
+                return
+            self._servers.refresh()
+
+    def _messages(self, bell: int) -> Iterator[None]:
+        """Something for each message, and once when the channel is subscribed to; the end is the bell's."""
+        link = self._links.take(self._servers.masters()[0])
+        try:
+            link.send([("SUBSCRIBE", self._channel)])
+            link.answer()
+            yield
+            while True:
+                if not link.readable():
+                    ready, _, _ = select.select([link.fileno(), bell], [], [], PING)
+                    if bell in ready:
+                        return
+                    if not ready:
+                        _try(link, bell)
+                        continue
+                link.answer()
+                yield
+        finally:
+            link.drop()
+
+
+def _try(link: Link, bell: int) -> None:
+    """Find out whether the server is still there."""
+    link.send([("PING",)])
+    ready, _, _ = select.select([link.fileno(), bell], [], [], PING)
+    if not ready:
+        raise Lost("the server is silent")
+
+
+def _rings(bell: int, seconds: float) -> bool:
+    return bool(select.select([bell], [], [], seconds)[0])
+
+
+def _join(ended: tuple[threading.Thread, tuple[int, int]] | None) -> None:
+    if ended is not None:
+        thread, bell = ended
+        if thread is not threading.current_thread():
+            thread.join()
+        for end in bell:
+            os.close(end)

@@ -1,0 +1,214 @@
+"""How heads are found: merged, page by page, from the lists of all shards.
+
+A list holds its places in the order of their bytes. A page asks each shard for as many places as it may have to give,
+and takes them down to where every shard has told all; then the heads are read, and those that changed meanwhile, or
+do not carry the tags, are passed over.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from holdfast.backend import Heads
+from holdfast.backends import rediskeys
+from holdfast.backends.rediskeys import AT, DEAD, ID, LIVING, TAG, TRASHED, Layout
+from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisrecords import head_of
+from holdfast.errors import Corrupt
+from holdfast.plan import Head, Ref
+
+FEW = 2000
+"""Heads that carry a tag up to which they are all read, rather than looked for in the list by time."""
+CHUNK = 500
+"""Heads that are read at a time."""
+
+
+class Lists:
+    """The lists of a store."""
+
+    def __init__(self, servers: Servers, layout: Layout) -> None:
+        self._servers = servers
+        self._layout = layout
+        self.shards = layout.shards
+
+    def heads(self, refs: Sequence[Ref]) -> list[Head | Corrupt | None]:
+        """Heads, or why one can't be trusted."""
+        found: dict[Ref, Head | Corrupt | None] = {}
+        for start in range(0, len(refs), CHUNK * 10):
+            by_shard: dict[int, list[Ref]] = defaultdict(list)
+            for ref in dict.fromkeys(refs[start : start + CHUNK * 10]):
+                by_shard[self._layout.shard_of(ref)].append(ref)
+            groups = [(s, some[n : n + CHUNK]) for s, some in by_shard.items() for n in range(0, len(some), CHUNK)]
+            calls = [Call(shard, ("MGET", *(self._layout.keys(ref).head for ref in some))) for shard, some in groups]
+            for (_, some), records in zip(groups, self._servers.ask(calls), strict=True):
+                found.update((ref, _head(ref, record)) for ref, record in zip(some, records, strict=True))
+        return [found[ref] for ref in refs]
+
+    def find(
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        after: tuple[int, str] | None,
+        limit: int,
+        *,
+        dead: bool,
+        trashed: bool,
+    ) -> Heads:
+        """See `Backend.find`."""
+        stands = DEAD if dead else TRASHED if trashed else LIVING
+        few = self._few(kind, tags)
+        if few is not None:
+            return self._sorted(few, stands, tags, after, limit)
+        bound = None if after is None else rediskeys.at_place(stands, max(after[0], 0), after[1])
+        if after is not None and after[0] < 0:
+            return Heads()
+        return self._walk(AT, kind, stands, tags, bound, limit)
+
+    def scan(self, kind: str, after: str, limit: int, *, trashed: bool) -> Heads:
+        """See `Backend.scan`."""
+        stands = TRASHED if trashed else LIVING
+        return self._walk(ID, kind, stands, {}, stands + after.encode() if after else None, limit)
+
+    def _walk(
+        self, which: int, kind: str, stands: bytes, tags: Mapping[str, str | None], bound: bytes | None, limit: int
+    ) -> Heads:
+        """Heads in the order of a list: by time falling, by id rising."""
+        found, damaged = list[Head](), list[Ref]()
+        size = limit if not tags else max(limit, CHUNK)
+        while len(found) < limit:
+            page, bound = self._page(which, kind, stands, bound, size)
+            refs = [Ref(kind, place[9 if which == AT else 1 :].decode("utf-8", "replace")) for place in page]
+            passed: list[tuple[Ref, bytes]] = []
+            for ref, place, head in zip(refs, page, self.heads(refs), strict=True):
+                if len(found) == limit:
+                    break
+                if not isinstance(head, Head):
+                    damaged.append(ref)
+                elif rediskeys.standing(head) != stands or (which == AT and place[1:9] != head.at.to_bytes(8, "big")):
+                    passed.append((ref, place))
+                elif _carries(head, tags):
+                    found.append(head)
+            damaged += self._misplaced(which, kind, passed)
+            if bound is None:
+                break
+        return Heads(found, damaged)
+
+    def _misplaced(self, which: int, kind: str, passed: Sequence[tuple[Ref, bytes]]) -> Iterator[Ref]:
+        """Heads whose places are not theirs; a head that moved meanwhile has left its old one."""
+        calls = [
+            Call(shard, ("ZSCORE", self._layout.list(shard, which, kind), place))
+            for ref, place in passed
+            for shard in (self._layout.shard_of(ref),)
+        ]
+        for (ref, place), score in zip(passed, self._servers.ask(calls), strict=True):
+            if score is not None:
+                head = self.heads([ref])[0]
+                if not isinstance(head, Head) or (which, place) not in rediskeys.places(head):
+                    yield ref
+
+    def _page(
+        self, which: int, kind: str, stands: bytes, bound: bytes | None, size: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """The next places behind `bound`, and behind which to go on; None if there are no more."""
+        shards = range(self._layout.shards)
+        each = size if len(shards) == 1 else min(size, 2 * size // len(shards) + 8)
+        edge = bytes([stands[0] + 1])
+        if which == AT:
+            command, start, stop = "ZREVRANGEBYLEX", b"(" + (bound or edge), b"[" + stands
+        else:
+            command, start, stop = "ZRANGEBYLEX", b"(" + bound if bound else b"[" + stands, b"(" + edge
+        pages = self._servers.ask(
+            [Call(s, (command, self._layout.list(s, which, kind), start, stop, "LIMIT", 0, each)) for s in shards]
+        )
+        merged = sorted((place for page in pages for place in page), reverse=which == AT)
+        ends = [page[-1] for page in pages if len(page) == each]
+        if not ends:
+            return merged[:size], merged[size - 1] if len(merged) > size else None
+        end = max(ends) if which == AT else min(ends)  # beyond it, a shard may have told less than it has
+        safe = [place for place in merged if (place >= end if which == AT else place <= end)][:size]
+        return safe, safe[-1]
+
+    def _few(self, kind: str, tags: Mapping[str, str | None]) -> list[Ref] | None:
+        """Those heads that carry the rarest of the tags, if they are few."""
+        wanted = [(name, value) for name, value in tags.items() if value is not None]
+        if not wanted:
+            return None
+        shards = range(self._layout.shards)
+        counts = self._servers.ask(
+            [
+                Call(s, ("ZLEXCOUNT", self._layout.list(s, TAG, kind), *_span(name, value)))
+                for name, value in wanted
+                for s in shards
+            ]
+        )
+        sums = [sum(counts[n : n + len(shards)]) for n in range(0, len(counts), len(shards))]
+        count, (name, value) = min(zip(sums, wanted, strict=True))
+        if count > FEW:
+            return None
+        low, high = _span(name, value)
+        pages = self._servers.ask(
+            [Call(s, ("ZRANGEBYLEX", self._layout.list(s, TAG, kind), low, high)) for s in shards]
+        )
+        start = len(low) - 1
+        return [Ref(kind, place[start:].decode("utf-8", "replace")) for page in pages for place in page]
+
+    def _sorted(
+        self,
+        refs: Sequence[Ref],
+        stands: bytes,
+        tags: Mapping[str, str | None],
+        after: tuple[int, str] | None,
+        limit: int,
+    ) -> Heads:
+        found, damaged = list[Head](), list[Ref]()
+        for ref, head in zip(refs, self.heads(refs), strict=True):
+            if not isinstance(head, Head):
+                damaged.append(ref)
+            elif after is not None and (head.at, ref.id) >= after:
+                continue
+            elif rediskeys.standing(head) == stands and _carries(head, tags):
+                found.append(head)
+        found.sort(key=lambda head: (head.at, head.ref.id), reverse=True)
+        return Heads(found[:limit], damaged)
+
+    def kinds(self) -> list[str]:
+        """See `Backend.kinds`."""
+        shards = range(self._layout.shards)
+        answers = self._servers.ask([Call(s, ("SMEMBERS", self._layout.kinds(s))) for s in shards])
+        return sorted({kind.decode("utf-8", "replace") for answer in answers for kind in answer})
+
+    def changed(self, since: Sequence[int] | None) -> tuple[list[int], list[Ref]]:
+        """The numbers of the newest changes, and the heads whose changes have higher ones than `since`."""
+        shards = range(self._layout.shards)
+        if since is None:
+            calls = [Call(s, ("ZRANGE", self._layout.changed(s), -1, -1, "WITHSCORES")) for s in shards]
+        else:
+            calls = [
+                Call(s, ("ZRANGEBYSCORE", self._layout.changed(s), b"(%d" % since[s], "+inf", "WITHSCORES"))
+                for s in shards
+            ]
+        answers = self._servers.ask(calls)
+        position = [int(answer[-1]) if answer else since[s] if since else 0 for s, answer in enumerate(answers)]
+        if since is None:
+            return position, []
+        return position, [rediskeys.named_by(place) for answer in answers for place in answer[::2]]
+
+
+def _head(ref: Ref, record: bytes | None) -> Head | Corrupt | None:
+    if record is None:
+        return None
+    try:
+        return head_of(ref, record)
+    except Corrupt as error:
+        return error
+
+
+def _carries(head: Head, tags: Mapping[str, str | None]) -> bool:
+    return all(head.tags.get(name) == value for name, value in tags.items())
+
+
+def _span(name: str, value: str) -> tuple[bytes, bytes]:
+    """From where to where the list by tag has the heads that carry this one."""
+    start = f"{name}\0{value}".encode()
+    return b"[" + start + b"\0", b"(" + start + b"\1"

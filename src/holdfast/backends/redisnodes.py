@@ -1,0 +1,375 @@
+"""The servers of a store: connections to them, which shard is where, and what becomes of calls whose server fails.
+
+Every call may be made again: reads change nothing, and a commit knows itself by its stamp. So a call whose answer was
+lost, or that meets a server that starts, moves a slot or was just replaced, is repeated until the patience ends. Only
+then it is told as `Unavailable`, if it was never sent, or as `Uncertain`, if it may have been carried out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from holdfast import forks
+from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
+from holdfast.errors import HoldfastError, Unavailable, Uncertain
+
+SLOTS = 16384
+WRITTEN = 1
+"""What a script answers that wrote."""
+_PAUSE = 0.05
+"""Seconds before a call is repeated the first time; then twice as long, up to half a second."""
+_AGAIN = re.compile(r"\b(TRYAGAIN|CLUSTERDOWN|LOADING|MASTERDOWN|BUSY|READONLY|FAILOVER|UNKILLABLE)\b")
+_REFUSED = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|NOAUTH|NOPERM|WRONGPASS|NOSCRIPT|MOVED|ASK|CROSSSLOT)\b")
+"""Answers that say that nothing was done, and repeating does not help."""
+
+
+class Call(NamedTuple):
+    """A command for the server of a shard. `writes` says whether it may change something.
+
+    `source` is the text of the script that a call by digest needs.
+    """
+
+    shard: int
+    command: tuple[Any, ...]
+    writes: bool = False
+    source: bytes = b""
+
+    def with_source(self) -> Call:
+        """The same call for a server that does not have the script yet."""
+        return self._replace(command=("EVAL", self.source, *self.command[2:]))
+
+
+class Script(NamedTuple):
+    """A script by its digest and text."""
+
+    digest: str
+    source: bytes
+
+    def call(self, shard: int, keys: Sequence[bytes], arguments: Iterable[Any], *, writes: bool = False) -> Call:
+        """The call that runs it."""
+        return Call(shard, ("EVALSHA", self.digest, len(keys), *keys, *arguments), writes, self.source)
+
+
+Outcome = Any
+"""What a server answered, or a `HoldfastError`."""
+
+
+class Servers:
+    """The server of a store, or the masters of its cluster."""
+
+    def __init__(self, links: Links, patience: float) -> None:
+        self._links = links
+        self._patience = patience
+        self._slots: dict[int, int] = {}
+        self._start()
+        self.cluster = self._find_out()
+        forks.watch(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._masters: list[Address] = []
+        self._map: list[tuple[int, int, Address]] = []
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`: connections stay with the parent; where the servers are is known to both."""
+        if child:
+            self._lock = threading.Lock()
+
+    def place(self, slots: Mapping[int, int]) -> None:
+        """Say in which slot each shard is."""
+        self._slots = dict(slots)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is waited for behind each write."""
+        return self._links.duty.waits
+
+    def masters(self) -> list[Address]:
+        """Where the masters are."""
+        with self._lock:
+            return list(self._masters)
+
+    def run(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Make calls, each until it is answered or the patience ends; what each came to."""
+        outcomes: list[Outcome] = [None] * len(calls)
+        waiting = dict(enumerate(calls))
+        run = _Run(outcomes, waiting, time.monotonic() + self._patience)
+        while waiting:
+            self._attempt(run)
+            if waiting and not run.pause():
+                break
+            if waiting and run.lost:
+                self.refresh()
+                run.lost = False
+        for number in waiting:
+            outcomes[number] = run.failure(number)
+        return outcomes
+
+    def ask(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers to calls that change nothing.
+
+        Raises:
+            Unavailable: one was not answered.
+        """
+        outcomes = self.run(calls)
+        for outcome in outcomes:
+            if isinstance(outcome, HoldfastError):
+                raise outcome
+        return outcomes
+
+    def each(self, command: tuple[Any, ...]) -> list[Any]:
+        """The answers of all masters to a command that changes no data."""
+        answers: list[Any] = []
+        for address in self.masters():
+            try:
+                with self._links.take(address) as link:
+                    link.send([command])
+                    answers.append(link.answer())
+            except (Lost, Unreachable, Failed) as error:
+                raise Unavailable(f"the server {address} did not answer {command[0]!r}: {error}") from error
+        return answers
+
+    def _attempt(self, run: _Run) -> None:
+        """Send what waits, each call to its server; then take the answers."""
+        by_server: dict[Address, list[int]] = defaultdict(list)
+        for number, call in run.waiting.items():
+            by_server[run.asked.pop(number, None) or self._server(call.shard)].append(number)
+        sent: list[tuple[Link, list[int]]] = []
+        try:
+            for address, numbers in by_server.items():
+                try:
+                    link = self._links.take(address)
+                except Unreachable as error:
+                    run.lose(numbers, error, sent=False)
+                    continue
+                except HoldfastError as error:  # it is not a server that may keep the store
+                    run.settle(numbers, error)
+                    continue
+                sent.append((link, numbers))
+                try:
+                    link.send(self._commands(run, numbers, address))
+                except Lost as error:
+                    run.lose(numbers, error, sent=True)
+                    sent.pop()
+                    link.drop()
+            while sent:
+                link, numbers = sent.pop()
+                self._take_answers(run, link, numbers)
+        finally:
+            for link, _ in sent:  # interrupted: what comes on it now would be taken for other answers
+                link.drop()
+
+    def _commands(self, run: _Run, numbers: Sequence[int], address: Address) -> list[tuple[Any, ...]]:
+        """What is sent for calls; last, if one of them writes, what waits until that is durable."""
+        commands: list[tuple[Any, ...]] = []
+        for number in numbers:
+            if number in run.asking:
+                commands.append(("ASKING",))
+            commands.append(run.waiting[number].command)
+        wait = self._links.duty.wait(address)
+        if wait and any(run.waiting[n].writes for n in numbers):
+            commands.append(wait)
+        return commands
+
+    def _take_answers(self, run: _Run, link: Link, numbers: list[int]) -> None:
+        answers: dict[int, Any] = {}
+        try:
+            for number in numbers:
+                if number in run.asking:
+                    run.asking.discard(number)
+                    link.answer()
+                answers[number] = link.try_answer()
+            writes = [n for n in numbers if run.waiting[n].writes]
+            if writes and self._links.duty.wait(link.address):
+                waited = link.try_answer()
+                for n in writes:
+                    if answers[n] == WRITTEN:
+                        answers[n] = self._links.duty.judge(waited, WRITTEN)
+        except (Lost, Failed) as error:
+            run.lose(numbers, error, sent=True)
+            link.drop()
+            return
+        except BaseException:
+            link.drop()
+            raise
+        link.give_back()
+        for number, answer in answers.items():
+            self._note(run, number, answer, link.address)
+
+    def _note(self, run: _Run, number: int, outcome: Any, address: Address) -> None:
+        """What an answer means for its call."""
+        if not isinstance(outcome, Failed):
+            run.settle([number], outcome if outcome == WRITTEN else run.answered(number, outcome))
+            return
+        call, text = run.waiting[number], str(outcome)
+        word, _, rest = text.partition(" ")
+        if word == "NOSCRIPT" or "NOSCRIPT" in text:
+            run.waiting[number] = call.with_source()
+            run.at_once = True
+        elif word == "MOVED":
+            self._learn(int(rest.split(" ")[0]), Address.parse(rest.split(" ")[1], address))
+            run.at_once = True
+            run.lost = True
+        elif word == "ASK":
+            run.asked[number] = Address.parse(rest.split(" ")[1], address)
+            run.asking.add(number)
+            run.at_once = True
+        elif _AGAIN.search(text):
+            run.lose([number], outcome, sent=False)
+        elif call.writes and not _REFUSED.search(text):
+            run.settle([number], Uncertain(f"the server {address} failed amid a write ({text}); repeat with the key"))
+        else:
+            error = Unavailable(f"the server {address} refuses: {text}; nothing was stored")
+            run.settle([number], run.answered(number, error))
+
+    def _server(self, shard: int) -> Address:
+        with self._lock:
+            if not self.cluster:
+                return self._masters[0]
+            slot = self._slots[shard]
+            for first, last, address in self._map:
+                if first <= slot <= last:
+                    return address
+            return self._masters[0]  # it tells who has the slot, or that nobody has
+
+    def _learn(self, slot: int, address: Address) -> None:
+        with self._lock:
+            self._map.insert(0, (slot, slot, address))
+
+    def _find_out(self) -> bool:
+        """Whether the first server that answers is one of a cluster, and who the others are."""
+        errors: list[str] = []
+        refused: Unavailable | None = None
+        for seed in self._links.seeds:
+            try:
+                with self._links.take(seed) as link:
+                    link.send([("INFO", "cluster")])
+                    self.cluster = b"cluster_enabled:1" in cast("bytes", link.answer())
+                    if self.cluster:
+                        link.send([("CLUSTER", "SLOTS")])
+                        self._adopt(link.answer(), seed)
+                    else:
+                        self._masters = [seed]
+                    return self.cluster
+            except (Lost, Unreachable, Failed) as error:
+                errors.append(f"{seed}: {error}")
+            except Unavailable as error:  # a replica, or one that may not keep the store: another one may
+                refused = refused or error
+        raise refused or Unavailable(f"no Redis server can be reached ({'; '.join(errors)})")
+
+    def refresh(self) -> None:
+        """Ask any server of the cluster where the slots are now, or look which of several servers is the master; if
+        none can be asked, all stays."""
+        if not self.cluster:
+            if len(self._links.seeds) > 1:
+                with contextlib.suppress(HoldfastError):
+                    self._find_out()
+            return
+        for address in dict.fromkeys([*self.masters(), *self._links.seeds, *self._replicas]):
+            try:
+                with self._links.take(address, checked=False) as link:
+                    link.send([("CLUSTER", "SLOTS")])
+                    self._adopt(link.answer(), address)
+                    return
+            except (Lost, Unreachable, Failed):
+                continue
+
+    def _adopt(self, answer: Any, told_by: Address) -> None:
+        found: list[tuple[int, int, Address]] = []
+        others: list[Address] = []
+        for first, last, master, *replicas in answer:
+            found.append((first, last, Address.of(master, told_by)))
+            others += [Address.of(replica, told_by) for replica in replicas]
+        with self._lock:
+            self._map = sorted(found)
+            self._masters = list(dict.fromkeys(address for _, _, address in found)) or [told_by]
+            self._replicas = list(dict.fromkeys(others))
+
+    def replicas(self) -> list[Address]:
+        """Where the replicas of a cluster are."""
+        with self._lock:
+            return list(self._replicas)
+
+    _replicas: Sequence[Address] = ()
+
+
+class _Run:
+    """Calls under way."""
+
+    def __init__(self, outcomes: list[Outcome], waiting: dict[int, Call], deadline: float) -> None:
+        self.outcomes = outcomes
+        self.waiting = waiting
+        self.asked: dict[int, Address] = {}
+        self.asking: set[int] = set()
+        self.lost = False
+        self.at_once = False
+        self._deadline = deadline
+        self._pause = _PAUSE
+        self._why: dict[int, Exception] = {}
+        self._sent: set[int] = set()
+
+    def settle(self, numbers: Iterable[int], outcome: Outcome) -> None:
+        """These calls came to an end."""
+        for number in numbers:
+            self.outcomes[number] = outcome
+            self.waiting.pop(number)
+
+    def lose(self, numbers: Iterable[int], error: Exception, *, sent: bool) -> None:
+        """These calls must be repeated; if they were sent, they may have been carried out."""
+        self.lost = True
+        for number in numbers:
+            self._why[number] = error
+            if sent and self.waiting[number].writes:
+                self._sent.add(number)
+
+    def answered(self, number: int, outcome: Outcome) -> Outcome:
+        """What the answer to a call means that was not made now: it may have been when it was sent before."""
+        if number not in self._sent:
+            return outcome
+        return Uncertain(
+            "the answer of the Redis server was lost, and somebody else wrote meanwhile or it takes no more; "
+            "repeat the same call with the same key"
+        )
+
+    def pause(self) -> bool:
+        """Wait a little before what waits is repeated; False if the patience is at its end."""
+        if self.at_once:
+            self.at_once = False
+            return time.monotonic() < self._deadline
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(self._pause, left))
+        self._pause = min(self._pause * 2, 0.5)
+        return True
+
+    def failure(self, number: int) -> HoldfastError:
+        """What it means that a call was never answered."""
+        why = self._why.get(number, "it was sent from one server to another")
+        if number in self._sent:
+            return Uncertain(f"the answer of the Redis server was lost ({why}); repeat the same call with the same key")
+        return Unavailable(f"the Redis server can't do it now ({why}); nothing was stored; try again")
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a cluster that a key is in."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    crc = 0
+    for byte in key:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = ((crc << 1) ^ 0x1021) & 0xFFFF if crc & 0x8000 else (crc << 1) & 0xFFFF
+    return crc % SLOTS
