@@ -77,7 +77,7 @@ def contents(store: holdfast.Store) -> dict[str, Any]:
                 "raw": event.raw.decode(),
                 "large": [[value.size, _digest(value)] for value in codec.larges(event.payload)],
             }
-            for event in store.session(info.id).events(hidden=True)
+            for event in store.session(info.id).events(include_hidden=True)
         ]
         shown = {name: getattr(info, name) for name in info.__struct_fields__ if name != "counts"}
         counts = {name: getattr(info.counts, name) for name in info.counts.__struct_fields__}

@@ -61,12 +61,19 @@ def environment() -> str:
 
 
 def servers(python: str) -> None:
-    """Bring from pip the database servers that the tests need and the machine lacks."""
+    """Bring the database servers that the tests need and the machine lacks: from pip, or Debian's packages."""
     told = subprocess.run([python, "tests/servers"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for engine in told.split():
-        print(f"installing a server for the tests: {engine}", flush=True)
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        subprocess.run([*pip, "--group", f"servers-{engine}"], cwd=ROOT, check=True)
+    for line in told.splitlines():
+        print(f"installing a server for the tests: {line}", flush=True)
+        source, _, name = line.partition(" ")
+        if source == "pip":
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+            subprocess.run([*pip, "--group", name], cwd=ROOT, check=True)
+        else:
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # no service is started
+            subprocess.run(["apt-get", "-qq", "update"], check=True, env=quiet, stdout=subprocess.DEVNULL)
+            install = ["apt-get", "-qq", "install", "--no-install-recommends", name]
+            subprocess.run(install, check=True, env=quiet, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,16 @@ EXAMPLES = 200
 """Examples of each property in a normal run."""
 LONG = 5_000
 """Examples of each property with `--long`."""
+
+
+ON_SERVERS = {
+    f"test_{noun}"
+    for noun in (
+        "aio", "artifacts", "check", "documents", "follow", "forks", "history", "large", "recovery", "retention",
+        "session", "states", "store", "sweeping", "trash", "turns", "turns_aio", "usage",
+    )
+}  # fmt: skip
+"""The modules whose tests of `url` and `store` run on servers, too."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,9 +71,27 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
-@pytest.fixture(params=["memory", "file", "sqlite"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The fixture `url` on each backend; on servers, in the modules whose tests are worth the time."""
+    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    if "url" in metafunc.fixturenames and "url" not in given:
+        backends: list[object] = ["memory", "file", "sqlite"]
+        if metafunc.module.__name__ in ON_SERVERS:
+            backends.append(pytest.param("postgres", marks=pytest.mark.server))
+        metafunc.parametrize("url", backends, indirect=True)
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
+@pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store may be opened, for each backend."""
+    if request.param == "postgres":
+        from servers import postgres
+
+        return postgres.url()
     places = {"memory": "memory://", "file": f"file://{tmp_path}/store", "sqlite": f"sqlite://{tmp_path}/store.db"}
     return places[request.param]
 

@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import holdfast
-from holdfast import Corrupt, Session, Store, aopen, assistant, step, tool_call, usage, user
+from holdfast import Conflict, Corrupt, Session, Store, aopen, assistant, step, tool_call, usage, user
 from holdfast.bundle import read_bundle, write_bundle
-from holdfast.copies import copy_session
+from holdfast.copies import copy_session, replay
 from holdfast.heads.info import BYTES, EDIT, SUMMARY, Tally, session_ref
 from holdfast.history import checkpoints, standings
+from holdfast.history.ancestry import stored
 from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting
 from holdfast.model import AnyPayload, Edit, Message, Report, Step, Summary
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
@@ -455,3 +457,57 @@ def test_tasks_note_checkpoints_too(url: str) -> None:
 
     with every(8):
         asyncio.run(work())
+
+
+def test_a_summary_that_was_copied_from_another_log_is_not_taken_for_one_of_this(store: Store) -> None:
+    source = store.session("source")
+    source.append(*(user(str(n)) for n in range(20)))
+    source.compact("first", upto=10)
+    source.append(user("more"))
+    source.compact("second", upto=15)
+    copied = list(source.events(types="summary"))[-1]
+    session = store.session("s")
+    session.append(*(user(str(n)) for n in range(50)))
+    session.compact("of s", upto=40)
+    session.append(*(user(str(n)) for n in range(74)))
+    session.append(copied)
+    session.append(*(user(str(n)) for n in range(14)))
+    for at in (110, 125):
+        fork = session.fork(at=at)
+        assert fork.context().summary == 51
+    assert store.check().ok
+
+
+def test_damage_that_nobody_has_to_count_keeps_no_fork_from_being_made(tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        session = store.session("s")
+        for number in range(200):
+            session.append(user(str(number)))
+        session.rewind(to=100)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db:
+        assert db.execute("UPDATE entry SET body = x'00' WHERE seq = 125").rowcount == 1
+        db.commit()
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:
+        session = store.session("s")
+        assert session.fork(at=126).info().counts.messages == 126
+        with pytest.raises(Corrupt):
+            list(session.events(include_hidden=True))
+
+
+def test_a_copy_that_is_not_finished_is_no_source_of_counters(store: Store) -> None:
+    with holdfast.open("memory://") as source:
+        session = source.session("s")
+        for _ in range(30):
+            session.append(*(user("m") for _ in range(50)))
+        head = source.head("s")
+        with pytest.raises(Corrupt, match="missing"):
+            replay(store, head, islice(stored(source, head), 1200))
+        assert 0 < store.head("s").last < 1500
+        for at in (900, store.head("s").last):
+            with pytest.raises(Conflict, match="repeat the copy"):
+                store.session("s").fork(at=at)
+        store.session("other").append(user("x"))  # what was noted would be written with it
+        copy_session(source, store, "s")
+        for at in (900, 890, 700, 1100, 1500):
+            assert store.session("s").fork(at=at).info().counts.messages == at
+        assert store.check().ok

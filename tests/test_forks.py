@@ -24,6 +24,7 @@ from holdfast import (
     NotFound,
     Session,
     Store,
+    Unavailable,
     assistant,
     step,
     tool_call,
@@ -649,3 +650,26 @@ def test_a_fork_keeps_the_timeout_of_open_calls(store: Store) -> None:
     fork = session.fork()
     assert store.head(fork.id).tags["call_timeout"] == "5000000"
     assert fork.info().models == ("m",)
+
+
+def test_a_fork_that_is_there_is_told_though_its_pin_could_not_be_taken_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = store.session("s")
+    session.append(user("a"))
+    commit, made = store.batcher.commit, list[Commit]()
+
+    def failing(one: Commit, **how: Any) -> Any:
+        made.append(one)
+        if len(made) == 3:
+            raise Unavailable("the disk is full")
+        return commit(one, **how)
+
+    monkeypatch.setattr(store.batcher, "commit", failing)
+    fork = session.fork(id="f")
+    assert len(made) == 3
+    monkeypatch.undo()
+    assert [found.text for found in fork.messages()] == ["a"]
+    fork.delete()
+    session.delete()
+    assert store.check().ok

@@ -76,6 +76,7 @@ def test_of_a_server(): pass
         ("", [], 0, "1 passed"),
         ("", ["--no-servers"], 0, "left out as asked by --no-servers"),
         ("def test_b(): pytest.skip('not today')", [], 1, "was skipped and nobody asked for it"),
+        ("def test_b(): pytest.skip('not run here: no package')", [], 0, "not run here"),
         ("@pytest.mark.skip\ndef test_b(): pass", ["--no-servers"], 1, "was skipped and nobody asked for it"),
         ("pytest.importorskip('no_such_module')", [], 2, "was skipped and nobody asked for it"),
         ("@pytest.mark.xfail(strict=True)\ndef test_b(): assert False", [], 0, "1 xfailed"),

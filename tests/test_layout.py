@@ -35,6 +35,7 @@ NOUNS = {
     "heads",
     "history",
     "importing",
+    "moving",
     "retention",
     "turns",
 }

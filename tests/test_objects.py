@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import obstore
 import pytest
 
 import holdfast
-from holdfast import Corrupt, Invalid, Large, Store, Unavailable, user
+from holdfast import Conflict, Corrupt, Invalid, Large, Store, Unavailable, user
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.backends import objects
 from holdfast.backends.objects import ObjectBlobs
@@ -109,7 +110,7 @@ def test_a_store_with_blobs_elsewhere_takes_none_into_the_database(tmp_path: Pat
     url = f"sqlite://{tmp_path}/store.db"
     with holdfast.open(url) as store:
         store.session("s").append(user(BIG))
-    with pytest.raises(Invalid, match="copy it to a new one"):
+    with pytest.raises(Invalid, match="copy it to a new store"):
         holdfast.open(f"{url}?blobs=database")
 
 
@@ -137,10 +138,96 @@ def test_another_folder_takes_the_blobs(url: str, tmp_path: Path) -> None:
     assert list((tmp_path / "far").glob("??/*")) == []
 
 
+@pytest.mark.parametrize("blobs", ["s3", "file"])
+def test_two_stores_share_no_place(url: str, tmp_path: Path, blobs: str) -> None:
+    """A sweep of one would delete what only the other refers to."""
+    where = bucket_of(tmp_path) if blobs == "s3" else f"file://{tmp_path}/far"
+    with holdfast.open(f"{url}?blobs={where}") as store:
+        store.session("s").append(user(BIG))
+        with pytest.raises(Invalid, match="another store keeps"):
+            holdfast.open(f"sqlite://{tmp_path}/second.db?blobs={where}")
+        assert not (tmp_path / "second.db").exists()
+        assert store.check(sweep=True).ok
+        assert big_of(store) == BIG
+    second = f"sqlite://{tmp_path}/second.db"
+    holdfast.open(f"{second}?blobs={where}2").close()
+    note = tmp_path / "second.db-blobs" / "where"
+    note.write_text(note.read_text().replace(f"{where}2", where))  # by hand
+    with holdfast.open(second) as other, pytest.raises(Conflict, match="another store's"):
+        other.check(sweep=True)
+    with holdfast.open(url) as store:
+        assert big_of(store) == BIG
+
+
+def test_the_place_is_said_when_the_store_is_begun_and_never_again(url: str, tmp_path: Path) -> None:
+    """Who has it open would go on in the place from before, and nobody find that."""
+    where = bucket_of(tmp_path)
+    with holdfast.open(url) as store:
+        with pytest.raises(Invalid, match="was begun with its large values in"):
+            holdfast.open(f"{url}?blobs={where}")
+        store.session("s").append(user(BIG))
+    with holdfast.open(url) as store:
+        assert big_of(store) == BIG
+
+
+def test_of_two_who_begin_a_store_at_once_one_says_where(url: str, tmp_path: Path) -> None:
+    for number in range(20):
+        here = url.replace("/store", f"/store{number}")
+        barrier, opened = threading.Barrier(3), list[str]()
+
+        def begin(given: str, barrier: threading.Barrier = barrier, opened: list[str] = opened) -> None:
+            barrier.wait()
+            with contextlib.suppress(Invalid), holdfast.open(given) as store:
+                store.session(given).append(user(given * 10_000))
+                opened.append(given)
+
+        places = [here, *(f"{here}?blobs=file://{tmp_path}/{number}-{n}" for n in range(2))]
+        threads = [threading.Thread(target=begin, args=(given,)) for given in places]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert opened
+        with holdfast.open(here) as store:
+            assert store.check().ok
+            assert {message.text for info in store.sessions() for message in store.session(info.id).messages()} == {
+                given * 10_000 for given in opened
+            }
+
+
+def test_a_dry_run_notes_nothing(url: str, tmp_path: Path) -> None:
+    holdfast.open(url).close()
+    before = set(tmp_path.rglob("*"))
+    where = f"file://{tmp_path}/far"
+    command = [
+        sys.executable,
+        "-m",
+        "holdfast.cli",
+        "--store",
+        f"{url}?blobs={where}",
+        "session",
+        "new",
+        "x",
+        "--dry-run",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "was begun with" in done.stderr) == (2, True)
+    assert not (tmp_path / "far").exists()
+    assert {path for path in tmp_path.rglob("*") if path.name in ("where", "owner")} <= before
+
+
+def test_a_note_that_cant_be_read_is_told(url: str, tmp_path: Path) -> None:
+    holdfast.open(f"{url}?blobs=file://{tmp_path}/far").close()
+    [note] = tmp_path.rglob("where")
+    note.write_text("gone mad")
+    with pytest.raises(Corrupt, match="does not say where"):
+        holdfast.open(url)
+
+
 def test_a_store_that_has_blobs_is_not_sent_elsewhere(url: str, tmp_path: Path) -> None:
     with holdfast.open(url) as store:
         store.session("s").append(user(BIG))
-    with pytest.raises(Invalid, match="copy it to a new one"):
+    with pytest.raises(Invalid, match="copy it to a new store"):
         holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}")
     with holdfast.open(url) as store:
         assert big_of(store) == BIG
@@ -194,12 +281,12 @@ def test_no_answer_is_unavailable_and_a_retry_stores_once(
         assert big_of(store) == BIG
 
 
-def test_a_bucket_that_is_not_there_is_told_as_such(url: str) -> None:
-    with holdfast.open(f"{url}?blobs=s3://no-bucket/x") as store:
-        with pytest.raises(Unavailable, match=r"NoSuchBucket|does not exist|not found"):
-            store.session("s").append(user(BIG))
-        with pytest.raises(Unavailable):
-            store.backend.blobs.get("0" * 64)
+def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(url: str) -> None:
+    with pytest.raises(Unavailable, match=r"NoSuchBucket|does not exist|not found"):
+        holdfast.open(f"{url}?blobs=s3://no-bucket/x")
+    with holdfast.open(url) as store:
+        store.session("s").append(user(BIG))
+        assert big_of(store) == BIG
 
 
 def test_a_damaged_object_is_found(url: str, tmp_path: Path) -> None:

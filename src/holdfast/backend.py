@@ -402,7 +402,9 @@ def open_backend(url: str, text_of: TextOf) -> Backend:
         return FilesBackend(where, text_of)
     if where.scheme == "postgresql":
         require("psycopg", "postgres")
-        raise Unavailable(f"{where.url!r} names a PostgreSQL server, which this version can't use yet", url=where.url)
+        from holdfast.backends.postgres import PostgresBackend
+
+        return PostgresBackend(where, text_of)
     if where.scheme in ("redis", "rediss"):
         require("redis", "redis")
         from holdfast.backends.redis import RedisBackend

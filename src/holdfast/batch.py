@@ -126,15 +126,19 @@ class Batcher:
             finally:
                 self._alone = None
 
-    def commit_all(self, commits: Sequence[Commit]) -> list[Result | HoldfastError]:
+    def commit_all(self, commits: Sequence[Commit], *, sums: bool = True) -> list[Result | HoldfastError]:
         """Make commits, each on its own, in as few transactions as may be; for each its result, or what failed it.
+
+        Args:
+            commits: The changes.
+            sums: As in `commit`, for all of them.
 
         Raises:
             Invalid, TooLarge: one of them can't be stored; none was made. See `plan.validate`.
         """
         for commit in commits:
             validate(commit)
-        slots = [_Slot(commit) for commit in commits]
+        slots = [_Slot(commit, sums=sums) for commit in commits]
         with self._lock:
             for start in range(0, len(slots), MAX_COMMITS):
                 self._write(slots[start : start + MAX_COMMITS])

@@ -13,15 +13,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, replay_document
 from holdfast.documents import docheads
+from holdfast.documents.docheads import DOC
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
-from holdfast.heads.info import session_ref
-from holdfast.history.ancestry import stored, whole
+from holdfast.heads.info import SESSION, session_ref
+from holdfast.history.ancestry import newest_edit, stored, whole
+from holdfast.moving.digests import Tally, session_digest
 from holdfast.plan import Entry, Head
 from holdfast.refusals import called
 from holdfast.storage import Storage
@@ -30,6 +33,8 @@ VERSION = 1
 """Version of the bundle's lines, in each session's head's `holdfast`."""
 VERSION_OF_DOCUMENTS = 2
 """The same in a document's head, so that a program that knows none refuses it."""
+VERSION_OF_CLOSING = 3
+"""The same in the last line of a bundle that tells how much is in it, so that one cut off between two is known."""
 
 _MARK = b'{"crc":"'
 _NONE = msgspec.Raw()  # one and the same object, by which msgspec knows what to leave out
@@ -57,14 +62,20 @@ class Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     data: str = ""
     end: str = ""
     events: int = 0
+    digest: str = ""
+    lines: int = 0
+    sessions: int = 0
+    documents: int = 0
 
 
 _decoder = msgspec.json.Decoder(Line)
 _encoder = msgspec.json.Encoder()
 
 
-def write_bundle(store: Storage, sessions: Iterable[str], *, gone: list[str] | None = None) -> Iterator[bytes]:
-    """The lines of a bundle of these sessions, as they are now.
+def write_bundle(
+    store: Storage, sessions: Iterable[str], *, gone: list[str] | None = None, trashed: bool = False
+) -> Iterator[bytes]:
+    """The lines of a bundle of these sessions, as they are now; with `trashed`, also of those in the trash.
 
     What is damaged goes along with its bytes and what is wrong with it; a replay will refuse it. With a list `gone`,
     the sessions that are not there any more are left out and named in it.
@@ -76,28 +87,43 @@ def write_bundle(store: Storage, sessions: Iterable[str], *, gone: list[str] | N
     sent: set[str] = set()
     for id in sessions:
         try:
-            head = store.head(id)
+            head = store.head(id, trashed=trashed)
         except NotFound:
             if gone is None:
                 raise
             gone.append(id)
             continue
-        all_its_own = whole(store, head)
-        first = Line(
-            holdfast=VERSION, session=id, base=all_its_own.base, trim=all_its_own.trim, last=head.last, at=head.at,
-            tags=dict(sorted(own_tags(head).items())), counts=dict(sorted(head.counts.items())),
-        )  # fmt: skip
-        yield _sealed(first, head.body)
-        events = 0
-        for entry in stored(store, head):
-            for digest in digests(store, entry):
-                if digest not in sent:
-                    sent.add(digest)
-                    yield _blob_line(store, digest)
-            line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
-            yield _sealed(line, entry.body)
-            events += 1
-        yield _sealed(Line(end=id, events=events), b"")
+        yield from _session_lines(store, head, sent)
+        # What was hidden meanwhile shows in what was written, and is said by events behind it: then once more.
+        while (now := store.peek(id)) is not None and not now.dead and newest_edit(now) != newest_edit(head):
+            head = now
+            yield from _session_lines(store, head, sent)
+
+
+def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes]:
+    seen = whole(store, head)
+    first = Line(
+        holdfast=VERSION, session=head.ref.id, base=seen.base, trim=seen.trim, last=head.last, at=head.at,
+        tags=dict(sorted(own_tags(head).items())), counts=dict(sorted(head.counts.items())),
+    )  # fmt: skip
+    yield _sealed(first, head.body)
+    tally, events = Tally(), 0
+    for entry in stored(store, head):
+        for digest in digests(store, entry):
+            if digest not in sent:
+                sent.add(digest)
+                yield _blob_line(store, digest)
+        tally.take(entry)
+        line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
+        yield _sealed(line, entry.body)
+        events += 1
+    told = msgspec.structs.replace(seen, tags=own_tags(head))
+    yield _sealed(Line(end=head.ref.id, events=events, digest=tally.of(told)), b"")
+
+
+def closing(lines: int, sessions: int, documents: int) -> bytes:
+    """The last line of a bundle: how many lines are before it, and of how many sessions and documents."""
+    return _sealed(Line(holdfast=VERSION_OF_CLOSING, lines=lines, sessions=sessions, documents=documents), b"")
 
 
 def write_documents(store: Storage, *, damaged: list[str] | None = None) -> Iterator[bytes]:
@@ -169,8 +195,13 @@ def tells_damage(line: bytes) -> bool:
     return line[16:].startswith(b'","fault":')
 
 
-def read_bundle(store: Storage, lines: Iterable[bytes]) -> Iterator[Copied]:
+def read_bundle(store: Storage, lines: Iterable[bytes], *, verify: bool = False) -> Iterator[Copied]:
     """Replay a bundle's sessions into a store, and say of each what became of it; one that fails stops no other.
+
+    Args:
+        store: Where they go.
+        lines: The bundle.
+        verify: Whether to read each session back from the store, and hold it against the digest in the bundle.
 
     Raises:
         Invalid: the lines are no bundle, or one of another version.
@@ -185,7 +216,10 @@ def read_bundle(store: Storage, lines: Iterable[bytes]) -> Iterator[Copied]:
             yield Copied(session="", error=error)  # which session it was can't be told
             continue
         try:
-            yield reader.replay(store)
+            copied = reader.replay(store)
+            if verify and reader.digest:
+                _read_back(store, reader.head, reader.digest)
+            yield copied
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
@@ -194,6 +228,51 @@ def read_bundle(store: Storage, lines: Iterable[bytes]) -> Iterator[Copied]:
                 yield Copied(document=docheads.id_of(ref), user=docheads.owner_of(ref), error=error)
             else:
                 yield Copied(session=ref.id, error=error)
+
+
+def _read_back(store: Storage, head: Head, digest: str) -> None:
+    id = head.ref.id
+    if session_digest(store, store.head(id, trashed=True)) != digest:
+        raise Corrupt(f"session {id!r} reads back otherwise than the bundle says; check the store", session=id)
+
+
+class Contents(NamedTuple):
+    """What is in a bundle, as reading it to its end tells.
+
+    `faults` names what is wrong by session, or by "" where that can't be told. `closed` says that the last line is
+    there, which says how much there is to be.
+    """
+
+    sessions: int
+    documents: int
+    lines: int
+    faults: Mapping[str, str]
+    closed: bool
+
+
+def contents(lines: Iterable[bytes]) -> Contents:
+    """Read a bundle to its end, and store nothing.
+
+    Raises:
+        Invalid: it is no bundle, or one of a newer version.
+    """
+    reader = _Reader(None, lines)
+    counted = {DOC: 0, SESSION: 0}
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            if not reader.find_head():
+                return Contents(counted[SESSION], counted[DOC], reader.number, faults, reader.closed)
+        except Corrupt as error:
+            faults.setdefault("", error.message)
+            continue
+        try:
+            for _ in reader.entries():
+                pass
+        except Corrupt as error:
+            faults.setdefault(reader.head.ref.id, error.message)
+        else:
+            counted[reader.head.ref.kind] += 1
 
 
 def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
@@ -227,9 +306,12 @@ class _Reader:
     def __init__(self, store: Storage | None, lines: Iterable[bytes]) -> None:
         self._store = store
         self._lines = iter(lines)
-        self._number = 0
+        self.number = 0
         self._held: Line | None = None
         self._inside = False
+        self._part = [0, 0, 0]  # lines, sessions and documents of this bundle, of several one behind the other
+        self.closed = False
+        self.digest = ""
         self.head = Head(session_ref(""))
 
     def _next(self) -> Line | None:
@@ -239,20 +321,21 @@ class _Reader:
         text = next(self._lines, None)
         if text is None:
             return None
-        self._number += 1
+        self.number += 1
+        self._part[0] += 1
         return self._opened(text.rstrip(b"\r\n"))
 
     def _opened(self, text: bytes) -> Line:
         rest = b"{" + text[18:]
         sum = text[len(_MARK) : 16]
         if not text.startswith(_MARK) or text[16:18] != b'",' or sum != b"%08x" % zlib.crc32(rest):
-            if self._number == 1 and not text.startswith(_MARK):
+            if self.number == 1 and not text.startswith(_MARK):
                 raise Invalid("this is no bundle of holdfast; its first line has no checksum")
-            raise Corrupt(f"line {self._number} of the bundle is damaged or was changed", line=self._number)
+            raise Corrupt(f"line {self.number} of the bundle is damaged or was changed", line=self.number)
         try:
             return _decoder.decode(rest)
         except msgspec.MsgspecError as error:
-            raise Corrupt(f"line {self._number} of the bundle can't be read: {error}", line=self._number) from None
+            raise Corrupt(f"line {self.number} of the bundle can't be read: {error}", line=self.number) from None
 
     def find_head(self) -> bool:
         """Go on to the next session; False at the end.
@@ -270,22 +353,40 @@ class _Reader:
                 raise
             if line is None:
                 return False
+            if line.holdfast == VERSION_OF_CLOSING and not (line.session or line.document):
+                self._inside = False
+                self._close(line)
+                continue
             if line.holdfast:
                 break
             self._inside = not line.end
             if not told:
-                raise Corrupt(f"the head of a session is missing before line {self._number} of the bundle")
+                raise Corrupt(f"the head of a session is missing before line {self.number} of the bundle")
         if line.holdfast != (VERSION_OF_DOCUMENTS if line.document else VERSION):
             raise Invalid(
                 f"the bundle is of version {line.holdfast}; "
-                f"this program reads version {VERSION}, and {VERSION_OF_DOCUMENTS} of documents"
+                f"this program reads {VERSION}, {VERSION_OF_DOCUMENTS} of documents, {VERSION_OF_CLOSING} of the end; "
+                "read it with a newer one"
             )
+        self.closed, self.digest = False, ""
+        self._part[2 if line.document else 1] += 1
         ref = docheads.doc_ref(line.tags.get("user"), line.document) if line.document else session_ref(line.session)
         self.head = Head(
             ref, last=line.last, base=line.base, trim=line.trim, at=line.at,
             tags=line.tags, counts=line.counts, body=_body(line),
         )  # fmt: skip
         return True
+
+    def _close(self, line: Line) -> None:
+        lines, sessions, documents = self._part
+        self._part = [0, 0, 0]
+        if (lines - 1, sessions, documents) != (line.lines, line.sessions, line.documents):
+            raise Corrupt(
+                f"the bundle should hold {line.sessions:,} sessions and {line.documents:,} documents in {line.lines:,} "
+                f"lines, and has {sessions:,} and {documents:,} in {lines - 1:,} before line {self.number}",
+                line=self.number,
+            )
+        self.closed = True
 
     def replay(self, store: Storage) -> Copied:
         """Replay the session or document whose head was found last."""
@@ -305,7 +406,7 @@ class _Reader:
 
     def entries(self) -> Iterator[Entry]:
         """The session's entries, each after the blobs it needs were stored."""
-        count = 0
+        count, tally, self.digest = 0, Tally(), ""
         while line := self._next():
             if line.holdfast:
                 self._held = line
@@ -314,6 +415,9 @@ class _Reader:
                 self._inside = False
                 if line.events != count or line.end != self.head.ref.id:
                     raise Corrupt(f"{count} of {line.events} events of {called(self.head.ref)} are in the bundle")
+                if line.digest and line.digest != tally.of(self.head):
+                    raise Corrupt(f"{called(self.head.ref)} is not what its digest in line {self.number} says")
+                self.digest = line.digest
                 return
             if line.fault:
                 what = f"event {line.seq}" if line.seq else f"blob {line.blob}"
@@ -322,13 +426,15 @@ class _Reader:
                 self._put(line)
             else:
                 count += 1
-                yield Entry(line.id, line.at, _body(line), line.seq, line.hidden)
+                entry = Entry(line.id, line.at, _body(line), line.seq, line.hidden)
+                tally.take(entry)
+                yield entry
         raise Corrupt(f"the bundle ends in the middle of {called(self.head.ref)}, after {count} events")
 
     def _put(self, line: Line) -> None:
         data = _bytes(line.data)
         if hashlib.sha256(data).hexdigest() != line.blob:
-            raise Corrupt(f"blob {line.blob} in line {self._number} of the bundle has other bytes", line=self._number)
+            raise Corrupt(f"blob {line.blob} in line {self.number} of the bundle has other bytes", line=self.number)
         if self._store is not None:
             self._store.large.put_blob(line.blob, data)
 

@@ -15,10 +15,10 @@ import msgspec
 from holdfast import codec
 from holdfast.documents import docheads
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
-from holdfast.heads.info import check_head, created_at, said_by_appends
+from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
-from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, Commit, Entry, Head, Range, Ref, Refused, plan
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
 from holdfast.refusals import called, denied, refusal
 from holdfast.storage import Storage
 
@@ -57,10 +57,43 @@ def digests(store: Storage, entry: Entry) -> list[str]:
         return []
 
 
+def needed(store: Storage, head: Head, entry: Entry) -> list[str]:
+    """The digests of the blobs that an entry needs.
+
+    Raises:
+        Corrupt: the entry, or a list of its chunks, is damaged.
+    """
+    if entry.fault:
+        raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} is damaged: {entry.fault}", seq=entry.seq)
+    if b'"large"' not in entry.body:
+        return []
+    try:
+        values = codec.larges(codec.decode(entry.body, store.large))
+    except Corrupt:
+        return []  # its bytes are as they were written; what nobody can decode names no blob
+    try:
+        return [digest for value in values if value.ref for digest in store.large.digests(value.ref)]
+    except Corrupt as error:
+        raise Corrupt(f"event {entry.seq} of session {head.ref.id!r}: {error.message}", seq=entry.seq) from error
+
+
+def blob(store: Storage, head: Head, entry: Entry, digest: str) -> bytes:
+    """A blob that an entry needs.
+
+    Raises:
+        Corrupt: it is damaged or missing.
+    """
+    data = store.backend.blobs.get(digest)
+    if data is None:
+        raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} lacks its blob {digest}", seq=entry.seq)
+    return data
+
+
 def copy_session(source: Storage, target: Storage, id: str) -> Copied:
     """Make or complete a copy of a session in another store, equal in ids, numbers, times, fields and large values.
 
-    The copy of a fork is whole: what it reads through its parents is its own there.
+    The copy of a fork is whole: what it reads through its parents is its own there. `moving.copying` copies many, and
+    reads back what it copied.
 
     Raises:
         NotFound, Deleted: the source has no such session, or the target had one that was deleted.
@@ -68,19 +101,18 @@ def copy_session(source: Storage, target: Storage, id: str) -> Copied:
         Corrupt: something of it is damaged; `check` names it. What comes before it was copied.
     """
     head = source.head(id)
-    return replay(target, whole(source, head), _carried(source, target, head))
+    return replay(target, whole(source, head), carried(source, target, head))
 
 
-def _carried(source: Storage, target: Storage, head: Head) -> Iterator[Entry]:
-    """A session's entries, each after the blobs it needs were copied."""
-    for entry in stored(source, head):
-        if entry.fault:
-            raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} is damaged: {entry.fault}", seq=entry.seq)
-        for digest in digests(source, entry):
-            data = source.backend.blobs.get(digest)
-            if data is None:
-                raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} lacks its blob {digest}", seq=entry.seq)
-            target.large.put_blob(digest, data)
+def carried(source: Storage, target: Storage, head: Head, after: int = 0) -> Iterator[Entry]:
+    """A session's entries behind a seq, each after the blobs it needs were copied.
+
+    Raises:
+        Corrupt: one of them is damaged, or lacks a blob.
+    """
+    for entry in stored(source, head, after):
+        for digest in needed(source, head, entry):
+            target.large.put_blob(digest, blob(source, head, entry, digest))
         yield entry
 
 
@@ -114,7 +146,7 @@ def replay_document(store: Storage, head: Head) -> Copied:
         Corrupt: the head says what none can say.
     """
     docheads.document_info(head)
-    _check_owner(store, head)
+    check_owner(store, head)
     ref, there = head.ref, store.backend.get([head.ref])[0]
     if there is not None and there.dead:
         raise refusal(Refused("deleted", there), Commit(ref=ref))
@@ -123,7 +155,7 @@ def replay_document(store: Storage, head: Head) -> Copied:
     if there is not None:
         if (wanted, head.body, head.at) == (found, there.body, there.at):
             return told
-        if there.at > head.at or _digest(there) not in (there.tags.get(COPIED), head.tags.get(COPIED)):
+        if there.at > head.at or head_digest(there) not in (there.tags.get(COPIED), head.tags.get(COPIED)):
             raise Conflict(
                 f"{called(ref)} is in the target store and is another one there; nothing was overwritten",
                 document=told.document,
@@ -133,13 +165,21 @@ def replay_document(store: Storage, head: Head) -> Copied:
     return msgspec.structs.replace(told, new=1)
 
 
-def _check_owner(store: Storage, head: Head) -> None:
+def check_owner(store: Storage, head: Head) -> None:
+    """Refuse what does not belong to the user that the store is open for.
+
+    Raises:
+        Denied: it belongs to another one, or to nobody.
+    """
     if store.user is not None and head.tags.get("user") != store.user:
         raise denied(head.ref)
 
 
-def replay(store: Storage, head: Head, entries: Iterator[Entry]) -> Copied:
+def replay(store: Storage, head: Head, entries: Iterator[Entry], *, after: int = 0) -> Copied:
     """Make a session with this head and these entries, or complete one that has a beginning of them.
+
+    Args:
+        after: The entries begin behind this one. The session has all up to it, and none of those was hidden since.
 
     Raises:
         Conflict: there is one with other entries, or one that was changed later.
@@ -148,20 +188,25 @@ def replay(store: Storage, head: Head, entries: Iterator[Entry]) -> Copied:
         Corrupt: an entry is missing, or the head says what none can say.
     """
     check_head(head)
-    _check_owner(store, head)
+    check_owner(store, head)
     with store.large.hold:
-        return _replay(store, head, entries)
+        return _replay(store, head, entries, after)
 
 
-def _replay(store: Storage, head: Head, entries: Iterator[Entry]) -> Copied:
+def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) -> Copied:
     start = max(head.base, head.trim)
+    if (away := store.backend.get([head.ref])[0]) is not None and away.trashed and same_heads(away, head):
+        for _ in entries:
+            pass  # who gives them may want to have said all
+        return Copied(session=head.ref.id, events=head.last - start)
     there = _target(store, head, start)
-    here = stored(store, there, after=start)
+    after = max(start, after)
+    here = stored(store, there, after=after)
     known = there.last
     ranges: list[Range] = []
     batch: list[Entry] = []
     size = 0
-    expected = start
+    expected = after
     for entry in entries:
         expected += 1
         if entry.seq != expected:
@@ -198,7 +243,7 @@ def _target(store: Storage, head: Head, start: int) -> Head:
     if whole(store, there).base > start or there.last > head.last or there.at > head.at:
         raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
     # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
-    known = _digest(there) in (there.tags.get(COPIED), _digest(head), head.tags.get(COPIED))
+    known = head_digest(there) in (there.tags.get(COPIED), head_digest(head), head.tags.get(COPIED))
     if not known and not _lags(there, head):
         raise _diverged(head, "what is said about it there was changed, or never came from here")
     return there
@@ -218,19 +263,31 @@ def _lags(there: Head, head: Head) -> bool:
 
 def own_tags(head: Head) -> dict[str, str]:
     """The head's tags without those that only mean something where it is: a copy's digest, and what ties forks."""
-    tied = {COPIED, FORKED, MARK, *pins(head)}
+    tied = {COPIED, COPYING, FORKED, MARK, *pins(head)}
     return {name: value for name, value in head.tags.items() if name not in tied}
 
 
-def _digest(head: Head) -> str:
+def head_digest(head: Head) -> str:
     """What tells a head from any other one, whatever its log."""
     counts = sorted((name, count) for name, count in head.counts.items() if count)
     told = msgspec.json.encode([sorted(own_tags(head).items()), counts, head.at, head.body])
     return hashlib.sha256(told).hexdigest()
 
 
+def same_heads(head: Head, there: Head) -> bool:
+    """Whether two heads say the same, of sessions whose logs are then equal, too, if one is a copy of the other."""
+    return not there.dead and there.last == head.last and head_digest(there) == head_digest(head)
+
+
 def _difference(head: Head, old: Entry | None, new: Entry, *, is_copy: bool) -> list[Range]:
     """What is to be hidden or shown so that an entry that is there is as it should be."""
+    if old is not None and old.fault:
+        raise Corrupt(
+            f"event {old.seq} of session {head.ref.id!r} is damaged in the target store: {old.fault}",
+            session=head.ref.id,
+            seq=old.seq,
+            where="target",
+        )
     if old is None or (old.seq, old.id, old.at, old.body) != (new.seq, new.id, new.at, new.body):
         raise _diverged(head, f"event {new.seq} is another one here")
     if old.void and not new.void and not is_copy:
@@ -246,19 +303,25 @@ def _diverged(head: Head, why: str) -> Conflict:
 
 
 def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
-    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch))
+    full = len(there.tags) >= MAX_HEAD_TAGS  # there is no room to say it; forks meanwhile would count wrong
+    tags = None if full or COPYING in there.tags else {COPYING: "1"}
+    return _committed(store, Commit(ref=there.ref, if_rev=there.rev, append=batch, tags=tags))
 
 
 def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
     wanted, found = own_tags(head), own_tags(there)
-    tags: dict[str, str | None] = {name: None for name in found if name not in wanted}
-    tags |= {name: value for name, value in wanted.items() if found.get(name) != value}
+    # The counters come right in the first commit, so it is the first to say that the copy's log is there.
+    tags: dict[str, str | None] = {COPYING: None} if COPYING in there.tags else {}
+    tags |= {name: None for name in found if name not in wanted}
+    tags |= {name: value for name, value in wanted.items() if found.get(name) != value and name != TRASHED}
+    if TRASHED in wanted:
+        tags[TRASHED] = wanted[TRASHED]  # the last: nothing is changed in the trash
     while len(tags) >= MAX_TAGS:
         part = {name: tags.pop(name) for name in list(tags)[: MAX_TAGS - 1]}
-        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part))
-    names = {*head.counts, *there.counts}
-    add = {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
+        add = _lacking(head, there)
+        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part, add=add or None))
+    add = _lacking(head, there)
     body = head.body if head.body != there.body else None
     trim = head.trim if head.trim > max(there.trim, there.base) else None
     if tags or add or body is not None or trim is not None or ranges or there.at < head.at:
@@ -266,6 +329,12 @@ def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> Non
             ref=head.ref, at=head.at, if_rev=there.rev, tags=tags, add=add or None, body=body, void=ranges, trim=trim
         )
         _changed(store, there, commit)
+
+
+def _lacking(head: Head, there: Head) -> dict[str, int]:
+    """What the counters there lack."""
+    names = {*head.counts, *there.counts}
+    return {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
 
 
 def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:
@@ -276,7 +345,7 @@ def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:
         raise refusal(planned, commit)
     if len(planned.head.tags) == MAX_HEAD_TAGS:
         return _committed(store, bare)  # there is no room for one more: it lags behind, or is told as equal
-    tags = {**(commit.tags or {}), COPIED: _digest(planned.head)}
+    tags = {**(commit.tags or {}), COPIED: head_digest(planned.head)}
     return _committed(store, msgspec.structs.replace(commit, tags=tags))
 
 

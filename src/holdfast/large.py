@@ -45,6 +45,11 @@ class Hold(threading.local):
             shared, self._shared = self._shared, None
             shared.close()
 
+    @property
+    def used(self) -> bool:
+        """Whether something was put in this block."""
+        return self._shared is not None
+
     def share(self, blobs: Blobs) -> None:
         """Something is about to be put."""
         if self._shared is None:

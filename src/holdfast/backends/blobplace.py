@@ -1,99 +1,126 @@
-"""Where a store's blobs are: in a folder beside it, in another folder, or in object storage.
+"""Where a store's blobs are: in a folder beside it, in another folder, in object storage, or in its own database.
 
-The folder beside it always holds the lock, and a note of where the blobs are, once that is elsewhere: a store that is
-opened without being told finds them, and one that is told another place is refused before it loses sight of any.
+That is said when the store is begun, and noted in the folder beside it before there is a store that anybody could open;
+so all who open it look in the same place, told or not. The place itself is marked with a word that only this store's
+note knows: no other store may delete in it.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from holdfast.backend import Blobs
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.backends.gate import Gate
-from holdfast.errors import Invalid, Unavailable
+from holdfast.errors import Corrupt, Invalid
 
+DATABASE = "database"
+"""What the URL of a store says for blobs in its own file."""
 NOTE = "where"
 """The file in the folder that says where the blobs are."""
 
 
-def open_blobs(url: str | None, folder: str) -> Blobs:
-    """The blobs of a store: in the folder beside it unless the URL, or the note of the first to open it, says where.
+class Note(msgspec.Struct, frozen=True):
+    """What the file says: where, and the word that marks the place as this store's."""
+
+    blobs: str
+    owner: str
+
+
+class Place(Blobs, Protocol):
+    """Blobs that are somewhere else than beside the store."""
+
+    def claim(self, owner: str) -> str:
+        """Mark the place as this owner's unless it has one; whose it is."""
+        ...
+
+
+def begin_blobs(url: str | None, folder: str) -> None:
+    """Note where the blobs of a store will be that is about to be created. Who calls keeps others from creating it.
 
     Raises:
-        Invalid: the URL is wrong, or not where this store's blobs are.
+        Invalid: the URL is wrong, or another store has its blobs there.
+        Unavailable: the place can't be had, or the note not be written.
+    """
+    if not url:
+        return
+    owner = secrets.token_hex(16)
+    if url != DATABASE and _opened(url, folder, owner).claim(owner) != owner:
+        raise Invalid(f"another store keeps its large values in {_plain(url)}; name a place of its own", blobs=url)
+    _write(folder, Note(url, owner))
+
+
+def open_blobs(url: str | None, folder: str) -> Blobs | None:
+    """The blobs of a store that was begun; None if they are in its database.
+
+    Raises:
+        Invalid: the URL is not where this store's blobs are.
+        Corrupt: the note can't be read.
         Unavailable: the place can't be had.
     """
-    noted = _noted(folder)
-    if url and url != noted:
-        check_unused(folder)
-    place = url or noted
-    if not place:
+    note = _noted(folder)
+    if url and (note is None or note.blobs != url):
+        where = _plain(note.blobs) if note else folder
+        raise Invalid(
+            f"this store was begun with its large values in {where}; leave blobs= away, or copy it to a new store",
+            blobs=where,
+        )
+    if note is None:
         return DirectoryBlobs(folder)
-    blobs = _opened(place, folder)
-    if noted is None:
-        _note(folder, place)
-    return blobs
+    return None if note.blobs == DATABASE else _opened(note.blobs, folder, note.owner)
 
 
-def check_unused(folder: str) -> None:
-    """Refuse to send a store's large values elsewhere if some may be where they were sent before.
-
-    Raises:
-        Invalid: they have a place.
-    """
-    noted = _noted(folder)
-    if noted is not None:
-        raise Invalid(f"this store keeps its large values in {noted}; leave blobs= away", blobs=noted)
-    if _has_blobs(folder):
-        raise Invalid(f"this store keeps its large values in {folder}; copy it to a new one to move them", blobs=folder)
-
-
-def _opened(url: str, folder: str) -> Blobs:
+def _opened(url: str, folder: str, owner: str) -> Place:
     parts = urlsplit(url)
     if parts.scheme == "s3":
         from holdfast.backends.objects import ObjectBlobs
 
-        return ObjectBlobs(url, Gate(folder))
+        return ObjectBlobs(url, Gate(folder), owner)
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or not os.path.isabs(path):
         raise Invalid(
             f"blobs={_plain(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
             parameter="blobs",
         )
-    return DirectoryBlobs(path)
+    return DirectoryBlobs(path, owner=owner)
 
 
 def _plain(url: str) -> str:
     """A URL without what may be secret in it."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
 
 
-def _noted(folder: str) -> str | None:
+def _noted(folder: str) -> Note | None:
+    path = os.path.join(folder, NOTE)
     try:
-        with open(os.path.join(folder, NOTE), encoding="utf-8") as file:
-            return file.read().strip() or None
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Note)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{folder}/{NOTE}, which says where large values are, can't be read: {error}") from error
+    except OSError as error:
+        raise unavailable(error, f"{path}, which says where large values are, can't be read") from error
+    except msgspec.MsgspecError:
+        raise Corrupt(
+            f'{path} does not say where large values are; it should be {{"blobs": URL, "owner": WORD}}, '
+            "with the word in the file or object `owner` there",
+            path=path,
+        ) from None
 
 
-def _has_blobs(folder: str) -> bool:
-    return os.path.isdir(folder) and any(len(name) == 2 for name in os.listdir(folder))
-
-
-def _note(folder: str, url: str) -> None:
-    """Write the note, whole or not at all; who comes second leaves the first one's."""
-    beside = os.path.join(folder, f"{NOTE}.{os.getpid()}")
+def _write(folder: str, note: Note) -> None:
+    beside = os.path.join(folder, f"{NOTE}.new")
     try:
         make_dir(folder)
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
         try:
-            write_all(fd, url.encode() + b"\n")
+            write_all(fd, msgspec.json.encode(note))
             os.fsync(fd)
         finally:
             os.close(fd)

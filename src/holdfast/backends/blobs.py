@@ -17,7 +17,7 @@ import zstandard
 from holdfast.backend import CHUNK
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.backends.gate import Gate
-from holdfast.errors import Corrupt, Invalid
+from holdfast.errors import Conflict, Corrupt, Invalid
 
 _RAW = b"\x00"
 _ZSTD = b"\x01"
@@ -27,8 +27,9 @@ _HEX = frozenset("0123456789abcdef")
 class DirectoryBlobs:
     """A folder of blobs, `ab/cdef…` for the digest `abcdef…`. `durable` syncs each before `put` returns."""
 
-    def __init__(self, path: str, *, durable: bool = True) -> None:
+    def __init__(self, path: str, *, durable: bool = True, owner: str | None = None) -> None:
         self._path = path
+        self._owner = owner
         self._durable = durable
         self._sure: set[str] = set()
         self._gate = Gate(path, durable=durable)
@@ -121,8 +122,26 @@ class DirectoryBlobs:
     def exclusive(self) -> Generator[None]:
         """Keep everybody else out."""
         with self._gate.exclusive():
+            if self._owner is not None and self.claim(self._owner) != self._owner:
+                raise Conflict(f"{self._path} is marked as another store's: nothing in it may be deleted by this one")
             self._tidy()
             yield
+
+    def claim(self, owner: str) -> str:
+        """Mark the folder as this owner's unless it has one; whose it is."""
+        mark = os.path.join(self._path, "owner")
+        beside = f"{mark}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            make_dir(self._path, self._durable)
+            self._write(beside, owner.encode())
+            with contextlib.suppress(FileExistsError):
+                os.link(beside, mark)  # whole or not at all, and never over another's
+            os.unlink(beside)
+            sync_dir(self._path)
+            with open(mark, "rb") as file:
+                return file.read().decode("ascii", "replace")
+        except OSError as error:
+            raise unavailable(error, f"{mark} can't be written or read") from error
 
     def _tidy(self) -> None:
         """Remove what killed writers left beside the places of blobs: nobody is at work now."""

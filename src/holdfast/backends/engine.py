@@ -5,6 +5,7 @@ Both libraries speak nearly the same dialect (`execute`, `executemany`, `fetchon
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
@@ -86,6 +87,20 @@ class Engine:
         # Damaged text must not fail the statement, and with it what is sound: its record's checksum tells.
         plain.text_factory = partial(str, encoding="utf-8", errors="replace")
         return cast("Connection", plain)
+
+    def backup(self, source: Connection, path: str) -> None:
+        """Copy the database that a connection has open, as it is at one moment, into a new file."""
+        if self.name == "apsw":
+            import apsw
+
+            plain = cast("apsw.Connection", source)
+            with contextlib.closing(apsw.Connection(path)) as there, there.backup("main", plain, "main") as copying:
+                copying.step()  # all pages in one step: then it is one state, though others write
+            return
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            cast("sqlite3.Connection", source).backup(copy)
 
     def safe(self) -> bool:
         """Whether this version is free of the WAL-reset bug."""

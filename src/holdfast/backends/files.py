@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 
 from holdfast import forks
 from holdfast.backend import Hit, Location, Problem, TextOf
-from holdfast.backends.blobplace import open_blobs
+from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
+from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
@@ -61,13 +62,18 @@ class FilesBackend(RowBackend):
         self._index_path = os.path.join(self.root, "index.db")
         self._closed = False
         layout = os.path.join(self.root, "holdfast.json")
+        wanted, folder = where.params.get("blobs"), os.path.join(self.root, "blobs")
+        if wanted == DATABASE:
+            raise Invalid("a folder store has no database for large values; write blobs=file:///folder", blobs=wanted)
         try:
             if os.path.exists(layout):
                 _check_layout(layout)
             make_dir(self.root)
             with locked(self._gate, TIMEOUT):
                 if not os.path.exists(layout):
+                    begin_blobs(wanted, folder)
                     _write_layout(layout)
+                blobs = open_blobs(wanted, folder) or DirectoryBlobs(folder)
                 make_dir(os.path.join(self.root, "logs"))
                 self._writers = Writers(self.root, durability)
                 try:
@@ -78,7 +84,6 @@ class FilesBackend(RowBackend):
         except OSError as error:
             raise unavailable(error, f"{self.root} can't be opened") from error
         self._logs = LogBodies(self.root, durability == "disk", self._adopt, self._name_of)
-        blobs = open_blobs(where.params.get("blobs"), os.path.join(self.root, "blobs"))
         facts = {"engine": "files", "durability": durability, "path": self.root}
         super().__init__(file, self._logs, blobs, text_of, facts)
         self.path = self.root

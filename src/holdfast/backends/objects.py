@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from holdfast.backends.blobs import check_digest, packed, unpacked
 from holdfast.backends.gate import Gate
-from holdfast.errors import Invalid, Unavailable
+from holdfast.errors import Conflict, Invalid, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -39,7 +39,7 @@ _used_in: int | None = None
 class ObjectBlobs:
     """The blobs of one store in a bucket: `s3://bucket/prefix?endpoint=…&region=…`."""
 
-    def __init__(self, url: str, gate: Gate) -> None:
+    def __init__(self, url: str, gate: Gate, owner: str) -> None:
         try:
             import obstore
         except ImportError:
@@ -47,6 +47,7 @@ class ObjectBlobs:
         bucket, prefix, params = _parts(url)
         self._obstore = obstore
         self._gate = gate
+        self._owner = owner
         self._where = f"s3://{bucket}/{prefix}"
         self._store = _connected(bucket, prefix, params)
 
@@ -111,9 +112,26 @@ class ObjectBlobs:
         """Keep deleters out."""
         return self._gate.shared()
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Keep everybody else out."""
-        return self._gate.exclusive()
+    @contextlib.contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Keep everybody else out.
+
+        Raises:
+            Conflict: another store has its blobs here.
+        """
+        with self._gate.exclusive():
+            if self.claim(self._owner) != self._owner:
+                raise Conflict(f"{self._where} is marked as another store's: nothing in it may be deleted by this one")
+            yield
+
+    def claim(self, owner: str) -> str:
+        """Mark the prefix as this owner's unless it has one; whose it is."""
+        with self._told("the mark of whose it is can't be written or read"):
+            try:
+                self._obstore.put(self._store, "owner", owner.encode(), mode="create")
+            except self._obstore.exceptions.AlreadyExistsError:
+                return bytes(self._obstore.get(self._store, "owner").bytes()).decode("ascii", "replace")
+        return owner
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Generator[None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 
 from holdfast.backend import Blobs, Location, Problem, TextOf
-from holdfast.backends.blobplace import check_unused, open_blobs
+from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.gate import Gate
 from holdfast.backends.packing import CURRENT, Packer, dictionary
@@ -24,16 +25,14 @@ class SQLiteBackend(RowBackend):
         durability = where.params.get("durability", "disk")
         engine = Engine(where.params.get("engine", "stdlib"))
         timeout = parse_timeout(where.params.get("timeout", "30"))
-        file = SQLiteFile(where.path, engine, durable=durability == "disk", timeout=timeout)
+        wanted, folder = where.params.get("blobs"), os.path.realpath(where.path) + "-blobs"
+        begin = functools.partial(begin_blobs, wanted, folder)
+        file = SQLiteFile(where.path, engine, durable=durability == "disk", timeout=timeout, begin=begin)
         try:
             with Guarded(engine, file.path):
                 packer = _packer(file)
-        except BaseException:
-            file.close()
-            raise
-        # Synced whatever the durability: a checkpoint syncs events, and none must outlive its large values.
-        try:
-            blobs = _blobs(file, where.params.get("blobs"))
+            # Synced whatever the durability: a checkpoint syncs events, and none must outlive its large values.
+            blobs = _blobs(file, wanted, folder)
         except BaseException:
             file.close()
             raise
@@ -63,24 +62,28 @@ class SQLiteBackend(RowBackend):
             )
         return told
 
+    def backup(self, path: str) -> None:
+        """Copy the file, as it is at one moment, into a new one; blobs stay where they are. Writers go on meanwhile."""
+        with self._guarded(), self._file.reader() as db:
+            self._engine.backup(db, path)
+
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
         size = sum(os.path.getsize(p) for s in ("", "-wal") if os.path.exists(p := self.path + s))
         return {**super().info(), "bytes": str(size)}
 
 
-def _blobs(file: SQLiteFile, wanted: str | None) -> Blobs:
-    """Where this store's large values are: in the file itself, or where `blobplace` says."""
-    folder = file.path + "-blobs"
+def _blobs(file: SQLiteFile, wanted: str | None, folder: str) -> Blobs:
+    """This store's large values; a file that holds them knows it, wherever it is moved to."""
     if RowBlobs.are_in(file):
-        if wanted not in (None, "database"):
+        if wanted not in (None, DATABASE):
             raise Invalid(f"{file.path} keeps its large values in itself; leave blobs= away", path=file.path)
         return RowBlobs(file, Gate(folder))
-    if wanted != "database":
-        return open_blobs(wanted, folder)
-    check_unused(folder)
-    RowBlobs.begin(file)
-    return RowBlobs(file, Gate(folder))
+    blobs = open_blobs(wanted, folder)
+    if blobs is None:
+        RowBlobs.begin(file)
+        return RowBlobs(file, Gate(folder))
+    return blobs
 
 
 def _packer(file: SQLiteFile) -> Packer:

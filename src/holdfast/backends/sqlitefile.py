@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from holdfast import forks
 from holdfast.backends.claims import CLAIMS
@@ -34,10 +34,20 @@ MAX_READERS = 16
 class SQLiteFile:
     """The connections of one process to one file."""
 
-    def __init__(self, path: str, engine: Engine, *, durable: bool, timeout: float, derived: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        engine: Engine,
+        *,
+        durable: bool,
+        timeout: float,
+        derived: bool = False,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         """Open the file.
 
         Args:
+            begin: What is to be done before there is a file, while nobody else can make one.
             derived: All that is in it can be built anew: who has it open goes on writing when it is moved away.
         """
         self.path = os.path.realpath(path)  # what SQLite opens: the files beside it must be the same by any name
@@ -45,6 +55,7 @@ class SQLiteFile:
         self.durable = durable
         self.timeout = timeout
         self._derived = derived
+        self._begin = begin
         self.created = False
         self.opened = 0
         self._watches = 0
@@ -85,6 +96,8 @@ class SQLiteFile:
         if self._is_made():
             return False
         with locked(self.path + "-lock", self.timeout):
+            if self._begin is not None and not (os.path.exists(self.path) and os.path.getsize(self.path)):
+                self._begin()
             if not os.path.exists(self.path):
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
                 sync_dir(folder)

@@ -242,7 +242,9 @@ LAZY = {
     "search": "events:search",
     "import": "transfer:import_",
     "export": "transfer:export",
-    "copy": "transfer:copy",
+    "copy": "moving:copy",
+    "backup": "moving:backup",
+    "restore": "moving:restore",
     "check": "admin:check",
     "compact": "admin:compact",
 }

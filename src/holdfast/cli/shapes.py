@@ -14,6 +14,7 @@ from holdfast.cli.terminal import safe_json
 if TYPE_CHECKING:
     from holdfast.artifacts.sweeping import Swept
     from holdfast.check import CheckReport
+    from holdfast.copies import Copied
     from holdfast.errors import HoldfastError
     from holdfast.events.receipts import Receipt
     from holdfast.finding.hits import SearchHit
@@ -42,6 +43,18 @@ def session_shape(info: SessionInfo) -> dict[str, Any]:
 
     times = {"created_at": time_of(info.created_at), "updated_at": time_of(info.updated_at)}
     return {**to_builtins(info), **times}
+
+
+def copied_shape(one: Copied) -> dict[str, Any]:
+    """What became of a session or document that was copied."""
+    return {
+        "session": one.session or None,
+        "document": one.document or None,
+        "user": one.user,
+        "events": one.events,
+        "new": one.new,
+        "error": one.error and error_shape(one.error),
+    }
 
 
 def event_text(session: str, event: Event) -> str:

@@ -1,4 +1,4 @@
-"""`import`, `export` and `copy`: sessions from and to files and other stores."""
+"""`import` and `export`: sessions from and to files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, tried
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, pass_app
 from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.foreign import BESIDE, FOREIGN
 from holdfast.cli.refs import REF, left_out, whole
-from holdfast.cli.shapes import dumps, error_shape
+from holdfast.cli.shapes import dumps
 from holdfast.cli.writing import written
 from holdfast.errors import HoldfastError
 from holdfast.formats.words import plural, safe_line
 from holdfast.paths import as_path
 
 if TYPE_CHECKING:
-    from holdfast.copies import Copied
     from holdfast.importer import FileReport, Progress
     from holdfast.importing.sources import SourceFile
     from holdfast.store import Store
@@ -196,96 +194,6 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
 
 
 @click.command(
-    cls=Command,
-    examples="""
-    holdfast copy sqlite:agents.db file:agents-folder
-    holdfast copy sqlite:a.db sqlite:b.db --session support-42
-    holdfast copy sqlite:a.db sqlite:b.db --dry-run
-    """,
-)
-@click.argument("source", metavar="FROM")
-@click.argument("target", metavar="TO")
-@click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
-@DRY_RUN
-@pass_app
-def copy(app: App, source: str, target: str, refs: tuple[str, ...], dry_run: bool) -> None:
-    """Copy sessions and documents from one store to another, exactly; again copies what is new.
-
-    A session or document that went its own way in the target is a conflict and stays as it is. TO is created if it is
-    not there.
-    """
-    from holdfast.copies import STORE_ERRORS
-    from holdfast.opening import open
-
-    check_there(source)
-    done: list[Copied] = []
-    with open(source) as here, tried(target) if dry_run else open(target) as there:
-        try:
-            done.extend(_copied(app.view(here), app.view(there), refs))  # those before an error are in it, too
-        except STORE_ERRORS:
-            _tell_copied(app, done, dry_run=dry_run)
-            raise
-    _tell_copied(app, done, dry_run=dry_run)
-    failed = [one.error for one in done if one.error is not None]
-    if failed:
-        raise click.exceptions.Exit(exit_code(failed[0]) if len(done) == 1 else PARTIAL)
-
-
-def _copied(here: Store, there: Store, refs: Sequence[str]) -> Iterator[Copied]:
-    """Copy the sessions named, or all sessions and documents; what became of each, as it is done."""
-    from holdfast.copies import STORE_ERRORS, Copied, copy_document, copy_session
-    from holdfast.documents.docheads import all_documents, id_of, owner_of
-
-    for id in [whole(here, ref, damaged="keep").id for ref in refs] if refs else chain(*_all(here)):
-        try:
-            yield copy_session(here, there, id)
-        except STORE_ERRORS:
-            raise
-        except HoldfastError as error:
-            yield Copied(session=id, error=error)
-    for ref, _ in () if refs else all_documents(here):
-        try:
-            yield copy_document(here, there, ref)
-        except STORE_ERRORS:
-            raise
-        except HoldfastError as error:
-            yield Copied(document=id_of(ref), user=owner_of(ref), error=error)
-
-
-def _tell_copied(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
-    if app.json:
-        app.items(
-            (
-                dumps(
-                    {
-                        "session": c.session or None,
-                        "document": c.document or None,
-                        "user": c.user,
-                        "events": c.events,
-                        "new": c.new,
-                        "error": c.error and error_shape(c.error),
-                    }
-                )
-                for c in done
-            ),
-            **noted(dry_run),
-        )
-        return
-    for one in done:
-        if one.error is not None:
-            app.say(f"{one.session or one.document}: {one.error.message}")
-        elif one.new:
-            what = "new" if one.document else f"{plural(one.new, 'new event')} of {one.events:,}"
-            app.line(safe_line(f"{one.session or one.document}: {what}"))
-    failed = sum(one.error is not None for one in done)
-    equal = [one for one in done if one.error is None]
-    told = plural(sum(not one.document for one in equal), "session")
-    if documents := sum(bool(one.document) for one in equal):
-        told += f" and {plural(documents, 'document')}"
-    app.say(f"{told} {'would be ' * dry_run}equal in both stores, {failed} {'would have ' * dry_run}failed")
-
-
-@click.command(
     "import",
     cls=Command,
     examples="""
@@ -323,12 +231,14 @@ def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -
 
 def _is_bundle(path: str) -> bool:
     from holdfast.bundle import is_bundle
+    from holdfast.errors import Corrupt
+    from holdfast.moving.bundlefiles import is_packed, lines_of
 
     try:
         with open(os.path.expanduser(path), "rb") as file:
-            return is_bundle(file.readline(100))
-    except OSError:
-        return False  # a folder, or not there: the importer says which
+            return is_bundle(next(lines_of(file), b"") if is_packed(file.peek(4)) else file.readline(100))
+    except (OSError, Corrupt):
+        return False  # a folder, not there, or damaged: the importer says which
 
 
 def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
@@ -336,10 +246,11 @@ def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:
     from holdfast.bundle import read_bundle
     from holdfast.copies import STORE_ERRORS
     from holdfast.importer import FileReport
+    from holdfast.moving.bundlefiles import lines_of
 
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(os.path.expanduser(path), "rb") as file:
-            for one in read_bundle(store, file):
+            for one in read_bundle(store, lines_of(file)):
                 error = None if one.error is None else one.error.message
                 known = one.events - one.new
                 yield FileReport(

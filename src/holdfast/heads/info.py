@@ -34,6 +34,8 @@ SUMMARY = "summary"
 """Tag of a head: the seq of the newest `Summary` in its log, taken back or not; 0 if there is none, and not there if
 nobody noted it, so that one has to look."""
 
+COPYING = "copying"
+"""Tag of a head while a copy brings its log, and its counters lag behind."""
 CALL_TIMEOUT = "call_timeout"
 """Tag of a head: the shortest timeout of the tool calls that came with one last, in microseconds."""
 UNSPLIT = "unsplit"

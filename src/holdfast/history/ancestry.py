@@ -214,7 +214,7 @@ def stored(store: Storage, head: Head, after: int = 0) -> Iterator[Entry]:
     """A session's entries behind a seq, its parents' included and those that were taken back, up to its head's last."""
     if FORKED not in head.tags:
         after = max(after, head.base, head.trim)
-    while entries := read(store, head, after=after, upto=head.last, limit=PAGE, voided=True):
+    while after < head.last and (entries := read(store, head, after=after, upto=head.last, limit=PAGE, voided=True)):
         yield from entries
         after = entries[-1].seq
 

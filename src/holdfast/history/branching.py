@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
-from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale
+from holdfast.errors import Conflict, Corrupt, Denied, Exists, Invalid, Stale, Unavailable, Uncertain
 from holdfast.finding.references import one
 from holdfast.heads import names
 from holdfast.heads.info import (
@@ -112,7 +112,10 @@ def pinned(store: Storage, parent: Head, child: str, fence: Mapping[str, str | N
     under_way = pending(store, held)
     over = [tag for tag in pins(held) if tag not in under_way]
     unpin = Commit(ref=parent.ref, tags=dict.fromkeys([_pin(child), *over]))
-    unpinned = store.batcher.commit(unpin)
+    try:
+        unpinned = store.batcher.commit(unpin)
+    except (Unavailable, Uncertain):
+        return  # what was to be done is done; a pin that is left behind is as one of a fork that was interrupted
     if isinstance(unpinned, Refused):
         raise refusal(unpinned, unpin)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Corrupt, Denied, HoldfastError, Stale
-from holdfast.heads.info import EDIT, Tally, session_ref
+from holdfast.heads.info import COPYING, EDIT, Tally, session_ref
 from holdfast.history import standings
 from holdfast.history.ancestry import Segment, edit_at, newest_edit, segments, top_of
 from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting, standing_of
@@ -167,13 +167,15 @@ class _Passed:
         self._known = known
         self.counts: dict[str, int] = dict(counts or {})
         self.edits: tuple[int, int] | None = None  # the one before the first, and the newest
-        self.summaries: tuple[int | None, int] | None = None
+        # Whether a summary is among them. Which one was the newest, only the head knew: one copied from elsewhere names
+        # seqs of another log.
+        self.summarised = False
         self.doubtful = False  # whether one is hidden, and no edit that is known tells of it
 
     def copy(self) -> _Passed:
         """The same, that stays as it is."""
         copy = _Passed(self._known, self.counts)
-        copy.edits, copy.summaries, copy.doubtful = self.edits, self.summaries, self.doubtful
+        copy.edits, copy.summarised, copy.doubtful = self.edits, self.summarised, self.doubtful
         return copy
 
     def take(self, entry: Entry, payload: AnyPayload) -> None:
@@ -182,7 +184,7 @@ class _Passed:
             _add(self.counts, edit.counts)
             self.edits = (self.edits[0] if self.edits else edit.previous), entry.seq
         elif isinstance(payload, Summary):
-            self.summaries = (self.summaries[0] if self.summaries else payload.previous), entry.seq
+            self.summarised = True
         self.doubtful = self.doubtful or (
             entry.void and isinstance(payload, Message | Step) and not self._told(entry.seq)
         )
@@ -200,7 +202,7 @@ class _Passed:
             seq=seq,
             counts=_summed(start.counts, self.counts, 1),
             edit=self.edits[1] if self.edits else start.edit,
-            summary=self.summaries[1] if self.summaries else start.summary,
+            summary=None if self.summarised else start.summary,
         )
 
     def off(self, end: Standing, seq: int) -> Standing:
@@ -209,7 +211,7 @@ class _Passed:
             seq=seq,
             counts=_summed(end.counts, self.counts, -1),
             edit=self.edits[0] if self.edits else end.edit,
-            summary=self.summaries[0] if self.summaries else end.summary,
+            summary=None if self.summarised else end.summary,
         )
 
 
@@ -252,7 +254,10 @@ class _Stretch(NamedTuple):
         if below is None or below.seq < self.lineage[0].after or above.seq - below.seq > 3 * standings.EVERY:
             return False
         known = _Known(_edits(self.store, self.lineage, above.edit, below.seq))
-        summed = self._passed(below.seq, above.seq, known)[-1][1].onto(below, above.seq)
+        try:
+            summed = self._passed(below.seq, above.seq, known)[-1][1].onto(below, above.seq)
+        except Corrupt:
+            return False  # what is damaged may lie where nobody has to count
         return all(summed.counts.get(name, 0) == above.counts.get(name, 0) for name in ("messages", "steps"))
 
     def _passed_but_uncounted(self, first: int, last: int, known: _Known) -> list[tuple[int, _Passed]]:
@@ -354,6 +359,8 @@ class Audit:
 
     def wrong(self) -> list[int]:
         """The seqs of checkpoints that do not say what follows from the head and the events behind them."""
+        if COPYING in self._head.tags:
+            return []  # what follows from it is known when the copy is finished
         beginning = self._passed.off(standing_of(self._head), self._after)
         return [one.seq for one, passed in self._met if self._differs(one, passed.onto(beginning, one.seq))]
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from holdfast.errors import Corrupt
-from holdfast.heads.info import BYTES, EDIT, SESSION, SUMMARY, number_in
+from holdfast.errors import Conflict, Corrupt
+from holdfast.heads.info import BYTES, COPYING, EDIT, SESSION, SUMMARY, number_in
 from holdfast.plan import Commit, Entry, Head, Ref
 
 CHECKPOINT = "checkpoint"
@@ -37,7 +37,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def standing_of(head: Head) -> Standing:
-    """How a session stands now."""
+    """How a session stands now.
+
+    Raises:
+        Conflict: a copy of it is under way, or was interrupted, so its head does not say.
+    """
+    if COPYING in head.tags:
+        raise Conflict(
+            f"session {head.ref.id!r} is a copy that is not finished; repeat the copy, then fork it",
+            session=head.ref.id,
+        )
     return Standing(
         seq=head.last,
         counts={name: count for name, count in head.counts.items() if count and name != BYTES},
@@ -54,6 +63,8 @@ def checkpoint_ref(head: Head) -> Ref:
 def crossed(commit: Commit, head: Head) -> Sequence[Commit]:
     """What to note behind a commit that made this head of a session; mostly nothing. See `Batcher`."""
     if head.last // EVERY == (head.last - len(commit.append)) // EVERY or head.ref.kind != SESSION:
+        return ()
+    if COPYING in head.tags:
         return ()
     with contextlib.suppress(Corrupt):  # a tag that says no number: whoever reads it says so
         return noting(head, [standing_of(head)])

@@ -1,0 +1,208 @@
+"""The words of entries in a GIN index that is fed in batches, and caught up by every search.
+
+`meta` holds the snapshot up to whose transactions all is indexed. What a head's log got since is known from the head
+(`grown`), and up to which seq it is indexed from the index itself. Indexing locks the heads it reads against deletion
+(FOR KEY SHARE), never against an append; so words never outlive their entry.
+
+The index knows words with their places, as far as the type goes; where it can't tell (a phrase in a long text, a word
+too long) what it finds is read and matched as the reference does. So a query hits the same entries everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from holdfast import search
+from holdfast.backend import TextOf, readable
+from holdfast.backends.pgarrays import int8s, texts
+from holdfast.backends.pgrows import ENTRY, Row
+from holdfast.backends.pgserver import Connection, Server, cursor
+from holdfast.errors import Corrupt
+from holdfast.search import NORM
+
+BATCH = 1024
+"""Entries that one transaction takes in."""
+HEADS = 256
+"""Heads that one transaction takes entries of."""
+MAX_WORD = 2000
+"""Bytes of a word that the index tells apart; the type takes 2,046."""
+MAX_WORDS = 900_000
+"""Bytes that the words of an entry may take in the index; the type takes 1 MiB."""
+MAX_PLACE = 16_383
+"""The last place in a text that the type knows."""
+MAX_PLACES = 255
+"""Places of one word that the type keeps."""
+
+
+class WordIndex:
+    """The index over the entries of one schema."""
+
+    def __init__(self, server: Server, schema: str, unpack: Callable[[bytes], bytes], text_of: TextOf) -> None:
+        self._server = server
+        self._schema = schema
+        self._unpack = unpack
+        self._text_of = text_of
+
+    def catch_up(self) -> int:
+        """Take in every entry that was there when it began and is not indexed yet; how many were taken in."""
+        with self._server.guarded() as db:
+            mark, now, horizon = self._positions(db)
+            if mark is None:
+                mark, horizon = self._begin(db)
+            behind = self._behind(db, mark, horizon)
+            done = 0
+            for start in range(0, len(behind), HEADS):
+                done += self._take_in(db, behind[start : start + HEADS])
+            if behind:
+                self._move_mark(db, mark, now)
+        return done
+
+    def _positions(self, db: Connection) -> tuple[str | None, str, int]:
+        """Up to where all is indexed, where the server stands, and the oldest transaction that may not be indexed."""
+        row = self._server.one(
+            db,
+            (
+                "SELECT m.value, pg_current_snapshot()::text, "  # quoted
+                "coalesce(pg_snapshot_xmin(m.value::pg_snapshot)::text::bigint, 0) FROM (SELECT) AS one "
+                f"LEFT JOIN {self._schema}.meta m ON m.name = 'words' AND EXISTS "
+                f"(SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'norm' AND n.value = %s)"
+            ),
+            (str(NORM),),
+        )
+        return row[0], row[1], row[2]
+
+    def _begin(self, db: Connection) -> tuple[str, int]:
+        """An empty index, by these rules of normalisation."""
+        db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        db.execute(f"LOCK TABLE {self._schema}.meta IN SHARE ROW EXCLUSIVE MODE".encode())
+        mark, _, horizon = self._positions(db)
+        if mark is None:
+            mark, horizon = "1:1:", 1
+            db.execute(f"DELETE FROM {self._schema}.words".encode())  # quoted
+            db.execute(
+                (
+                    f"INSERT INTO {self._schema}.meta VALUES ('words', %s), ('norm', %s) "  # quoted
+                    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                ).encode(),
+                (mark, str(NORM)),
+            )
+        db.execute("COMMIT")
+        return mark, horizon
+
+    def _behind(self, db: Connection, mark: str, horizon: int) -> list[tuple[str, str]]:
+        """The heads whose logs grew since."""
+        sql = (
+            f"SELECT kind, id FROM {self._schema}.head WHERE grown >= %s "  # quoted
+            "AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot) ORDER BY kind, id"
+        )
+        return db.execute(sql.encode(), (horizon, mark)).fetchall()
+
+    def fresh(self, db: Connection) -> Iterator[Row]:
+        """Kind, id and the columns of `ENTRY` of what is not indexed, as a transaction sees it that reads one state."""
+        mark, _, horizon = self._positions(db)
+        heads = self._behind(db, mark or "1:1:", horizon if mark else 0)
+        columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
+        known = (
+            f"(SELECT coalesce(max(w.seq), 0) FROM {self._schema}.words w WHERE w.kind = e.kind AND w.id = e.id)"
+            if mark
+            else "0"
+        )
+        sql = (
+            f"SELECT e.kind, e.id, {columns} FROM {self._schema}.entry e "
+            f"WHERE e.kind = %s AND e.id = %s AND e.seq > {known} ORDER BY e.seq"
+        )
+        for head in heads:
+            yield from cursor(db).execute(sql.encode(), head)
+
+    def _take_in(self, db: Connection, heads: Sequence[tuple[str, str]]) -> int:
+        done = 0
+        while True:
+            db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            names = texts([kind for kind, _ in heads]), texts([id for _, id in heads])
+            db.execute(
+                f"SELECT 1 FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
+                "ORDER BY kind, id FOR KEY SHARE".encode(),
+                names,
+            )
+            rows = cursor(db).execute(self._new_entries().encode(), (*names, BATCH)).fetchall()
+            if rows:
+                done += self._insert(db, rows)
+            db.execute("COMMIT")
+            if len(rows) < BATCH:
+                return done
+
+    def _new_entries(self) -> str:
+        return (
+            "SELECT e.kind, e.id, e.seq, e.body FROM unnest(%b, %b) AS h (kind, id) CROSS JOIN LATERAL "
+            f"(SELECT coalesce(max(w.seq), 0) AS seq FROM {self._schema}.words w "
+            "WHERE w.kind = h.kind AND w.id = h.id) AS known "
+            f"JOIN {self._schema}.entry e ON e.kind = h.kind AND e.id = h.id AND e.seq > known.seq "
+            "ORDER BY e.kind, e.id, e.seq LIMIT %s"
+        )
+
+    def _insert(self, db: Connection, rows: Sequence[tuple[str, str, int, bytes]]) -> int:
+        kinds, ids, seqs, bodies = zip(*rows, strict=True)
+        vectors = [vector(self.words(body) or "") for body in bodies]
+        sql = (
+            f"INSERT INTO {self._schema}.words SELECT w.kind, w.id, w.seq, w.words::tsvector "  # quoted
+            "FROM unnest(%b, %b, %b, %b) AS w (kind, id, seq, words) ON CONFLICT DO NOTHING"
+        )
+        return db.execute(sql.encode(), (texts(kinds), texts(ids), int8s(seqs), texts(vectors))).rowcount
+
+    def _move_mark(self, db: Connection, mark: str, now: str) -> None:
+        """Unless somebody else has moved it meanwhile: then the next search looks again at what this one has done."""
+        db.execute(
+            f"UPDATE {self._schema}.meta SET value = %s WHERE name = 'words' AND value = %s".encode(),
+            (now, mark),
+        )
+
+    def words(self, packed: bytes) -> str | None:
+        """The words of a row's body, as far as they can be read; None if it can't be read at all."""
+        try:
+            return readable(self._text_of, self._unpack(packed))
+        except Corrupt:
+            return None
+
+
+def vector(text: str) -> str | None:
+    """The words of a text with their places, as the type `tsvector` is written; None if they are too many."""
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(text.split(" "), 1):
+        if word:
+            places.setdefault(_cut(word), []).append(min(place, MAX_PLACE))
+    parts = [
+        f"{_quoted(word)}:{','.join(map(str, at[:MAX_PLACES]))}" if at[0] < MAX_PLACE else _quoted(word)
+        for word, at in places.items()
+    ]
+    if sum(len(word.encode()) + 4 + 2 * len(at) for word, at in places.items()) > MAX_WORDS:
+        return None
+    return " ".join(parts)
+
+
+def _cut(word: str) -> str:
+    """As much of a word as the type takes."""
+    return word if len(word) <= MAX_WORD // 4 else word.encode()[:MAX_WORD].decode("utf-8", "ignore")
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def tsquery(node: search.Node) -> tuple[str, bool]:
+    """A query for the index, and whether what it finds is exactly what the query hits; else it is more, never less."""
+    match node:
+        case search.Phrase(tokens, prefix):
+            words = [_quoted(_cut(token)) for token in tokens]
+            long = any(_cut(token) != token for token in tokens)
+            if prefix:
+                words[-1] += ":*"
+            return f"({' & '.join(words)})", len(tokens) == 1 and not long
+        case search.Or(children):
+            found = [tsquery(child) for child in children]
+            return f"({' | '.join(text for text, _ in found)})", all(exact for _, exact in found)
+        case search.And(children, without):
+            found = [tsquery(child) for child in children]
+            out = [tsquery(child) for child in without]
+            # Only what the index knows for sure is not wanted may be left out by it.
+            parts = [text for text, _ in found] + [f"!{text}" for text, exact in out if exact]
+            return f"({' & '.join(parts)})", all(exact for _, exact in [*found, *out])

@@ -1,0 +1,333 @@
+"""A store in a schema of a PostgreSQL database, which many machines share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import psycopg
+
+from holdfast import forks, search
+from holdfast.backend import Blobs, Heads, Hit, Location, Problem, TextOf
+from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.pgarrays import texts
+from holdfast.backends.pgblobs import PostgresBlobs
+from holdfast.backends.pgcheck import row_problems
+from holdfast.backends.pgfind import find_rows
+from holdfast.backends.pglisten import Hints, Listener
+from holdfast.backends.pgmigrate import lock_number, migrate, quoted
+from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LIVING, Row, head_of, is_sound
+from holdfast.backends.pgsearch import Wanted, find
+from holdfast.backends.pgserver import Server
+from holdfast.backends.pgspace import compact
+from holdfast.backends.pgwords import WordIndex
+from holdfast.backends.pgwriter import Writer
+from holdfast.errors import Corrupt, Invalid, ReadOnly
+from holdfast.plan import Commit, Entry, Head, Ref, Refused
+
+MAX_SCHEMA = 63
+"""Bytes that the name of a schema may take."""
+_BEHIND = (
+    "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = "
+    "pg_last_wal_replay_lsn() THEN 0 ELSE coalesce(extract(epoch FROM clock_timestamp() - "
+    "pg_last_xact_replay_timestamp()), 0) END::float8"
+)
+"""Whether it is a replica, and how many seconds behind what it was sent; the primary may be ahead of that."""
+_ALL = 2**62
+"""Above every seq."""
+
+
+class PostgresBackend:
+    """Heads and entries in rows, bodies packed. See `Backend` for what the methods promise."""
+
+    def __init__(self, where: Location, text_of: TextOf) -> None:
+        name = _schema(where)
+        self._schema = schema = quoted(name)
+        self._name = name
+        hints = _listens(where)
+        self._server = Server(where, _timeout(where))
+        try:
+            migrate(self._server, name)
+            self._facts = _facts(self._server, where)
+            self._packer = self._make_packer()
+        except BaseException:
+            self._server.close()
+            raise
+        durability = {"process": "off", "replicated": "on", "disk": "on"}[where.params.get("durability", "disk")]
+        if self._facts["synchronous_commit"] == "remote_apply" and durability == "on":
+            durability = "remote_apply"
+        self._pack_lock = threading.Lock()
+        self._writer = Writer(self._server, schema, durability)
+        self._words = WordIndex(self._server, schema, self._packer.unpack, text_of)
+        self.blobs: Blobs = PostgresBlobs(self._server, schema, name, durability)
+        channel = f"holdfast_{lock_number(name, 'hints') & (2**63 - 1):x}"
+        self._hints = Hints(self._server, channel) if hints else None
+        self._listener = Listener(self._server, channel, self._version, hints=hints)
+        forks.watch(self)
+
+    def before_fork(self) -> None:
+        """See `forks`."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """See `forks`."""
+        if child:
+            self._pack_lock = threading.Lock()
+            self._writer.after_fork()
+
+    def _make_packer(self) -> Packer:
+        found = self._server.read(f"SELECT number, data FROM {self._schema}.dictionary")  # quoted
+        # The copy has no checksum, and a flipped bit in it would show in bodies; ours is the same to the byte.
+        return Packer({**dict(found), CURRENT: dictionary()})
+
+    def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in order, in one transaction."""
+        if not batch:
+            return []
+        results = self._writer.commit(batch, self._packed(batch))
+        if self._hints is not None:
+            self._hints.notice()
+        self._listener.wake()
+        return results
+
+    def commit_in(self, connection: Any, batch: Sequence[Commit]) -> list[Head | Refused]:
+        """Make commits in a transaction that is somebody else's, who commits it, or not.
+
+        Raises:
+            Invalid: the connection is no open psycopg one, or not in a transaction.
+            Unavailable: others changed the same heads; the transaction has failed, and must be begun anew.
+        """
+        if not isinstance(connection, psycopg.Connection):
+            raise Invalid("commit_in takes a psycopg.Connection that is open", connection=type(connection).__name__)
+        if connection.closed or (connection.autocommit and connection.info.transaction_status != _IN_TRANSACTION):
+            raise Invalid("commit_in needs a connection amid a transaction; begin one")
+        try:
+            return self._writer.within(cast("psycopg.Connection[Any]", connection), batch, self._packed(batch))
+        except psycopg.Error as error:
+            raise self._server.explain(error) from error
+
+    def _packed(self, batch: Sequence[Commit]) -> list[list[bytes]]:
+        with self._pack_lock:
+            return [[self._packer.pack(entry.body) for entry in commit.append] for commit in batch]
+
+    def get(self, refs: Sequence[Ref]) -> list[Head | None]:
+        """The heads."""
+        if not refs:
+            return []
+        if len(refs) == 1:
+            sql, values = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s", tuple(refs[0])
+        else:
+            sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b))"
+            values = (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs]))
+        rows = {Ref(*row[:2]): row for row in self._server.read(sql, values)}
+        heads = {ref: head_of(row) for ref, row in rows.items()}
+        return [heads.get(ref) for ref in refs]
+
+    def read(
+        self,
+        ref: Ref,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        voided: bool = False,
+    ) -> list[Entry]:
+        """Entries of one log."""
+        values: list[Any] = [*ref, after, _ALL if upto is None else upto]
+        where = "kind = %s AND id = %s AND seq > %s AND seq <= %s"
+        if ids is not None:
+            where += " AND key = ANY(%b)"
+            values.append(texts([id for id in ids if id]))
+        if not voided:
+            where += f" AND hidden <> {HIDDEN}"
+        sql = f"SELECT {ENTRY} FROM {self._schema}.entry WHERE {where} ORDER BY seq{' DESC' if reverse else ''}"
+        if limit is not None:
+            sql += " LIMIT %s"
+            values.append(limit)
+        return [self._entry(ref, row) for row in self._server.read(sql, values)]
+
+    def _entry(self, ref: Ref, row: Row) -> Entry:
+        seq, key, at, hidden, _, packed = row
+        if not is_sound(ref, row):
+            return Entry(key or "", at, packed, seq, hidden == HIDDEN, "its checksum does not match")
+        try:
+            return Entry(key or "", at, self._packer.unpack(packed), seq, hidden == HIDDEN)
+        except Corrupt as error:
+            return Entry(key or "", at, packed, seq, hidden == HIDDEN, error.message)
+
+    def find(
+        self,
+        kind: str,
+        tags: Mapping[str, str | None],
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        dead: bool = False,
+        trashed: bool = False,
+    ) -> Heads:
+        """Living heads, or tombstones, newest first."""
+        stands = DEAD if dead else IN_TRASH if trashed else LIVING
+        rows, bound = find_rows(self._server, self._schema, kind, tags, after, stands)
+        return _sound(rows, limit, bound)
+
+    def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
+        """Living heads by id."""
+        stands = IN_TRASH if trashed else LIVING
+        sql = (
+            f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
+            "ORDER BY id LIMIT %s"
+        )
+        return _sound(lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after))
+
+    def kinds(self) -> list[str]:
+        """The kinds of heads, from one to the next by the index: there are few of many heads each."""
+        sql = (
+            f"WITH RECURSIVE k (kind) AS (SELECT min(kind) FROM {self._schema}.head UNION ALL "  # quoted
+            f"SELECT (SELECT min(h.kind) FROM {self._schema}.head h WHERE h.kind > k.kind) FROM k "
+            "WHERE k.kind IS NOT NULL) SELECT kind FROM k WHERE kind IS NOT NULL ORDER BY kind"
+        )
+        return [row[0] for row in self._server.read(sql)]
+
+    def search(
+        self,
+        kind: str,
+        query: search.Node,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        newest: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Hit]:
+        """Entries that match, after the index has taken in what it had not."""
+        behind = False
+        try:
+            self._words.catch_up()
+        except ReadOnly:
+            behind = True  # the index can't be written here; it need not be, to find all
+        wanted = Wanted(kind, query, id, tags or {}, newest, offset, limit)
+        found = find(self._server, self._schema, self._words, wanted, behind=behind)
+        return [Hit(Ref(m.kind, m.id), self._entry(Ref(m.kind, m.id), m.row), m.score) for m in found]
+
+    def index(self) -> int:
+        """Take in what is not indexed yet."""
+        return self._words.catch_up()
+
+    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+        """The heads whose logs grew in transactions that could not be seen then, and can now."""
+        if since is None:
+            return self._version(), []
+        sql = (
+            "SELECT pg_current_snapshot()::text, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
+            f"LEFT JOIN {self._schema}.head h ON h.grown >= pg_snapshot_xmin(s.old)::text::bigint "
+            "AND NOT pg_visible_in_snapshot(h.grown::text::xid8, s.old)"
+        )
+        rows = self._server.read(sql, (since,))
+        return rows[0][0], [Ref(kind, id) for _, kind, id in rows if kind is not None]
+
+    def _version(self) -> object:
+        """Where the server stands: which transactions have ended."""
+        return self._server.read("SELECT pg_current_snapshot()::text")[0][0]
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after each commit of this process, and soon after another's."""
+        return self._listener.add(wake)
+
+    def compact(self) -> None:
+        """Write all tables anew: until then what was deleted stands in their free space."""
+        compact(self._server, self._schema)
+
+    def verify(self) -> list[Problem]:
+        """Every record's checksum, and whether what they are found by agrees."""
+        return list(row_problems(self._server, self._schema, self._entry))
+
+    def info(self) -> Mapping[str, str]:
+        """Facts for a person."""
+        facts = {**self._facts, "schema": self._name}
+        recovering, behind = self._server.read(_BEHIND)[0]
+        return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._hints is not None:
+            self._hints.close()
+        self._listener.close()
+        self._server.close()
+
+
+_IN_TRANSACTION = psycopg.pq.TransactionStatus.INTRANS
+
+
+def _sound(rows_from: Callable[[tuple[int, str], int], Sequence[Row]], limit: int, bound: tuple[int, str]) -> Heads:
+    """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
+    sound, damaged = list[Head](), list[Ref]()
+    want = limit
+    while want > 0:
+        rows = rows_from(bound, want)
+        for row in rows:
+            try:
+                sound.append(head_of(row))
+            except Corrupt:
+                damaged.append(Ref(*row[:2]))
+        if len(rows) < want:
+            break
+        bound = rows[-1][6], rows[-1][1]
+        want = limit - len(sound)
+    return Heads(sound, damaged)
+
+
+def _schema(where: Location) -> str:
+    name = where.params.get("schema", "holdfast")
+    if not name or len(name.encode()) > MAX_SCHEMA or not name.isprintable() or name.startswith("pg_"):
+        raise Invalid(f"schema={name!r} is no name of a schema: 1 to {MAX_SCHEMA} bytes, not pg_…", schema=name)
+    return name
+
+
+def _timeout(where: Location) -> float:
+    text = where.params.get("timeout", "30")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 86_400:
+        raise Invalid(f"timeout={text!r} is no number of seconds from 0 to 86,400", timeout=text)
+    return seconds
+
+
+def _listens(where: Location) -> bool:
+    text = where.params.get("listen", "on")
+    if text not in ("on", "off"):
+        raise Invalid(f"listen={text!r} is neither on nor off", listen=text)
+    return text == "on"
+
+
+def _facts(server: Server, where: Location) -> dict[str, str]:
+    """What the server says of itself; and the class of durability, refused if the server can't keep it."""
+    names = ("server_version", "fsync", "synchronous_commit", "synchronous_standby_names")
+    columns = ", ".join(f"current_setting('{name}')" for name in names)
+    version, fsync, synchronous, standbys = server.read(f"SELECT {columns}")[0]
+    asked = where.params.get("durability")
+    if asked == "replicated" and not standbys:
+        raise Invalid(
+            f"durability=replicated, but {server.shown} waits for no standby; set synchronous_standby_names there",
+            durability=asked,
+        )
+    if fsync == "off" and asked in ("disk", "replicated"):
+        raise Invalid(
+            f"durability={asked}, but {server.shown} has fsync=off; turn it on, or say durability=process",
+            durability=asked,
+        )
+    durability = "process" if fsync == "off" else asked or "disk"
+    library = f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version_pretty(psycopg.pq.version())}"
+    return {
+        "engine": "postgresql",
+        "durability": durability,
+        "server": version,
+        "library": library,
+        "path": where.url.partition("?")[0],
+        "fsync": fsync,
+        "synchronous_commit": synchronous,
+        "synchronous_standby_names": standbys,
+    }

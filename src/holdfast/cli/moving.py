@@ -1,0 +1,230 @@
+"""`copy`, `backup` and `restore`: whole stores, to other stores and to one file and back."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, tried
+from holdfast.cli.asking import DRY_RUN, noted
+from holdfast.cli.refs import whole
+from holdfast.cli.shapes import copied_shape, dumps
+from holdfast.errors import Corrupt
+from holdfast.formats.words import plural, safe_line
+
+if TYPE_CHECKING:
+    from holdfast.copies import Copied
+    from holdfast.moving.copying import Copier
+    from holdfast.moving.following import Behind
+    from holdfast.store import Store
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast copy sqlite:agents.db file:agents-folder
+    holdfast copy sqlite:a.db sqlite:b.db --session support-42
+    holdfast copy sqlite:a.db sqlite:b.db --dry-run
+    holdfast copy sqlite:agents.db file:agents-folder --follow   # until Ctrl-C, then the last of it
+    """,
+)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--session", "refs", multiple=True, metavar="REF", help="Only this session; may be repeated.")
+@click.option("--follow", is_flag=True, help="Go on copying what changes until Ctrl-C; then what is left.")
+@DRY_RUN
+@pass_app
+def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool, dry_run: bool) -> None:
+    """Copy sessions and documents from one store to another, exactly; again copies what is new.
+
+    Each session is read back and verified by a digest on both sides. A session or document that went its own way in
+    the target is a conflict and stays as it is. TO is created if it is not there.
+    """
+    from holdfast.moving.copying import Copier
+    from holdfast.opening import open
+
+    if follow and (refs or dry_run):
+        raise click.UsageError("--follow copies everything, and until told to stop; leave --session and --dry-run away")
+    check_there(source)
+    with open(source) as here, tried(target) if dry_run else open(target) as there:
+        ours, theirs = app.view(here), app.view(there)
+        if follow:
+            _follow(app, ours, theirs)
+            return
+        ids = [whole(ours, ref, damaged="keep").id for ref in refs] if refs else None
+        done = _copied(app, Copier(ours, theirs), ours, ids, dry_run=dry_run)
+    _fail_as(done, alone=len(done) == 1)
+
+
+def _copied(app: App, copier: Copier, here: Store, ids: Sequence[str] | None, *, dry_run: bool) -> list[Copied]:
+    from holdfast.copies import STORE_ERRORS
+
+    done: list[Copied] = []
+    try:
+        with _bar(app, here, ids) as step:
+            for one in copier.all() if ids is None else copier.named(ids):
+                done.append(one)
+                step(one)
+    except (*STORE_ERRORS, KeyboardInterrupt):
+        _tell(app, done, dry_run=dry_run)  # what was copied before is, and stays
+        raise
+    _tell(app, done, dry_run=dry_run)
+    return done
+
+
+def _fail_as(done: Sequence[Copied], *, alone: bool) -> None:
+    """End with the exit code for what could not be copied; what was copied and reads back otherwise is the worst."""
+    failed = [one.error for one in done if one.error is not None]
+    if any(isinstance(error, Corrupt) and "where" in error.facts for error in failed):
+        raise click.exceptions.Exit(INTEGRITY)
+    if failed:
+        raise click.exceptions.Exit(exit_code(failed[0]) if alone else PARTIAL)
+
+
+@contextlib.contextmanager
+def _bar(app: App, here: Store, ids: Sequence[str] | None) -> Generator[Callable[[Copied], None]]:
+    """A bar over the events, on a terminal only."""
+    if app.quiet or ids is not None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from holdfast.finding.listing import all_heads
+
+    total = sum(head.last - max(head.base, head.trim) for heads in all_heads(here.backend) for head in heads)
+    with click.progressbar(length=total, label="copying", file=sys.stderr) as bar:
+        yield lambda one: bar.update(one.events)
+
+
+def _tell(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
+    if app.json:
+        app.items((dumps(copied_shape(one)) for one in done), **noted(dry_run))
+        return
+    for one in done:
+        _tell_one(app, one)
+    failed = sum(one.error is not None for one in done)
+    equal = [one for one in done if one.error is None]
+    told = plural(sum(not one.document for one in equal), "session")
+    if documents := sum(bool(one.document) for one in equal):
+        told += f" and {plural(documents, 'document')}"
+    app.say(f"{told} {'would be ' * dry_run}equal in both stores, {failed} {'would have ' * dry_run}failed")
+
+
+def _tell_one(app: App, one: Copied) -> None:
+    if one.error is not None:
+        app.say(f"{one.session or one.document}: {one.error.message}")
+    elif one.new:
+        what = "new" if one.document else f"{plural(one.new, 'new event')} of {one.events:,}"
+        app.line(safe_line(f"{one.session or one.document}: {what}"))
+
+
+def _follow(app: App, here: Store, there: Store) -> None:
+    """Copy, and go on until Ctrl-C; a second one ends at once."""
+    from holdfast.moving.following import follow_store
+
+    stop = threading.Event()
+
+    def told(one: Copied) -> None:
+        if one.error is not None or one.new:
+            app.data(copied_shape(one)) if app.json else _tell_one(app, one)
+            sys.stdout.flush()
+
+    def behind(how: Behind) -> None:
+        if app.json:
+            app.data({"behind": {"sessions": how.sessions, "seconds": round(how.seconds, 3)}})
+            sys.stdout.flush()
+        elif sys.stderr.isatty() or not how.sessions:
+            app.say(f"{plural(how.sessions, 'session')} behind, {how.seconds:.1f} s" if how.sessions else "in step")
+
+    with _until_ctrl_c(stop):
+        report = follow_store(here, there, stop=stop, told=told, behind=behind)
+    app.say(f"the last pass copied {plural(report.new, 'new event')}, {len(report.failed)} failed")
+    _fail_as(report.failed, alone=False)
+
+
+@contextlib.contextmanager
+def _until_ctrl_c(stop: threading.Event) -> Generator[None]:
+    def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal module's
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast backup agents.jsonl.zst
+    holdfast backup --force ~/backups/agents.jsonl.zst
+    zstd -dc agents.jsonl.zst | jq -r .session
+    """,
+)
+@click.argument("file", metavar="FILE")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@pass_app
+def backup(app: App, file: str, force: bool) -> None:
+    """Write the whole store into one new file while others write: a packed bundle, which restores on any backend."""
+    with app.store() as store:
+        done = store.backup(file, replace=force)
+    if app.json:
+        from msgspec import to_builtins
+
+        app.data(to_builtins(done))
+    else:
+        what = f"{plural(done.sessions, 'session')} and {plural(done.documents, 'document')}"
+        app.say(f"{what} in {done.path}, {plural(done.size, 'byte')}, read back")
+    for id, why in done.damaged.items():
+        app.warn(f"not whole: {id}: {why}")
+    if done.damaged:
+        raise click.exceptions.Exit(INTEGRITY)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    holdfast restore agents.jsonl.zst --store sqlite:new.db
+    holdfast restore agents.jsonl.zst --store file:folder --dry-run   # only read the file to its end
+    """,
+)
+@click.argument("file", metavar="FILE")
+@click.option("--merge", is_flag=True, help="The store may hold something; what differs in it stays as it is.")
+@click.option("--partial", is_flag=True, help="Of a backup of a damaged store, restore what is whole.")
+@DRY_RUN
+@pass_app
+def restore(app: App, file: str, merge: bool, partial: bool, dry_run: bool) -> None:
+    """Bring back what `holdfast backup` wrote, into a new store.
+
+    The file is read to its end before anything is written. What was restored is read back and held against digests.
+    """
+    from holdfast.moving.backups import read_backup
+
+    read_backup(file)  # before a store is created for it
+    with app.store(create=True, dry_run=dry_run) as store:
+        done = store.restore(file, merge=merge, partial=partial, dry_run=dry_run)
+    if app.json:
+        failed = [copied_shape(one) for one in done.failed]
+        app.data(
+            {
+                "sessions": done.sessions,
+                "documents": done.documents,
+                "new": done.new,
+                "failed": failed,
+                **noted(dry_run),
+            }
+        )
+    else:
+        for one in done.failed:
+            app.say(f"{one.session or one.document}: {one.error and one.error.message}")
+        what = f"{plural(done.sessions, 'session')} and {plural(done.documents, 'document')}"
+        app.say(f"{what} {'to restore' if dry_run else 'restored'}, {len(done.failed)} failed")
+    if done.failed:
+        raise click.exceptions.Exit(PARTIAL)

@@ -1,0 +1,318 @@
+"""Copying a whole store into another one, and reading back on both sides what was copied.
+
+Sessions that are new to the target and small go together, many in a transaction, each as one commit; all others by
+`copies.replay`. So what was interrupted at any moment is a copy of some sessions, of some of them a beginning, and the
+same call goes on. Invariant: a session counts as copied only once its digest, computed from what each of the two stores
+holds, is the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from holdfast.copies import (
+    BATCH,
+    BATCH_BYTES,
+    COPIED,
+    STORE_ERRORS,
+    Copied,
+    carried,
+    check_owner,
+    copy_document,
+    head_digest,
+    own_tags,
+    replay,
+    same_heads,
+)
+from holdfast.documents.docheads import all_documents, id_of, owner_of
+from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale
+from holdfast.finding.listing import all_heads
+from holdfast.heads.info import check_head
+from holdfast.history.ancestry import newest_edit, whole
+from holdfast.moving.digests import Tally, sound
+from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Ref
+from holdfast.storage import Storage
+
+GROUP = 200
+"""Sessions that are looked at, and may be committed, together."""
+GROUP_EVENTS = 5 * BATCH
+"""Events above which a group is committed before it has `GROUP` sessions."""
+TRIES = 20
+"""How often a session is copied anew because events of it were hidden or shown meanwhile."""
+
+
+class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy came to: the sessions and documents that are equal in both stores now, the events of those sessions,
+    how many events and documents were new, and what could not be copied, with the error that says why.
+    """
+
+    sessions: int = 0
+    documents: int = 0
+    events: int = 0
+    new: int = 0
+    failed: tuple[Copied, ...] = ()
+
+    def plus(self, one: Copied) -> CopyReport:
+        """The report when one more was copied, or could not be."""
+        if one.error is not None:
+            return msgspec.structs.replace(self, failed=(*self.failed, one))
+        return msgspec.structs.replace(
+            self,
+            sessions=self.sessions + (not one.document),
+            documents=self.documents + bool(one.document),
+            events=self.events + one.events,
+            new=self.new + one.new,
+        )
+
+
+def copy_store(
+    source: Storage,
+    target: Storage,
+    *,
+    sessions: Sequence[str] | None = None,
+    told: Callable[[Copied], None] | None = None,
+) -> CopyReport:
+    """Copy all sessions and documents from one store to another, exactly, and verify each session by its digest.
+
+    Again it copies what is new, and whatever was interrupted goes on. What went its own way in the target is a
+    Conflict and stays as it is. Tombstones, the trash, the history of prunes, checkpoints and leases stay behind.
+
+    Args:
+        source, target: Two open stores, of any kinds.
+        sessions: Only these, and no documents.
+        told: Is called with each session and document when it is done.
+
+    Raises:
+        Unavailable, Uncertain, ReadOnly: one of the stores can't go on; the same call goes on where it ended.
+    """
+    report = CopyReport()
+    for one in Copier(source, target).all() if sessions is None else Copier(source, target).named(sessions):
+        report = report.plus(one)
+        if told is not None:
+            told(one)
+    return report
+
+
+class _Known(NamedTuple):
+    """How far a session was copied: its tally on either side, and what must be the same for them to go on."""
+
+    ours: Tally
+    theirs: Tally
+    start: int
+    edit: int
+
+
+class _New(NamedTuple):
+    """A session that is new to the target, and the one commit that makes it."""
+
+    source: Head
+    seen: Head
+    tally: Tally
+    commit: Commit
+
+
+class Copier:
+    """Copies sessions and documents from one store to another.
+
+    Args:
+        source, target: The stores.
+        trashed: Whether sessions in the source's trash go along, into the target's.
+        remember: Of how many sessions to remember how far they were read, so that only what is new is read next time.
+    """
+
+    def __init__(self, source: Storage, target: Storage, *, trashed: bool = False, remember: int = 0) -> None:
+        self._source = source
+        self._target = target
+        self._trashed = trashed
+        self._remember = remember
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def all(self, *, changed: bool = False) -> Iterator[Copied]:
+        """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread."""
+        yield from self._sessions(trashed=False, changed=changed)
+        if self._trashed:
+            yield from self._sessions(trashed=True, changed=changed)
+        for ref, _ in all_documents(self._source):
+            yield self.document(ref)
+
+    def named(self, ids: Sequence[str]) -> Iterator[Copied]:
+        """Copy these sessions."""
+        for id in ids:
+            yield self.session(id)
+
+    def document(self, ref: Ref) -> Copied:
+        """Copy a document."""
+        try:
+            return copy_document(self._source, self._target, ref)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            return Copied(document=id_of(ref), user=owner_of(ref), error=error)
+
+    def session(self, id: str) -> Copied:
+        """Copy a session, or what is new of it, and compare the digests."""
+        try:
+            for _ in range(TRIES):
+                head = self._source.head(id, trashed=self._trashed)
+                copied = self._session(head)
+                now = self._source.peek(id)
+                # A copy shows what its head says; what was hidden since came along by chance, and is yet to be said.
+                if now is None or now.dead or newest_edit(now) == newest_edit(head):
+                    return copied
+            raise Stale(f"events of session {id!r} were hidden and shown during {TRIES} copies of it", session=id)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            return Copied(session=id, error=error)
+
+    def _session(self, head: Head) -> Copied:
+        seen = whole(self._source, head)
+        start = max(seen.base, seen.trim)
+        known = self._known.pop(head.ref.id, None)
+        if known is None or (known.start, known.edit) != (start, newest_edit(head)) or known.ours.seq > head.last:
+            known = _Known(Tally(), Tally(), start, newest_edit(head))
+        ours, theirs, after = known.ours.copy(), known.theirs.copy(), max(start, known.ours.seq)
+        copied = replay(self._target, seen, self._tallied(head, ours, after), after=after)
+        there = self._unchanged(seen, self._target.backend.get([head.ref])[0])
+        self._read_back(there, theirs, after)
+        self._compare(seen, ours, there, theirs)
+        if self._remember:
+            self._known[head.ref.id] = _Known(ours, theirs, start, known.edit)
+            while len(self._known) > self._remember:
+                self._known.popitem(last=False)
+        return copied
+
+    def _tallied(self, head: Head, tally: Tally, after: int) -> Iterator[Entry]:
+        for entry in carried(self._source, self._target, head, after):
+            tally.take(entry)
+            yield entry
+
+    def _unchanged(self, seen: Head, there: Head | None) -> Head:
+        if there is None or not same_heads(seen, there):
+            raise Conflict(
+                f"session {seen.ref.id!r} was changed in the target store while it was copied", session=seen.ref.id
+            )
+        return there
+
+    def _read_back(self, there: Head, tally: Tally, after: int) -> None:
+        try:
+            for entry in sound(self._target, there, after):
+                tally.take(entry)
+        except Corrupt as error:
+            raise Corrupt(f"in the target store: {error.message}", **{**error.facts, "where": "target"}) from error
+
+    def _compare(self, seen: Head, ours: Tally, there: Head, theirs: Tally) -> None:
+        source, target = ours.of(seen), theirs.of(there)
+        if source != target:
+            raise Corrupt(
+                f"session {seen.ref.id!r} is another one in the target store than what was copied: its digest is "
+                f"{target[:16]}… there and {source[:16]}… in the source; check both stores",
+                session=seen.ref.id,
+                where="target",
+                source=source,
+                target=target,
+            )
+
+    def _sessions(self, *, trashed: bool, changed: bool) -> Iterator[Copied]:
+        for page in all_heads(self._source.backend, trashed=trashed):
+            for first in range(0, len(page), GROUP):
+                yield from self._group(page[first : first + GROUP], changed=changed)
+            for ref in page.damaged:
+                yield self.session(ref.id)
+
+    def _group(self, heads: Sequence[Head], *, changed: bool) -> Iterator[Copied]:
+        try:
+            theres = self._target.backend.get([head.ref for head in heads])
+        except Corrupt:  # one of them; each alone says which
+            yield from self.named([head.ref.id for head in heads])
+            return
+        fresh = [head for head, there in zip(heads, theres, strict=True) if there is None]
+        others = [(head, there) for head, there in zip(heads, theres, strict=True) if there is not None]
+        while fresh:
+            yield from self._together(fresh)
+        for head, there in others:
+            if not (changed and same_heads(whole(self._source, head), there)):
+                yield self.session(head.ref.id)
+
+    def _together(self, fresh: list[Head]) -> Iterator[Copied]:
+        """Take from the sessions that are new, and make as many in one go as a transaction should hold."""
+        group, done = list[_New](), list[Copied]()
+        events = size = 0
+        # The blobs must be held until the commit that needs them, so nothing is yielded in between.
+        with self._target.large.hold:
+            while fresh and events < GROUP_EVENTS and size < BATCH_BYTES:
+                new = self._at_once(fresh.pop())
+                if isinstance(new, Copied):
+                    done.append(new)
+                else:
+                    group.append(new)
+                    events += len(new.commit.append)
+                    size += sum(len(entry.body) for entry in new.commit.append)
+            made = self._target.batcher.commit_all([new.commit for new in group], sums=False)
+        yield from done
+        refs = [new.commit.ref for new in group]
+        try:
+            nows, theres = self._source.backend.get(refs), self._target.backend.get(refs)
+        except Corrupt:  # one of them; each alone says which
+            yield from self.named([ref.id for ref in refs])
+            return
+        for new, result, now, there in zip(group, made, nows, theres, strict=True):
+            # Whatever was in the way, the long way says it, or goes on with what another copy began.
+            id = new.commit.ref.id
+            yield self._verified(new, now, there) if isinstance(result, Head) else self.session(id)
+
+    def _at_once(self, head: Head) -> _New | Copied:
+        """How to make a session in one commit; or what became of it, as that was not to be."""
+        id = head.ref.id
+        try:
+            seen = whole(self._source, head)
+            start = max(seen.base, seen.trim)
+            tags = own_tags(seen)
+            if seen.last - start > BATCH or len(tags) >= MAX_TAGS or seen.counts.get("bytes", 0) > BATCH_BYTES:
+                return self.session(id)
+            check_head(seen)
+            check_owner(self._target, seen)
+            tally, entries, size = Tally(), list[Entry](), 0
+            for entry in self._tallied(head, tally, start):
+                entries.append(entry)
+                size += len(entry.body)
+                if size > 2 * BATCH_BYTES:
+                    return self.session(id)
+            if [entry.seq for entry in entries] != list(range(start + 1, seen.last + 1)):
+                return self.session(id)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            return Copied(session=id, error=error)
+        commit = Commit(
+            ref=head.ref, at=seen.at, if_rev=0, base=start, tags={**tags, COPIED: head_digest(seen)},
+            add={name: count for name, count in seen.counts.items() if count} or None, body=seen.body, append=entries,
+        )  # fmt: skip
+        return _New(head, seen, tally, commit)
+
+    def _verified(self, new: _New, now: Head | None, there: Head | None) -> Copied:
+        """What became of a session that was made at once; `now` and `there` are what it is in both stores since."""
+        id, count = new.commit.ref.id, len(new.commit.append)
+        try:
+            if now is not None and not now.dead and newest_edit(now) != newest_edit(new.source):
+                return self._grown(id, count)
+            there = self._unchanged(new.seen, there)
+            theirs = Tally()
+            self._read_back(there, theirs, 0)
+            self._compare(new.seen, new.tally, there, theirs)
+        except STORE_ERRORS:
+            raise
+        except HoldfastError as error:
+            return Copied(session=id, error=error)
+        if self._remember > len(self._known):
+            start = max(new.seen.base, new.seen.trim)
+            self._known[id] = _Known(new.tally, theirs, start, newest_edit(new.source))
+        return Copied(session=id, events=count, new=count)
+
+    def _grown(self, id: str, new: int) -> Copied:
+        copied = self.session(id)
+        return copied if copied.error else msgspec.structs.replace(copied, new=copied.new + new)

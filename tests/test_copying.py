@@ -1,0 +1,299 @@
+"""Copies of whole stores: verified on both sides, resumed after kill -9, in step with a store that is written to."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import holdfast
+from holdfast import Corrupt, Large, Store, note, user
+from holdfast.finding.listing import all_heads
+from holdfast.heads.info import session_ref
+from holdfast.moving import copying
+from holdfast.moving.copying import Copier, copy_store
+from holdfast.moving.digests import session_digest
+from holdfast.moving.following import Behind, follow_store
+from holdfast.plan import Commit, Head, Refused
+from shell import Shell
+
+PATIENCE = 60
+
+
+@pytest.fixture(params=["memory", "file", "sqlite"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store, on each backend, whichever `store` is on."""
+    places = {"memory": "memory://", "file": f"file://{tmp_path}/target", "sqlite": f"sqlite://{tmp_path}/target.db"}
+    with holdfast.open(places[request.param]) as opened:
+        yield opened
+
+
+def fill(store: Store) -> None:
+    """Sessions of every kind: small and long ones, forks, hidden events, large values, documents, one in the trash."""
+    for n in range(5):
+        store.session(f"small-{n}", user="ada", labels=["x"]).append(user(f"one {n}"), user("two"))
+    store.session("empty")
+    long = store.session("long", title="T")
+    for start in range(0, 2500, 500):
+        long.append(*[user(f"message {start + n}") for n in range(500)])
+    long.remove_last()
+    long.fork(at=700, id="fork").append(note("on its own"))
+    store.session("large").append(note(Large.from_stream(io.BytesIO(b"large\n" * 700_000))))
+    store.session("away").append(user("away"))
+    store.trash.put("away")
+    store.documents.put("notes/x.md", "# X")
+
+
+def digests(store: Store) -> dict[str, str]:
+    """The digest of each session."""
+    return {head.ref.id: session_digest(store, head) for heads in all_heads(store.backend) for head in heads}
+
+
+def test_a_copy_has_the_same_digests_on_both_sides(store: Store, target: Store) -> None:
+    fill(store)
+    told: list[str] = []
+    report = copy_store(store, target, told=lambda one: told.append(one.session or one.document))
+    assert report.failed == ()
+    assert (report.sessions, report.documents) == (9, 1)
+    assert report.new == report.events + 1  # and the document
+    assert digests(target) == digests(store)
+    assert len(digests(target)) == 9
+    assert sorted(told) == sorted([*digests(store), "notes/x.md"])
+    assert target.check().ok
+    revs = {id: target.head(id).rev for id in digests(target)}
+    again = copy_store(store, target)
+    assert (again.new, again.events, again.failed) == (0, report.events, ())
+    assert {id: target.head(id).rev for id in digests(target)} == revs
+    store.session("long").append(user("more"))
+    store.session("small-1").remove_last()
+    assert copy_store(store, target).new == 2
+    assert digests(target) == digests(store)
+
+
+@pytest.mark.parametrize("change", ["title", "event", "hidden", "metadata"])
+def test_a_digest_tells_every_difference(store: Store, change: str) -> None:
+    for id in ("s", "t"):
+        store.session(id, created_at=1, title="a").append(holdfast.Event(payload=user("hi"), at=5, id="k"))
+    one, other = (msgspec.structs.replace(store.head(id), ref=session_ref("s")) for id in "st")
+    assert msgspec.structs.replace(other, rev=one.rev) == one
+    before = session_digest(store, store.head("s"))
+    session = store.session("s")
+    if change == "title":
+        session.update(title="b")
+    elif change == "metadata":
+        session.update(metadata={"a": 1})
+    elif change == "event":
+        session.append(user("more"))
+    else:
+        store.backend.commit([Commit(ref=session_ref("s"), void=[holdfast.plan.Range(1, 1)])])
+    assert session_digest(store, store.head("s")) != before
+
+
+def test_a_store_that_keeps_other_bytes_than_it_was_given_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with holdfast.open("memory://") as store, holdfast.open("memory://") as target:
+        for id in "abc":
+            store.session(id).append(user(f"in {id}"))
+        sound = target.backend.commit
+
+        def lossy(batch: Sequence[Commit]) -> list[Head | Refused]:
+            return sound(
+                [
+                    msgspec.structs.replace(
+                        c, append=[msgspec.structs.replace(e, body=e.body.replace(b"in b", b"in B")) for e in c.append]
+                    )
+                    for c in batch
+                ]
+            )
+
+        monkeypatch.setattr(target.backend, "commit", lossy)
+        report = copy_store(store, target)
+        assert [one.session for one in report.failed] == ["b"]
+        assert isinstance(report.failed[0].error, Corrupt)
+        assert report.failed[0].error.source != report.failed[0].error.target
+        assert report.sessions == 2
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    made = Shell(tmp_path)
+    with holdfast.open(made.url) as store:
+        fill(store)
+    return made
+
+
+def test_damage_in_the_target_is_named_and_the_exit_code_is_5(shell: Shell) -> None:
+    shell.ok("copy", shell.url, "sqlite:to.db")
+    db = sqlite3.connect(shell.place / "to.db")
+    with db:
+        sql = "UPDATE entry SET body = x'00' || '{}' WHERE head = (SELECT n FROM head WHERE id = 'small-2') AND seq = 2"
+        assert db.execute(sql).rowcount == 1
+    db.close()
+    done = shell("copy", shell.url, "sqlite:to.db", "--json")
+    assert done.code == 5
+    (failed,) = [item for item in done.json["items"] if item["error"]]
+    assert failed["session"] == "small-2"
+    assert "event 2 of session 'small-2' is damaged in the target store" in failed["error"]["message"]
+
+
+def test_a_blob_that_the_target_lost_is_named(shell: Shell) -> None:
+    shell.ok("copy", shell.url, "sqlite:to.db")
+    blob = max((shell.place / "to.db-blobs").glob("??/*"), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"\x00damaged")
+    done = shell("copy", shell.url, "sqlite:to.db")
+    assert done.code == 5
+    assert "in the target store" in done.err
+    assert "'large'" in done.err
+
+
+def test_a_dry_run_says_what_is_missing_and_creates_nothing(shell: Shell) -> None:
+    done = shell.ok("copy", shell.url, "file:to", "--dry-run", "--json")
+    assert {item["session"]: item["new"] for item in done.json["items"]}["long"] == 2501
+    assert not (shell.place / "to").exists()
+    shell.ok("copy", shell.url, "file:to")
+    assert not any(i["new"] for i in shell.ok("copy", shell.url, "file:to", "--dry-run", "--json").json["items"])
+    with holdfast.open(shell.url) as store:
+        store.session("long").append(user("more"))
+    items = shell.ok("copy", shell.url, "file:to", "--dry-run", "--json").json["items"]
+    assert [(item["session"], item["new"]) for item in items if item["new"]] == [("long", 1)]
+    done = shell.ok("copy", shell.url, "file:to")
+    assert done.out == "long: 1 new event of 2,502\n"
+
+
+@pytest.mark.parametrize("to", ["sqlite:to.db", "file:to"])
+def test_a_copy_that_is_killed_anywhere_goes_on_and_ends_right(shell: Shell, to: str, long: bool) -> None:
+    with holdfast.open(shell.url) as store:
+        for n in range(60):
+            store.session(f"more-{n}").append(*[user(f"{n} {m}") for m in range(120)])
+        wanted = digests(store)
+    seeded = random.Random(7)
+    kills = 0
+    for _ in range(40 if long else 6):
+        running = shell.start("copy", shell.url, to, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        grown = shell.place / to.partition(":")[2]
+        while running.poll() is None and not grown.exists():
+            time.sleep(0.002)
+        try:
+            running.wait(seeded.uniform(0.0, 0.4))
+        except subprocess.TimeoutExpired:
+            running.kill()
+            kills += 1
+        running.wait()
+    assert kills
+    assert shell.ok("copy", shell.url, to, "--json").json["items"]
+    last = shell.ok("copy", shell.url, to, "--json").json["items"]
+    assert all(item["new"] == 0 for item in last)
+    with holdfast.open(to.replace(":", f"://{shell.place}/")) as target:
+        assert digests(target) == wanted
+        assert target.check().ok
+        for id in wanted:
+            seqs = [entry.seq for entry in target.backend.read(session_ref(id), voided=True)]
+            assert seqs == list(range(1, target.head(id).last + 1))
+
+
+WRITER = """
+import sys, holdfast
+with holdfast.open(sys.argv[1]) as store:
+    print("ready", flush=True)
+    n = 0
+    while True:
+        session = store.session(f"live-{n % 7}")
+        session.append(holdfast.user(f"message {n}"), key=str(n))
+        if n % 11 == 10:
+            session.remove_last()
+        if n % 50 == 49:
+            session.update(title=f"t {n}")
+            store.documents.put(f"notes/{n % 3}.md", f"# {n}")
+        n += 1
+        if n % 20 == 0:
+            print(n, flush=True)
+"""
+
+
+def test_a_copy_that_follows_is_in_step_with_a_writer_and_equal_when_he_stopped(shell: Shell) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, shell.url], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"ready\n"
+    following = shell.start("copy", shell.url, "file:to", "--follow", "--json")
+    assert following.stdout is not None
+    told = (json.loads(line) for line in following.stdout)
+    live = 0
+    for line in told:  # while it is being written
+        live += line.get("session", "").startswith("live-") if line.get("session") else 0
+        if live >= 40:
+            break
+    writer.kill()
+    writer.wait()
+    writer.stdout.close()
+    following.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, talk = following.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 20
+    assert following.returncode == 0, talk
+    assert b"the last pass copied" in talk
+    with holdfast.open(shell.url) as store, holdfast.open(f"file://{shell.place}/to") as target:
+        assert digests(target) == digests(store)
+        assert sum(head.last for heads in all_heads(store.backend) for head in heads if "live" in head.ref.id) > 40
+        documents = [(info.id, store.documents.get(info.id)) for info in store.documents.list(limit=100)]
+        assert documents
+        for id, document in documents:
+            there = target.documents.get(id)
+            assert document is not None
+            assert there is not None
+            assert there.source == document.source
+        assert copy_store(store, target).new == 0
+
+
+def test_following_reads_only_what_is_new_and_says_when_it_is_in_step(store: Store, target: Store) -> None:
+    session = store.session("s")
+    session.append(*[user(str(n)) for n in range(2000)])
+    stop, in_step, copied = threading.Event(), threading.Event(), threading.Event()
+    said: list[Behind] = []
+    reports: list[copying.CopyReport] = []
+
+    def behind(how: Behind) -> None:
+        said.append(how)
+        if how == Behind():
+            in_step.set()
+
+    def follow() -> None:
+        told = lambda one: copied.set() if one.new == 1 else None  # noqa: E731
+        reports.append(follow_store(store, target, stop=stop, told=told, behind=behind))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        assert in_step.wait(PATIENCE)
+        for _ in range(3):
+            copied.clear()
+            session.append(user("more"))
+            assert copied.wait(PATIENCE)
+    finally:
+        stop.set()
+        thread.join()
+    assert digests(target) == digests(store)
+    assert any(how.sessions == 1 for how in said)
+    assert reports[0].failed == ()
+    copier = Copier(store, target, remember=10)
+    assert copier.session("s").error is None
+    session.append(user("and more"))
+    reads: list[int] = []
+    sound = store.backend.read
+    store.backend.read = lambda ref, **how: reads.append(len(found := sound(ref, **how))) or found  # type: ignore[method-assign]
+    assert copier.session("s").new == 1
+    assert sum(reads) == 1
+    session.remove_last()
+    assert copier.session("s").error is None  # what was hidden is behind: all is read anew
+    assert digests(target) == digests(store)
