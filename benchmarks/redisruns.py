@@ -10,6 +10,7 @@ import asyncio
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,33 @@ async def in_tasks(url: str) -> float:
         return TASKS * (COUNT // 10) / (time.perf_counter() - began)
 
 
+def delays(url: str) -> list[float]:
+    """Seconds from before an append to its arrival at a tail of another opening, which hears of it from Redis."""
+    spent: list[float] = []
+    stop = threading.Event()
+    with holdfast.open(url) as writer, holdfast.open(url) as reader:
+        session = writer.session("tailed")
+        began: list[float] = [0.0]
+        arrived = threading.Event()
+
+        def follow() -> None:
+            for _ in reader.session("tailed").tail(after=0, stop=stop):
+                spent.append(time.perf_counter() - began[0])
+                arrived.set()
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        for n in range(300):
+            arrived.clear()
+            began[0] = time.perf_counter()
+            session.append(holdfast.user(f"{n} {TEXT}"))
+            arrived.wait(20)
+        stop.set()
+        session.append(holdfast.user("the end"))
+        thread.join()
+    return sorted(spent[50:300])
+
+
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,6 +134,7 @@ def run(server: servers.Redis, durability: str) -> None:
         told("last 50 of the session", timed(lambda _: list(session.events(last=50))))
         told("list 50", timed(lambda _: store.sessions(limit=50)))
     print(f"{'append, 64 tasks, 64 sessions':<40} {asyncio.run(in_tasks(url)):8.0f} /s")
+    told("append to arrival at a tail", delays(url))
     with holdfast.open(url) as store:
         began = time.perf_counter()
         found = len(store.search("word7", limit=10).items)
