@@ -236,6 +236,7 @@ class Waiting:
     def _look(self) -> None:
         """Wake whenever the server stands elsewhere than before, until the end."""
         seen = self._now()
+        self._wake()  # for what was committed before this first look
         while not self._ended.wait(LOOK):
             now = self._now()
             if now != seen:
