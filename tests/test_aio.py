@@ -42,6 +42,7 @@ from holdfast import (
 )
 from holdfast.clock import now
 from holdfast.log import Log
+from holdfast.upkeep import Upkeep
 
 T = TypeVar("T")
 PATIENCE = 20
@@ -91,9 +92,9 @@ ENTERED = {"turn", "step", "complete", "pause", "for_user"}
 
 
 def public(cls: type) -> set[str]:
-    """The names that a class adds; of a session, also those of its log."""
-    logged = vars(Log) if cls is Session else {}
-    return {name for name in [*vars(cls), *logged] if not name.startswith("_")}
+    """The names that a class adds; of a session, also those of its log, and of a store those of its upkeep."""
+    below = {Session: Log, Store: Upkeep}.get(cls)
+    return {name for name in [*vars(cls), *(vars(below) if below else ())] if not name.startswith("_")}
 
 
 def called_like(method: Any) -> list[tuple[str, Any, Any]]:
