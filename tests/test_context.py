@@ -318,14 +318,7 @@ def test_forks_read_the_summaries_up_to_where_they_begin(store: Store) -> None:
     session.compact("two", upto=2)  # 5
     session.append(user("4"), user("5"))
     session.compact("six", upto=7)  # 8
-    assert [store.head(session.fork(at=at).id).tags["summary"] for at in (8, 7, 5, 4, 1, 0)] == [
-        "8",
-        "5",
-        "5",
-        "0",
-        "0",
-        "0",
-    ]
+    assert [session.fork(at=at).context().summary for at in (8, 7, 5, 4, 1, 0)] == [8, 5, 5, 0, 0, 0]
     inside = session.fork(at=6)  # in the middle of what the second stands for
     assert told(inside.context())[1:] == ["user 2", "user 3", "user 4"]
     assert inside.context().summary == 5

@@ -46,7 +46,7 @@ def bucket_of(place: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store may be that keeps its blobs elsewhere."""
     return {"sqlite": f"sqlite://{tmp_path}/store.db", "file": f"file://{tmp_path}/store"}[request.param]
 
@@ -76,8 +76,8 @@ class TestContractOfRows(BackendContract):
 
 
 def test_one_file_has_it_all(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/store.db"
-    with holdfast.open(f"{url}?blobs=database") as store:
+    base = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(f"{base}?blobs=database") as store:
         store.session("s").append(user(BIG))
         assert len(store.backend.blobs.scan()) == 5
     (tmp_path / "elsewhere").mkdir()
@@ -107,31 +107,31 @@ def test_what_was_purged_leaves_no_byte_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_store_with_blobs_elsewhere_takes_none_into_the_database(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/store.db"
-    with holdfast.open(url) as store:
+    base = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(base) as store:
         store.session("s").append(user(BIG))
     with pytest.raises(Invalid, match="copy it to a new store"):
-        holdfast.open(f"{url}?blobs=database")
+        holdfast.open(f"{base}?blobs=database")
 
 
-def test_large_values_are_in_the_bucket_and_found_without_being_told(url: str, tmp_path: Path) -> None:
+def test_large_values_are_in_the_bucket_and_found_without_being_told(base: str, tmp_path: Path) -> None:
     where = bucket_of(tmp_path)
-    with holdfast.open(f"{url}?blobs={where}") as store:
+    with holdfast.open(f"{base}?blobs={where}") as store:
         store.session("s").append(user(BIG))
         assert isinstance(store.backend.blobs, ObjectBlobs)
         assert len(store.backend.blobs.scan()) == 5  # four chunks and their list
         assert store.check().ok
     for given in ("", f"?blobs={where}"):
-        with holdfast.open(url + given) as store:
+        with holdfast.open(base + given) as store:
             assert big_of(store) == BIG
     assert not [name for name in tmp_path.rglob("*") if len(name.name) == 62]
 
 
-def test_another_folder_takes_the_blobs(url: str, tmp_path: Path) -> None:
-    with holdfast.open(f"{url}?blobs=file://{tmp_path}/far") as store:
+def test_another_folder_takes_the_blobs(base: str, tmp_path: Path) -> None:
+    with holdfast.open(f"{base}?blobs=file://{tmp_path}/far") as store:
         store.session("s").append(user(BIG))
     assert len(list((tmp_path / "far").glob("??/*"))) == 5  # four chunks and their list
-    with holdfast.open(url) as store:
+    with holdfast.open(base) as store:
         assert big_of(store) == BIG
         store.session("s").delete()
         assert store.check(sweep=True).ok
@@ -139,10 +139,10 @@ def test_another_folder_takes_the_blobs(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blobs", ["s3", "file"])
-def test_two_stores_share_no_place(url: str, tmp_path: Path, blobs: str) -> None:
+def test_two_stores_share_no_place(base: str, tmp_path: Path, blobs: str) -> None:
     """A sweep of one would delete what only the other refers to."""
     where = bucket_of(tmp_path) if blobs == "s3" else f"file://{tmp_path}/far"
-    with holdfast.open(f"{url}?blobs={where}") as store:
+    with holdfast.open(f"{base}?blobs={where}") as store:
         store.session("s").append(user(BIG))
         with pytest.raises(Invalid, match="another store keeps"):
             holdfast.open(f"sqlite://{tmp_path}/second.db?blobs={where}")
@@ -155,24 +155,24 @@ def test_two_stores_share_no_place(url: str, tmp_path: Path, blobs: str) -> None
     note.write_text(note.read_text().replace(f"{where}2", where))  # by hand
     with holdfast.open(second) as other, pytest.raises(Conflict, match="another store's"):
         other.check(sweep=True)
-    with holdfast.open(url) as store:
+    with holdfast.open(base) as store:
         assert big_of(store) == BIG
 
 
-def test_the_place_is_said_when_the_store_is_begun_and_never_again(url: str, tmp_path: Path) -> None:
+def test_the_place_is_said_when_the_store_is_begun_and_never_again(base: str, tmp_path: Path) -> None:
     """Who has it open would go on in the place from before, and nobody find that."""
     where = bucket_of(tmp_path)
-    with holdfast.open(url) as store:
+    with holdfast.open(base) as store:
         with pytest.raises(Invalid, match="was begun with its large values in"):
-            holdfast.open(f"{url}?blobs={where}")
+            holdfast.open(f"{base}?blobs={where}")
         store.session("s").append(user(BIG))
-    with holdfast.open(url) as store:
+    with holdfast.open(base) as store:
         assert big_of(store) == BIG
 
 
-def test_of_two_who_begin_a_store_at_once_one_says_where(url: str, tmp_path: Path) -> None:
+def test_of_two_who_begin_a_store_at_once_one_says_where(base: str, tmp_path: Path) -> None:
     for number in range(20):
-        here = url.replace("/store", f"/store{number}")
+        here = base.replace("/store", f"/store{number}")
         barrier, opened = threading.Barrier(3), list[str]()
 
         def begin(given: str, barrier: threading.Barrier = barrier, opened: list[str] = opened) -> None:
@@ -195,8 +195,8 @@ def test_of_two_who_begin_a_store_at_once_one_says_where(url: str, tmp_path: Pat
             }
 
 
-def test_a_dry_run_notes_nothing(url: str, tmp_path: Path) -> None:
-    holdfast.open(url).close()
+def test_a_dry_run_notes_nothing(base: str, tmp_path: Path) -> None:
+    holdfast.open(base).close()
     before = set(tmp_path.rglob("*"))
     where = f"file://{tmp_path}/far"
     command = [
@@ -204,7 +204,7 @@ def test_a_dry_run_notes_nothing(url: str, tmp_path: Path) -> None:
         "-m",
         "holdfast.cli",
         "--store",
-        f"{url}?blobs={where}",
+        f"{base}?blobs={where}",
         "session",
         "new",
         "x",
@@ -216,27 +216,27 @@ def test_a_dry_run_notes_nothing(url: str, tmp_path: Path) -> None:
     assert {path for path in tmp_path.rglob("*") if path.name in ("where", "owner")} <= before
 
 
-def test_a_note_that_cant_be_read_is_told(url: str, tmp_path: Path) -> None:
-    holdfast.open(f"{url}?blobs=file://{tmp_path}/far").close()
+def test_a_note_that_cant_be_read_is_told(base: str, tmp_path: Path) -> None:
+    holdfast.open(f"{base}?blobs=file://{tmp_path}/far").close()
     [note] = tmp_path.rglob("where")
     note.write_text("gone mad")
     with pytest.raises(Corrupt, match="does not say where"):
-        holdfast.open(url)
+        holdfast.open(base)
 
 
-def test_a_store_that_has_blobs_is_not_sent_elsewhere(url: str, tmp_path: Path) -> None:
-    with holdfast.open(url) as store:
+def test_a_store_that_has_blobs_is_not_sent_elsewhere(base: str, tmp_path: Path) -> None:
+    with holdfast.open(base) as store:
         store.session("s").append(user(BIG))
     with pytest.raises(Invalid, match="copy it to a new store"):
-        holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}")
-    with holdfast.open(url) as store:
+        holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}")
+    with holdfast.open(base) as store:
         assert big_of(store) == BIG
 
 
-def test_another_place_than_the_stores_is_refused(url: str, tmp_path: Path) -> None:
-    holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}").close()
+def test_another_place_than_the_stores_is_refused(base: str, tmp_path: Path) -> None:
+    holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}").close()
     with pytest.raises(Invalid, match="leave blobs= away"):
-        holdfast.open(f"{url}?blobs=file://{tmp_path}/far")
+        holdfast.open(f"{base}?blobs=file://{tmp_path}/far")
 
 
 @pytest.mark.parametrize(
@@ -252,22 +252,22 @@ def test_another_place_than_the_stores_is_refused(url: str, tmp_path: Path) -> N
         "file://host/x",
     ],
 )
-def test_a_place_that_is_none_is_refused_without_telling_secrets(url: str, tmp_path: Path, blobs: str) -> None:
+def test_a_place_that_is_none_is_refused_without_telling_secrets(base: str, tmp_path: Path, blobs: str) -> None:
     from urllib.parse import quote
 
     with pytest.raises(Invalid) as refused:
-        holdfast.open(f"{url}?blobs={quote(blobs, safe='')}")
+        holdfast.open(f"{base}?blobs={quote(blobs, safe='')}")
     assert "secret-word" not in str(refused.value) + repr(refused.value.facts) or "secret-word@x" in blobs
-    with holdfast.open(url) as store:  # nothing was noted
+    with holdfast.open(base) as store:  # nothing was noted
         store.session("s").append(user(BIG))
         assert big_of(store) == BIG
 
 
 def test_no_answer_is_unavailable_and_a_retry_stores_once(
-    url: str, tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+    base: str, tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "RETRIES", 1)
-    with holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}") as store:
+    with holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}") as store:
         session = store.session("s")
         server.kill()
         with pytest.raises(Unavailable) as told:
@@ -281,16 +281,16 @@ def test_no_answer_is_unavailable_and_a_retry_stores_once(
         assert big_of(store) == BIG
 
 
-def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(url: str) -> None:
+def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(base: str) -> None:
     with pytest.raises(Unavailable, match=r"NoSuchBucket|does not exist|not found"):
-        holdfast.open(f"{url}?blobs=s3://no-bucket/x")
-    with holdfast.open(url) as store:
+        holdfast.open(f"{base}?blobs=s3://no-bucket/x")
+    with holdfast.open(base) as store:
         store.session("s").append(user(BIG))
         assert big_of(store) == BIG
 
 
-def test_a_damaged_object_is_found(url: str, tmp_path: Path) -> None:
-    with holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}") as store:
+def test_a_damaged_object_is_found(base: str, tmp_path: Path) -> None:
+    with holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}") as store:
         store.session("s").append(user(BIG))
         blobs = store.backend.blobs
         assert isinstance(blobs, ObjectBlobs)
@@ -301,8 +301,8 @@ def test_a_damaged_object_is_found(url: str, tmp_path: Path) -> None:
         assert not store.check().ok
 
 
-def test_a_forked_child_is_told_instead_of_hanging(url: str, tmp_path: Path) -> None:
-    with holdfast.open(f"{url}?blobs={bucket_of(tmp_path)}") as store:
+def test_a_forked_child_is_told_instead_of_hanging(base: str, tmp_path: Path) -> None:
+    with holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}") as store:
         store.session("s").append(user(BIG))
         child = os.fork()
         if child == 0:
@@ -326,15 +326,15 @@ with holdfast.open(sys.argv[1]) as store:
 """
 
 
-def test_a_killed_writer_loses_nothing_that_was_acknowledged(url: str, tmp_path: Path) -> None:
-    given = f"{url}?blobs={bucket_of(tmp_path)}"
+def test_a_killed_writer_loses_nothing_that_was_acknowledged(base: str, tmp_path: Path) -> None:
+    given = f"{base}?blobs={bucket_of(tmp_path)}"
     with subprocess.Popen([sys.executable, "-c", WRITER, given], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         for line in writer.stdout:
             if int(line) == 5:
                 writer.send_signal(signal.SIGKILL)
                 break
-    with holdfast.open(url) as store:
+    with holdfast.open(base) as store:
         assert store.check(sweep=True).ok
         assert len(list(store.session("s").events())) >= 6
         assert [len(str(number) * 300_000) for number in range(6)] == [

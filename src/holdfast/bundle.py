@@ -22,8 +22,8 @@ from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, rep
 from holdfast.documents import docheads
 from holdfast.documents.docheads import DOC
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
-from holdfast.heads.info import SESSION, session_ref
-from holdfast.history.ancestry import newest_edit, stored, whole
+from holdfast.heads.info import EDIT, SESSION, session_ref
+from holdfast.history.ancestry import stored, whole
 from holdfast.moving.digests import Tally, session_digest
 from holdfast.plan import Entry, Head
 from holdfast.refusals import called
@@ -95,7 +95,7 @@ def write_bundle(
             continue
         yield from _session_lines(store, head, sent)
         # What was hidden meanwhile shows in what was written, and is said by events behind it: then once more.
-        while (now := store.peek(id)) is not None and not now.dead and newest_edit(now) != newest_edit(head):
+        while (now := store.peek(id)) is not None and not now.dead and now.tags.get(EDIT) != head.tags.get(EDIT):
             head = now
             yield from _session_lines(store, head, sent)
 

@@ -165,7 +165,6 @@ def _until_ctrl_c(stop: threading.Event) -> Generator[None]:
     examples="""
     holdfast backup agents.jsonl.zst
     holdfast backup --force ~/backups/agents.jsonl.zst
-    zstd -dc agents.jsonl.zst | jq -r .session
     """,
 )
 @click.argument("file", metavar="FILE")
