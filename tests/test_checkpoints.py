@@ -21,7 +21,7 @@ from holdfast.copies import copy_session, replay
 from holdfast.heads.info import BYTES, EDIT, SUMMARY, Tally, session_ref
 from holdfast.history import checkpoints, standings
 from holdfast.history.ancestry import stored
-from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting
+from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, mark_of, noting
 from holdfast.model import AnyPayload, Edit, Message, Report, Step, Summary
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
 
@@ -284,9 +284,10 @@ def test_a_checkpoint_that_says_something_wrong_is_named(close: Store) -> None:
     assert numbers(close, "s") == [8, 16]
     assert close.check().ok
     ref = checkpoint_ref(close.head("s"))
-    wrong = Standing(seq=24, counts={"messages": 3}, summary=0)
     for _ in range(4):
         session.append(user("x"))
+    last = close.backend.read(session_ref("s"), after=23)[0]
+    wrong = Standing(seq=24, counts={"messages": 3}, summary=0, mark=mark_of(last))
     close.batcher._later.clear()
     for commit in noting(close.head("s"), [wrong]):
         close.backend.commit([commit])
@@ -300,6 +301,32 @@ def test_a_checkpoint_that_says_something_wrong_is_named(close: Store) -> None:
     assert not close.check(sweep=True).ok
     assert close.check().ok
     assert close.head(session.fork(at=23).id).counts["messages"] == 23
+
+
+def test_a_checkpoint_of_events_that_a_power_failure_took_is_not_believed(tmp_path: Path) -> None:
+    """A folder that does not wait for the disk: the log of the checkpoints was written, the session's end was not."""
+    with every(8):
+        with holdfast.open(f"file://{tmp_path}/s?durability=process") as store:
+            session = store.create("s")
+            for number in range(25):
+                session.append(user(f"{number}"), usage("m", 1))
+        log = tmp_path / "s" / "logs" / "session" / "s.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:10]))
+        for index in (tmp_path / "s").glob("index.db*"):
+            index.unlink()  # as it is rebuilt after such a failure
+        with holdfast.open(f"file://{tmp_path}/s?durability=process") as store:
+            session = store.session("s")
+            assert session.last < 20
+            for number in range(40):
+                session.append(user(f"anew {number}"))
+            for at in range(session.last + 1):
+                fork = session.fork(at=at)
+                assert counted(store.head(fork.id)) == recount(fork), at
+            report = store.check()
+            assert report.findings
+            assert all("checkpoint" in finding.what for finding in report.findings)
+            store.check(sweep=True)
+            assert store.check().ok
 
 
 def test_a_checkpoint_that_can_not_be_read_is_done_without(close: Store) -> None:

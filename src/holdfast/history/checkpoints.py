@@ -19,7 +19,7 @@ from holdfast.errors import Corrupt, Denied, HoldfastError, Stale
 from holdfast.heads.info import COPYING, EDIT, Tally, session_ref
 from holdfast.history import standings
 from holdfast.history.ancestry import Segment, edit_at, newest_edit, segments, top_of
-from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, noting, standing_of
+from holdfast.history.standings import CHECKPOINT, Standing, checkpoint_ref, mark_of, noting, standing_of
 from holdfast.model import AnyPayload, Edit, Message, Step, Summary
 from holdfast.plan import MAX_COUNT, MAX_ENTRIES, Commit, Entry, Head, Range, Ref
 from holdfast.storage import Storage
@@ -92,9 +92,9 @@ def _standing_in(store: Storage, lineage: Sequence[Segment], at: int) -> Standin
         lineage = lineage[1:]  # it is its parent's
     lineage = [lineage[0]._replace(upto=MAX_COUNT), *lineage[1:]]  # who knows more than its fork does
     owner = lineage[0].head
-    noted = _near(store, owner, at)
-    below = max((one for one in noted if lineage[0].after <= one.seq <= at), key=lambda one: one.seq, default=None)
-    above = min((one for one in noted if one.seq >= at), key=lambda one: one.seq, default=standing_of(owner))
+    noted = sorted(_near(store, owner, at), key=lambda one: one.seq)
+    below = _believed(store, owner, [one for one in reversed(noted) if lineage[0].after <= one.seq <= at])
+    above = _believed(store, owner, [one for one in noted if one.seq >= at]) or standing_of(owner)
     if below is None and len(lineage) == 1 and not lineage[0].after:
         below = Standing(seq=0, counts={}, summary=0)
     # Where it begins, a fork's counters are those of its parent; those of a log that was trimmed, nobody knows.
@@ -134,6 +134,16 @@ def _noted(store: Storage, owner: Head, numbers: Iterable[int] | None) -> Iterat
     yield from (one for one in map(_told, entries) if one is not None and one.seq <= owner.last)
 
 
+def _believed(store: Storage, owner: Head, noted: Iterable[Standing]) -> Standing | None:
+    """The first of some checkpoints that tells of the event which has its seq now."""
+    for one in noted:
+        entries = store.backend.read(owner.ref, after=one.seq - 1, upto=one.seq, voided=True)
+        # Where it was forgotten or damaged nothing speaks against it.
+        if all(entry.fault or mark_of(entry) == one.mark for entry in entries):
+            return one
+    return None
+
+
 def _told(entry: Entry) -> Standing | None:
     """What a checkpoint says; None if that can't be trusted."""
     try:
@@ -171,15 +181,18 @@ class _Passed:
         # seqs of another log.
         self.summarised = False
         self.doubtful = False  # whether one is hidden, and no edit that is known tells of it
+        self.mark = 0  # that of the last
 
     def copy(self) -> _Passed:
         """The same, that stays as it is."""
         copy = _Passed(self._known, self.counts)
         copy.edits, copy.summarised, copy.doubtful = self.edits, self.summarised, self.doubtful
+        copy.mark = self.mark
         return copy
 
     def take(self, entry: Entry, payload: AnyPayload) -> None:
         """Pass one more event."""
+        self.mark = mark_of(entry)
         if (edit := self._known.edits.get(entry.seq)) is not None:
             _add(self.counts, edit.counts)
             self.edits = (self.edits[0] if self.edits else edit.previous), entry.seq
@@ -200,6 +213,7 @@ class _Passed:
         """How it stood behind these events, `seq` being the last, if it stood so before them."""
         return Standing(
             seq=seq,
+            mark=self.mark,
             counts=_summed(start.counts, self.counts, 1),
             edit=self.edits[1] if self.edits else start.edit,
             summary=None if self.summarised else start.summary,
@@ -367,4 +381,6 @@ class Audit:
     def _differs(self, one: Standing, other: Standing) -> bool:
         if any(one.counts.get(name, 0) != other.counts.get(name, 0) for name in self._counters):
             return True
-        return one.edit != other.edit or (None not in (one.summary, other.summary) and one.summary != other.summary)
+        if (one.edit, one.mark) != (other.edit, other.mark):
+            return True
+        return None not in (one.summary, other.summary) and one.summary != other.summary

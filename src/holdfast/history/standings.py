@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 
 import msgspec
@@ -19,7 +20,7 @@ from holdfast.plan import Commit, Entry, Head, Ref
 
 CHECKPOINT = "checkpoint"
 """The kind of head whose log holds a session's checkpoints; its tags say which session's and whose that is."""
-EVERY = 64
+EVERY = 32
 """Events between two checkpoints. A fork reads half of it at the most, an append notes one in so many."""
 NOTED = 1000
 """Checkpoints noted by one commit."""
@@ -27,17 +28,26 @@ NOTED = 1000
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a session stood when the event `seq` was its newest: its counters but the bytes, and the seqs of the newest
-    edit and summary up to there. 0 is none; a `summary` of None was noted by nobody.
+    edit and summary up to there. 0 is none; a `summary` of None was noted by nobody. `mark` is that of the event; see
+    `mark_of`.
     """
 
     seq: int
     counts: dict[str, int]
     edit: int = 0
     summary: int | None = None
+    mark: int = 0
 
 
-def standing_of(head: Head) -> Standing:
-    """How a session stands now.
+def mark_of(entry: Entry) -> int:
+    """What tells an event from another one with its seq. After a power failure a store that does not wait for the disk
+    may know a checkpoint whose event was lost, and a new event gets its seq.
+    """
+    return zlib.crc32(entry.body, entry.at & 0xFFFFFFFF)
+
+
+def standing_of(head: Head, mark: int = 0) -> Standing:
+    """How a session stands now; `mark` is that of its newest event.
 
     Raises:
         Conflict: a copy of it is under way, or was interrupted, so its head does not say.
@@ -52,6 +62,7 @@ def standing_of(head: Head) -> Standing:
         counts={name: count for name, count in head.counts.items() if count and name != BYTES},
         edit=number_in(head, EDIT),
         summary=number_in(head, SUMMARY) if SUMMARY in head.tags else None,
+        mark=mark,
     )
 
 
@@ -67,7 +78,7 @@ def crossed(commit: Commit, head: Head) -> Sequence[Commit]:
     if COPYING in head.tags:
         return ()
     with contextlib.suppress(Corrupt):  # a tag that says no number: whoever reads it says so
-        return noting(head, [standing_of(head)])
+        return noting(head, [standing_of(head, mark_of(commit.append[-1]))])
     return ()
 
 
