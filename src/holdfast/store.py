@@ -52,6 +52,7 @@ class Store(Upkeep):
     ) -> None:
         super().__init__(url, secrets, backend=backend, user=user)
         self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
+        self._views_lock = threading.Lock()
 
     @cached_property
     def documents(self) -> Documents:
@@ -89,14 +90,17 @@ class Store(Upkeep):
         # What follows from the view's commits it writes itself.
         backend = ForUser(self.backend, user, partial(self.batcher.commit, sums=False))
         view = Store(self.url, self.secrets, backend=backend, user=user)
-        self._of_views.update((view.turns, view.batcher))
-        view._of_views = self._of_views  # a view of a view ends with the whole store, too
+        view._of_views, view._views_lock = self._of_views, self._views_lock  # a view of a view ends with the store, too
+        with self._views_lock:
+            self._of_views.update((view.turns, view.batcher))
         return view
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
-        for running in list(self._of_views) if self.user is None else ():
-            running.close()
+        with self._views_lock:
+            running = list(self._of_views) if self.user is None else []
+        for one in running:
+            one.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()
