@@ -274,7 +274,7 @@ PARAMS: Mapping[str, frozenset[str]] = {
     "file": frozenset({"blobs", "durability"}),
     "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
     "postgresql": frozenset(
-        {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+        {"blobs", "durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
     "redis": _REDIS,
     "rediss": _REDIS | {"sslrootcert"},

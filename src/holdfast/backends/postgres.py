@@ -12,7 +12,7 @@ from holdfast import forks, search
 from holdfast.backend import Blobs, Heads, Hit, Location, Problem, TextOf
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.pgarrays import texts
-from holdfast.backends.pgblobs import PostgresBlobs
+from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
 from holdfast.backends.pgcheck import row_problems
 from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
@@ -48,19 +48,18 @@ class PostgresBackend:
         hints = _listens(where)
         self._server = Server(where, _timeout(where))
         try:
-            migrate(self._server, name)
+            wanted, lock = where.params.get("blobs"), Lock(self._server, name)
+            migrate(self._server, name, lambda db: begin_blobs(db, schema, wanted, lock))
             self._facts = _facts(self._server, where)
             self._packer = self._make_packer()
+            durability = _synchronous(where, self._facts)
+            self.blobs: Blobs = open_blobs(PostgresBlobs(self._server, schema, lock, durability), wanted, lock)
         except BaseException:
             self._server.close()
             raise
-        durability = {"process": "off", "replicated": "on", "disk": "on"}[where.params.get("durability", "disk")]
-        if self._facts["synchronous_commit"] == "remote_apply" and durability == "on":
-            durability = "remote_apply"
         self._pack_lock = threading.Lock()
         self._writer = Writer(self._server, schema, durability)
         self._words = WordIndex(self._server, schema, self._packer.unpack, text_of)
-        self.blobs: Blobs = PostgresBlobs(self._server, schema, name, durability)
         channel = f"holdfast_{lock_number(name, 'hints') & (2**63 - 1):x}"
         self._hints = Hints(self._server, channel) if hints else None
         self._listener = Listener(self._server, channel, self._version, hints=hints)
@@ -283,6 +282,13 @@ def _schema(where: Location) -> str:
     if not name or len(name.encode()) > MAX_SCHEMA or not name.isprintable() or name.startswith("pg_"):
         raise Invalid(f"schema={name!r} is no name of a schema: 1 to {MAX_SCHEMA} bytes, not pg_…", schema=name)
     return name
+
+
+def _synchronous(where: Location, facts: Mapping[str, str]) -> str:
+    """What `synchronous_commit` is for a commit."""
+    if where.params.get("durability") == "process":
+        return "off"
+    return "remote_apply" if facts["synchronous_commit"] == "remote_apply" else "on"
 
 
 def _timeout(where: Location) -> float:
