@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from holdfast.backend import Blobs
+from holdfast.backend import Blobs, shown_place
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.backends.gate import BlobLock, Gate
@@ -55,7 +55,7 @@ def begun(url: str, gate_of: GateOf) -> Note:
     """
     owner = secrets.token_hex(16)
     if url != DATABASE and placed(url, owner, gate_of).claim(owner) != owner:
-        raise Invalid(f"another store keeps its large values in {_plain(url)}; name a place of its own", blobs=url)
+        raise Invalid(f"another store keeps its large values in {shown_place(url)}; name a place of its own", blobs=url)
     return Note(url, owner)
 
 
@@ -73,7 +73,7 @@ def placed(url: str, owner: str, gate_of: GateOf) -> Place:
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or not os.path.isabs(path):
         raise Invalid(
-            f"blobs={_plain(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
+            f"blobs={shown_place(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
             parameter="blobs",
         )
     return DirectoryBlobs(path, owner=owner, gate=gate_of(path))
@@ -86,7 +86,7 @@ def check_same(url: str | None, note: Note | None, home: str) -> None:
         Invalid: the URL is another.
     """
     if url and (note is None or note.blobs != url):
-        where = _plain(note.blobs) if note else home
+        where = shown_place(note.blobs) if note else home
         raise Invalid(
             f"this store was begun with its large values in {where}; leave blobs= away, or copy it to a new store",
             blobs=where,
@@ -120,12 +120,6 @@ def open_blobs(url: str | None, folder: str) -> Blobs | None:
 
 def _gate_beside(folder: str) -> GateOf:
     return lambda path: Gate(path or folder)
-
-
-def _plain(url: str) -> str:
-    """A URL without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
 
 
 def _noted(folder: str) -> Note | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -17,6 +18,7 @@ from holdfast.backends.pgcheck import row_problems
 from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
+from holdfast.backends.pgreplicas import Replicas
 from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LIVING, Row, head_of, is_sound
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
@@ -25,6 +27,7 @@ from holdfast.backends.pgwords import WordIndex
 from holdfast.backends.pgwriter import Writer
 from holdfast.errors import Corrupt, Invalid, ReadOnly
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.reading import Replica, Source
 
 MAX_SCHEMA = 63
 """Bytes that the name of a schema may take."""
@@ -48,6 +51,8 @@ class PostgresBackend:
         hints = _listens(where)
         self._server = Server(where, _timeout(where))
         try:
+            opened = partial(PostgresBackend, text_of=text_of)
+            self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
             wanted, lock = where.params.get("blobs"), Lock(self._server, name)
             migrate(self._server, name, lambda db: begin_blobs(db, schema, wanted, lock))
             self._facts = _facts(self._server, where)
@@ -83,7 +88,11 @@ class PostgresBackend:
         """Make commits in order, in one transaction."""
         if not batch:
             return []
-        results = self._writer.commit(batch, self._packed(batch))
+        try:
+            results = self._writer.commit(batch, self._packed(batch))
+        finally:
+            if self._replicas is not None:
+                self._replicas.wrote()
         if self._hints is not None:
             self._hints.notice()
         self._listener.wake()
@@ -248,8 +257,18 @@ class PostgresBackend:
         recovering, behind = self._server.read(_BEHIND)[0]
         return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
 
+    def replica(self, *, own: bool) -> Source | None:
+        """A replica that reads may go to; see `reading.Replicated`."""
+        return None if self._replicas is None else self._replicas.choose(own=own)
+
+    def replicas(self) -> list[Replica]:
+        """The replicas that the URL names, and how far each is behind."""
+        return [] if self._replicas is None else self._replicas.told()
+
     def close(self) -> None:
         """Close the connections."""
+        if self._replicas is not None:
+            self._replicas.close()
         if self._hints is not None:
             self._hints.close()
         self._listener.close()
