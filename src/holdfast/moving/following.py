@@ -62,7 +62,7 @@ def follow_store(
         Unavailable, Uncertain, ReadOnly: one of the stores can't go on; the same call goes on where it ended.
     """
     copier = Copier(source, target, remember=REMEMBERED)
-    watcher, documents = Watcher(source.backend, now()), _Documents(source)
+    watcher, documents = Watcher(source.backend), _Documents(source)
     for one in copier.all():
         _tell(told, one)
     woken = threading.Event()
@@ -121,7 +121,8 @@ def _copied(
 class _Documents:
     """The documents that changed since the last look, found by their time."""
 
-    OVERLAP = Watcher.OVERLAP
+    OVERLAP = 60_000_000
+    """Microseconds by which the clocks of writers may differ."""
 
     def __init__(self, source: Storage) -> None:
         self._source = source
