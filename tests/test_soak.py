@@ -160,7 +160,8 @@ def test_writers_on_several_hosts_lose_nothing(backend: str, tmp_path: Path, lon
         soak(writers, LONG if long else SECONDS, tmp_path / "stop")
         done = [one for writer in writers for one in writer.done()]
         with holdfast.open(place.url) as store:
-            assert wrong(store, done) == []
+            found = wrong(store, done)
+        assert not found, "\n".join(found[:20])
         print(f"{backend}, {len(joined)} hosts, {sum(w.kills for w in writers)} kills:", told(done))
 
 

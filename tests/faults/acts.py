@@ -92,7 +92,7 @@ class Record:
 
     def end(self, act: Act, how: str, first: int = 0, last: int = 0, what: str = "") -> None:
         """Say what came of it."""
-        if how == "done" and act.words:
+        if how == "done" and first:
             self.seen[act.session] = act.words[0], first
         self._say(Line(outcome=Outcome(act.n, how, first, last, what)))
 

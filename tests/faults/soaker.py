@@ -236,7 +236,7 @@ class Soaker:
     def _list(self, act: Act) -> None:
         ids = [info.id for info in self._store.sessions(limit=10_000)]
         assert len(set(ids)) == len(ids), "a session is listed twice"
-        assert set(ids) >= {*SHARED} - {AWAY}, f"{ids} lack one"
+        assert not (lacking := {*SHARED} - {AWAY} - set(ids)), f"{lacking} not among {len(ids)} sessions"
         self._record.end(act, "done")
 
     def _read(self, act: Act) -> None:
