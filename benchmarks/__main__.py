@@ -15,9 +15,12 @@ from benchmarks import (
     contexts,
     imports,
     lists,
+    pgreads,
+    pgwrites,
     processes,
     prunes,
     reads,
+    rediscases,
     report,
     searches,
     sizes,
@@ -26,7 +29,8 @@ from benchmarks import (
     turns,
 )
 from benchmarks.bench import Bench
-from benchmarks.rows import Row
+from benchmarks.onservers import NotHereError
+from benchmarks.rows import Row, not_run
 
 CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "append-disk": appends.disk,
@@ -47,6 +51,17 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "size": sizes.run,
     "import": imports.run,
     "start": starts.run,
+    "pg-append": pgwrites.append,
+    "pg-tasks": pgwrites.together,
+    "pg-batch": pgwrites.batches,
+    "pg-load": pgreads.load,
+    "pg-list": pgreads.listed,
+    "pg-search": pgreads.search,
+    "redis-append": rediscases.append,
+    "redis-tasks": rediscases.together,
+    "redis-batch": rediscases.batches,
+    "redis-read": rediscases.reads,
+    "redis-search": rediscases.search,
 }
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -63,6 +78,8 @@ def main() -> int:
             load, start = report.load_average(), time.perf_counter()
             try:
                 rows = list(CASES[name](bench))
+            except NotHereError as error:
+                rows = [not_run(name, str(error))]
             except Exception:
                 traceback.print_exc()
                 failed += 1
@@ -70,6 +87,7 @@ def main() -> int:
             took = time.perf_counter() - start
             results[name] = report.result(rows, load, round(took, 1), bench.folder, quick=asked.quick)
             print(f"\n{name} ({took:.1f} s)", *report.table(rows), sep="\n", flush=True)
+        bench.servers.close()
     if asked.write:
         report.save(asked.docs, results, list(CASES))
     return 1 if failed else 0
