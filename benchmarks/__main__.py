@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     appends,
     contexts,
+    footprint,
     imports,
     lists,
     pgreads,
@@ -51,6 +52,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "size": sizes.run,
     "import": imports.run,
     "start": starts.run,
+    "footprint": footprint.run,
     "pg-append": pgwrites.append,
     "pg-tasks": pgwrites.together,
     "pg-batch": pgwrites.batches,
