@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     appends,
     contexts,
+    copies,
     footprint,
     imports,
     lists,
@@ -26,6 +27,7 @@ from benchmarks import (
     searches,
     sizes,
     starts,
+    tails,
     tasks,
     turns,
 )
@@ -64,6 +66,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "redis-batch": rediscases.batches,
     "redis-read": rediscases.reads,
     "redis-search": rediscases.search,
+    "copy": copies.run,
+    "tail": tails.run,
 }
 DOCS = Path(__file__).parent.parent / "docs"
 
