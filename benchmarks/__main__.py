@@ -69,6 +69,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "copy": copies.run,
     "tail": tails.run,
 }
+SERVERS = [name for name in CASES if name.startswith(("pg-", "redis-"))] + ["copy", "tail", "footprint"]
+"""The cases on servers, which the name `servers` stands for."""
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -80,7 +82,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=asked.dir) as folder:
         bench = Bench(Path(folder), quick=asked.quick)
         print(f"load average {report.load_average()}; {report.machine(bench.folder)}", file=sys.stderr)
-        for name in asked.case or CASES:
+        for name in [part for case in asked.case for part in (SERVERS if case == "servers" else [case])] or CASES:
             load, start = report.load_average(), time.perf_counter()
             try:
                 rows = list(CASES[name](bench))
@@ -102,7 +104,10 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "case", nargs="*", choices=[[], *CASES], help=f"which cases; all by default: {', '.join(CASES)}"
+        "case",
+        nargs="*",
+        choices=[[], "servers", *CASES],
+        help=f"which cases; all by default: {', '.join(CASES)}; servers: those on servers",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--write", action="store_true", help="write benchmarks.json and BENCHMARKS.md")
