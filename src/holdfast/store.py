@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.documents.documents import Documents
     from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
+    from holdfast.reading import Replica
 
 
 class Store(Upkeep):
@@ -51,7 +52,9 @@ class Store(Upkeep):
         self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
     ) -> None:
         super().__init__(url, secrets, backend=backend, user=user)
+        self._whole: Store | None = None
         self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
+        self._views_lock = threading.Lock()
 
     @cached_property
     def documents(self) -> Documents:
@@ -89,14 +92,48 @@ class Store(Upkeep):
         # What follows from the view's commits it writes itself.
         backend = ForUser(self.backend, user, partial(self.batcher.commit, sums=False))
         view = Store(self.url, self.secrets, backend=backend, user=user)
-        self._of_views.update((view.turns, view.batcher))
-        view._of_views = self._of_views  # a view of a view ends with the whole store, too
+        whole = view._whole = self._whole or self  # a view of a view ends with the whole store, too
+        with whole._views_lock:
+            whole._of_views.update((view.turns, view.batcher))
         return view
+
+    def reader(self, *, own: bool = True) -> Store:
+        """This store for reading alone: from a replica that the URL names (`read_from`), if one is fresh enough.
+
+        A replica is, if it has all that was acknowledged `max_stale` seconds ago, and with `own` all that this store
+        wrote before this call. Else all is read from the store itself, and so it goes on once the replica falls behind
+        or can't be read. Make one for each piece of work. It lasts as long as this store is open; `behind` says how
+        stale it may be. What would write is `ReadOnly`.
+        """
+        from holdfast.reading import reader
+
+        whole = self._whole or self
+        made = Store(self.url, self.secrets, backend=reader(whole.backend, own=own))
+        return made if self.user is None else made.for_user(self.user)
+
+    def behind(self) -> float:
+        """Seconds: what is read here has all that was acknowledged so long ago. 0.0 unless it is read from a replica.
+
+        A reader's replica is asked for it now; see `reader`.
+        """
+        from holdfast.reading import Reading
+
+        backend = (self._whole or self).backend
+        return backend.behind() if isinstance(backend, Reading) else 0.0
+
+    def replicas(self) -> list[Replica]:
+        """The replicas that the URL names (`read_from`), how far each is behind, and why one is not read from."""
+        from holdfast.reading import Replicated
+
+        backend = (self._whole or self).backend
+        return backend.replicas() if isinstance(backend, Replicated) else []
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
-        for running in list(self._of_views) if self.user is None else ():
-            running.close()
+        with self._views_lock:
+            running = list(self._of_views) if self.user is None else []
+        for one in running:
+            one.close()
         self.turns.close()
         self.batcher.close()
         self.backend.close()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from holdfast.events.totals import UsageReport
     from holdfast.moving.backups import Backup
     from holdfast.moving.copying import CopyReport
+    from holdfast.reading import Replica
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
 
@@ -125,6 +126,18 @@ class AsyncStore:
     def for_user(self, user: str) -> AsyncStore:
         """See `Store.for_user`. It shares this store's threads."""
         return AsyncStore(self._store.for_user(user), self._threads)
+
+    async def reader(self, *, own: bool = True) -> AsyncStore:
+        """See `Store.reader`. It shares this store's threads."""
+        return AsyncStore(await self.run(self._store.reader, own=own), self._threads)
+
+    async def behind(self) -> float:
+        """See `Store.behind`."""
+        return await self.run(self._store.behind)
+
+    async def replicas(self) -> list[Replica]:
+        """See `Store.replicas`."""
+        return await self.run(self._store.replicas)
 
     async def session(
         self,

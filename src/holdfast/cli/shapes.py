@@ -54,6 +54,7 @@ def copied_shape(one: Copied) -> dict[str, Any]:
         "user": one.user,
         "events": one.events,
         "new": one.new,
+        "deleted": one.deleted,
         "error": one.error and error_shape(one.error),
     }
 
