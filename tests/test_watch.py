@@ -19,9 +19,6 @@ from holdfast import Change, Invalid, Store, user
 from holdfast.backends import writers
 from test_follow import eventually
 
-LOST = 30
-"""Changes of each writer."""
-
 WRITER = """
 import random, sys, holdfast, time
 from holdfast import user
@@ -119,29 +116,46 @@ def test_a_position_that_is_none_or_of_another_store_is_refused(store: Store, tm
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_killed_writers_with_wrong_clocks_and_a_killed_watcher_lose_nothing(backend: str, tmp_path: Path) -> None:
-    lose_nothing(url_of(backend, tmp_path), tmp_path / "kept")
+def test_killed_writers_with_wrong_clocks_and_a_killed_watcher_lose_nothing(
+    backend: str, tmp_path: Path, long: bool
+) -> None:
+    lose_nothing(url_of(backend, tmp_path), tmp_path / "kept", long=long)
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("server", ["postgres", pytest.param("redis", marks=pytest.mark.xdist_group("redis"))])
-def test_on_servers_they_lose_nothing_either(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "server",
+    [
+        "postgres",
+        pytest.param("redis", marks=pytest.mark.xdist_group("redis")),
+        pytest.param("cluster", marks=pytest.mark.xdist_group("redis-cluster")),
+    ],
+)
+def test_on_servers_they_lose_nothing_either(server: str, tmp_path: Path, long: bool) -> None:
     from servers import postgres, redis
 
-    lose_nothing({"postgres": postgres, "redis": redis}[server].url(), tmp_path / "kept")
+    url = (
+        postgres.url()
+        if server == "postgres"
+        else redis.url()
+        if server == "redis"
+        else redis.shared_cluster().url(durability="process")
+    )
+    lose_nothing(url, tmp_path / "kept", long=long)
 
 
-def lose_nothing(url: str, kept: Path) -> None:
+def lose_nothing(url: str, kept: Path, *, long: bool) -> None:
     """Writers and a watcher are killed again and again; in the end the watcher knows every session as it stands."""
     with holdfast.open(url) as store:
         kept.write_text(json.dumps({"session": "", "rev": 0, "deleted": False, "position": store.position()}) + "\n")
         acknowledged: set[str] = set()
-        for turn in range(3):
+        each = 40 if long else 16
+        for turn in range(20 if long else 2):
             watcher = start(WATCHER, url, kept)
-            working = [start(WRITER, url, f"{turn}{name}", LOST, skew) for name, skew in (("a", -86_400), ("b", 3600))]
+            working = [start(WRITER, url, f"{turn}{name}", each, skew) for name, skew in (("a", -86_400), ("b", 3600))]
             for writer in working:
                 assert writer.stdout is not None
-                acknowledged |= {writer.stdout.readline().decode().strip() for _ in range(LOST // 2)}
+                acknowledged |= {writer.stdout.readline().decode().strip() for _ in range(each // 2)}
             for process in (working[0], watcher):
                 os.kill(process.pid, signal.SIGKILL)
             for process in working:
@@ -163,7 +177,7 @@ def lose_nothing(url: str, kept: Path) -> None:
                 told[change["session"]] = change["rev"]
         assert acknowledged <= set(told)
         heads = {head.ref.id: head.rev for dead in (False, True) for head in store.backend.find(
-            "session", {}, limit=1000, dead=dead)}  # fmt: skip
+            "session", {}, limit=10_000, dead=dead)}  # fmt: skip
         assert {id: told.get(id) for id in heads} == heads
 
 
@@ -201,6 +215,7 @@ def test_rows_that_a_reboot_may_have_taken_are_told_again(tmp_path: Path, monkey
         assert {change.session for change in caught_up(store, position)} == {"a", "b", "mark"}
 
 
+@pytest.mark.server
 def test_a_server_that_was_restarted_loses_no_change() -> None:
     from servers.postgres import Postgres
 
@@ -218,9 +233,6 @@ def test_a_server_that_was_restarted_loses_no_change() -> None:
             assert {change.session for change in caught_up(store, position)} == {"b", "c", "mark"}
     finally:
         server.stop()
-
-
-test_a_server_that_was_restarted_loses_no_change = pytest.mark.server(test_a_server_that_was_restarted_loses_no_change)
 
 
 def test_a_tail_goes_on_behind_its_seq_through_rewinds_and_forks(store: Store) -> None:
