@@ -288,11 +288,15 @@ SERVER_DURABILITIES = ("replicated", *DURABILITIES)
 _PASSWORD = re.compile(r"^([^:/]*://[^:/?#@]*):.*@", re.DOTALL)
 _NO_PORT = re.compile(r"^([^:/]*://[^:/?#@\[\]]*):(?!\d*(?:[,/?#]|$))[^/?#@,]*(?=[,/?#]|$)")
 """What stands where a port should: a password whose host was forgotten."""
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_BARE = re.compile(r"^([^:/?#@]+):(?!//).*@", re.DOTALL)
 _BLOBS = re.compile(r"(?<=[?&]blobs=)[^&]*")
 
 
 def shown(url: str) -> str:
     """A URL for eyes and logs: without its password, whatever else is wrong with it, and of blobs only the place."""
+    if url.partition(":")[0] not in PARAMS:
+        url = _BARE.sub(r"\1:***@", url)  # a scheme was forgotten; of a file's, '@' may be part of the name
     safe = _NO_PORT.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", url))
     return _BLOBS.sub(lambda found: shown_place(unquote(found[0])), safe)
 
@@ -342,6 +346,7 @@ def _params(scheme: str, query: str, url: str) -> dict[str, str]:
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
+            name = name if _WORD.fullmatch(name) else "***"  # the rest of a password that holds '?'
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
     classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
     if params.get("durability", "disk") not in classes:
