@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     appends,
     contexts,
+    delays,
     imports,
     lists,
     processes,
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "one-session": processes.one,
     "load": reads.load,
     "last": reads.last,
+    "delay": delays.run,
     "turn": turns.run,
     "context": contexts.context,
     "fork": contexts.fork,

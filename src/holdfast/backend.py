@@ -207,11 +207,16 @@ class Backend(Protocol):
         """Bring the search index up to date now; the number of entries that were added to it."""
         ...
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """Where the store stands now, and whose logs grew since it stood there, whatever times their entries carry.
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """Where the store stands now, and which heads changed, or whose logs did, since it stood at `since`.
 
-        What `since` is only this backend knows: an answer of the same opening, or None for the beginning of a watch,
-        which tells of nobody. A log that did not grow may be told too. The cost does not grow with the store.
+        Each commit that could not be seen then and can now is told of, whatever times it carries, in whatever order
+        commits came to be seen, deletions included. `since` is what any opening of this store answered, by any
+        process; None is the beginning of a watch, which tells of nobody. More may be told than changed; of everything
+        where the engine can't tell any more. Otherwise the cost does not grow with the store.
+
+        Raises:
+            Invalid: `since` is of another store, or no position.
         """
         ...
 

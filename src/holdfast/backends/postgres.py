@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import psycopg
 
 from holdfast import forks, search
 from holdfast.backend import Blobs, Heads, Hit, Location, Problem, TextOf
+from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.pgarrays import texts
 from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
@@ -25,7 +26,7 @@ from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
 from holdfast.backends.pgwords import WordIndex
 from holdfast.backends.pgwriter import Writer
-from holdfast.errors import Corrupt, Invalid, ReadOnly
+from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.reading import Replica, Source
 
@@ -37,8 +38,22 @@ _BEHIND = (
     "pg_last_xact_replay_timestamp()), 0) END::float8"
 )
 """Whether it is a replica, and how many seconds behind what it was sent; the primary may be ahead of that."""
+_HISTORY = (
+    "(SELECT system_identifier FROM pg_control_system()) || '/' || CASE WHEN pg_is_in_recovery() "
+    "THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint()) "
+    "ELSE ltrim(lower(left(pg_walfile_name(pg_current_wal_lsn()), 8)), '0') END"
+)
+"""The server and its timeline, which is another one once a standby took over, or a backup was gone back to."""
+_NO_SNAPSHOT = ("22P02", "22003")
 _ALL = 2**62
 """Above every seq."""
+
+
+class Moment(NamedTuple):
+    """What a position holds: a server's history, and which transactions of it could be seen."""
+
+    history: str
+    snapshot: str
 
 
 class PostgresBackend:
@@ -59,6 +74,7 @@ class PostgresBackend:
             self._packer = self._make_packer()
             durability = _synchronous(where, self._facts)
             self.blobs: Blobs = open_blobs(PostgresBlobs(self._server, schema, lock, durability), wanted, lock)
+            self._id = str(self._server.read(f"SELECT value FROM {schema}.meta WHERE name = 'store'")[0][0])  # quoted
         except BaseException:
             self._server.close()
             raise
@@ -223,17 +239,28 @@ class PostgresBackend:
         """Take in what is not indexed yet."""
         return self._words.catch_up()
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """The heads whose logs grew in transactions that could not be seen then, and can now."""
-        if since is None:
-            return self._version(), []
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """The heads that changed in transactions that could not be seen then, and can now."""
+        known = None if since is None else positions.read(since, self._id, Moment)
+        if known is None:
+            history, snapshot = self._server.read(f"SELECT {_HISTORY}, pg_current_snapshot()::text")[0]
+            return positions.written(self._id, Moment(history, snapshot)), []
+        # Another history may have given the same numbers to other transactions.
         sql = (
-            "SELECT pg_current_snapshot()::text, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
-            f"LEFT JOIN {self._schema}.head h ON h.grown >= pg_snapshot_xmin(s.old)::text::bigint "
-            "AND NOT pg_visible_in_snapshot(h.grown::text::xid8, s.old)"
+            "SELECT s.history, pg_current_snapshot()::text, h.kind, h.id "
+            f"FROM (SELECT {_HISTORY} AS history, %s::pg_snapshot AS old, %s::text AS known) AS s "
+            f"LEFT JOIN {self._schema}.head h "
+            "ON h.grown >= CASE WHEN s.history = s.known THEN pg_snapshot_xmin(s.old)::text::bigint ELSE 0 END "
+            "AND NOT (s.history = s.known AND pg_visible_in_snapshot(h.grown::text::xid8, s.old))"
         )
-        rows = self._server.read(sql, (since,))
-        return rows[0][0], [Ref(kind, id) for _, kind, id in rows if kind is not None]
+        try:
+            rows = self._server.read(sql, (known.snapshot, known.history))
+        except HoldfastError as error:
+            if error.facts.get("sqlstate") in _NO_SNAPSHOT:
+                raise positions.no_position(str(since)) from error
+            raise
+        now = positions.written(self._id, Moment(*rows[0][:2]))
+        return now, [Ref(kind, id) for _, _, kind, id in rows if kind is not None]
 
     def _version(self) -> object:
         """Where the server stands: which transactions have ended."""

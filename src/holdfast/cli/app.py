@@ -255,6 +255,7 @@ LAZY = {
     "trash": "trash:trash",
     "append": "events:append",
     "tail": "events:tail",
+    "watch": "watching:watch",
     "search": "events:search",
     "import": "transfer:import_",
     "export": "transfer:export",
