@@ -20,6 +20,7 @@ from holdfast.errors import Corrupt, Invalid, Unavailable
 from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
+from holdfast.shown import shown
 
 CHUNK = 1024 * 1024
 """Bytes of a blob at the most; a larger value is cut into several."""
@@ -290,26 +291,7 @@ SERVERS = ("postgresql", "redis", "rediss")
 """The schemes of stores that are no path on this machine."""
 DURABILITIES = ("disk", "process")
 SERVER_DURABILITIES = ("replicated", *DURABILITIES)
-_PASSWORD = re.compile(r"^([^:/]*://[^:/?#@]*):.*@", re.DOTALL)
-_NO_PORT = re.compile(r"^([^:/]*://[^:/?#@\[\]]*):(?!\d*(?:[,/?#]|$))[^/?#@,]*(?=[,/?#]|$)")
-"""What stands where a port should: a password whose host was forgotten."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_BARE = re.compile(r"^([^:/?#@]+):(?!//).*@", re.DOTALL)
-_BLOBS = re.compile(r"(?<=[?&]blobs=)[^&]*")
-
-
-def shown(url: str) -> str:
-    """A URL for eyes and logs: without its password, whatever else is wrong with it, and of blobs only the place."""
-    if url.partition(":")[0] not in PARAMS:
-        url = _BARE.sub(r"\1:***@", url)  # a scheme was forgotten; of a file's, '@' may be part of the name
-    safe = _NO_PORT.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", url))
-    return _BLOBS.sub(lambda found: shown_place(unquote(found[0])), safe)
-
-
-def shown_place(url: str) -> str:
-    """A place for blobs without what may be secret in its URL."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0]
 
 
 def parse_url(url: str) -> Location:
