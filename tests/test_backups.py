@@ -18,7 +18,8 @@ import pytest
 import zstandard
 
 import holdfast
-from holdfast import Corrupt, Exists, Invalid, NotFound, Store, user
+from holdfast import Corrupt, Exists, Invalid, NotFound, Store, Unavailable, user
+from holdfast.backends.sqlite import SQLiteBackend
 from holdfast.finding.listing import all_heads
 from holdfast.moving.bundlefiles import packing
 from holdfast.moving.digests import session_digest
@@ -84,8 +85,9 @@ def test_a_store_that_holds_something_is_refused_unless_told(store: Store, tmp_p
         store.restore(str(tmp_path / "none"))
 
 
-def test_a_backup_of_sqlite_is_of_one_moment_while_another_process_writes(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/live.db"
+@pytest.mark.parametrize("engine", ["stdlib", "apsw"])
+def test_a_backup_of_sqlite_is_of_one_moment_while_another_process_writes(tmp_path: Path, engine: str) -> None:
+    url = f"sqlite://{tmp_path}/live.db?engine={engine}"
     writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert writer.stdout is not None
     try:
@@ -107,6 +109,24 @@ def test_a_backup_of_sqlite_is_of_one_moment_while_another_process_writes(tmp_pa
         writer.wait()
         writer.stdout.close()
     with holdfast.open(url) as store:
+        assert store.check().ok
+
+
+@pytest.mark.parametrize("engine", ["stdlib", "apsw"])
+def test_either_library_copies_a_file_as_it_is(tmp_path: Path, engine: str) -> None:
+    """Also into a place that can't be had, which is told as of anything else, and leaves the store as it was."""
+    with holdfast.open(f"sqlite://{tmp_path}/s.db?engine={engine}&blobs=database") as store:
+        fill(store)
+        backend = store.backend
+        assert isinstance(backend, SQLiteBackend)
+        backend.backup(str(tmp_path / "copy.db"))
+        store.session("s").append(user("not in it"))
+        with holdfast.open(f"sqlite://{tmp_path}/copy.db") as copy:
+            assert copy.check().ok
+            assert copy.get("s") is None
+            assert len(digests(copy)) == len(digests(store)) - 1
+        with pytest.raises(Unavailable):
+            backend.backup(str(tmp_path / "no-folder" / "copy.db"))
         assert store.check().ok
 
 

@@ -16,7 +16,20 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 MAX_LINES = 450
 MAX_FUNCTION = 50
 
-BOTTOM = {"errors", "forks", "paths", "clock", "parts", "model", "codec", "plan", "refusals", "search", "wording"}
+BOTTOM = {
+    "errors",
+    "forks",
+    "paths",
+    "clock",
+    "parts",
+    "model",
+    "codec",
+    "plan",
+    "refusals",
+    "search",
+    "shown",
+    "wording",
+}
 TOP = {
     "cli",
     "web",
@@ -40,7 +53,7 @@ NOUNS = {
     "turns",
 }
 """The packages whose modules the map in docs/ARCHITECTURE.md names one by one."""
-FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "reading", "backends"}
+FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "reading", "shown", "backends"}
 
 
 class Import(NamedTuple):

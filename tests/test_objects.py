@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import itertools
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
@@ -23,6 +27,7 @@ from holdfast.backends import objects
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.model import Message, Text
 from holdfast.testing import BackendContract
+from servers.proxy import Proxy
 from servers.s3 import KEYS, ObjectStorage, storage
 
 BIG = os.urandom(2_000_000).hex()
@@ -315,6 +320,65 @@ def test_a_forked_child_is_told_instead_of_hanging(base: str, tmp_path: Path) ->
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert big_of(store) == BIG
+
+
+@pytest.mark.parametrize(
+    ("said", "variables", "header"),
+    [
+        ("%3Fencryption=AES256", {}, ("x-amz-server-side-encryption", "AES256")),
+        ("%3Fencryption=aws:kms", {}, ("x-amz-server-side-encryption", "aws:kms")),
+        ("%3Fencryption=aws:kms%26kms_key=k-1", {}, ("x-amz-server-side-encryption-aws-kms-key-id", "k-1")),
+        ("", {"AWS_SERVER_SIDE_ENCRYPTION": "AES256"}, ("x-amz-server-side-encryption", "AES256")),
+        ("", {}, ("x-amz-server-side-encryption", None)),
+    ],
+)
+def test_objects_are_encrypted_as_was_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    variables: dict[str, str],
+    header: tuple[str, str | None],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    where = bucket_of(tmp_path)
+    with holdfast.open(f"sqlite://{tmp_path}/s.db?blobs={where}{said}") as store:
+        store.session("s").append(user(BIG))
+    with holdfast.open(f"sqlite://{tmp_path}/s.db") as store:  # what the URL said is noted
+        store.session("t").append(user(BIG[::-1]))
+        assert big_of(store) == BIG
+        blobs = store.backend.blobs
+        assert isinstance(blobs, ObjectBlobs)
+        for name in ("owner", *blobs.scan()):
+            signed = obstore.sign(blobs._store, "HEAD", name, timedelta(minutes=1))
+            with urllib.request.urlopen(urllib.request.Request(signed, method="HEAD")) as answer:
+                assert answer.headers[header[0]] == header[1]
+
+
+def test_a_key_of_ones_own_goes_with_each_request(
+    tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server for the tests takes it and does not encrypt, so what is sent is looked at."""
+    key = base64.b64encode(b"k" * 32)
+    monkeypatch.setenv("AWS_SSE_CUSTOMER_KEY_BASE64", key.decode())
+    with Proxy(server.port, b"x-amz-server-side-encryption-customer-key: " + key) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        with holdfast.open(f"sqlite://{tmp_path}/s.db?blobs={bucket_of(tmp_path)}%3Fencryption=sse-c") as store:
+            counts = [proxy.requests]
+            blobs = store.backend.blobs
+            store.session("s").append(user(BIG))
+            counts.append(proxy.requests)
+            assert big_of(store) == BIG
+            counts.append(proxy.requests)
+            assert [after - before for before, after in itertools.pairwise(counts)] == [5, 5]  # chunks and their list
+            assert len(blobs.scan()) == 5
+
+
+@pytest.mark.parametrize("said", ["encryption=rot13", "encryption=sse-c", "kms_key=k", "encryption=AES256%26kms_key=k"])
+def test_an_encryption_that_is_none_is_refused(tmp_path: Path, said: str) -> None:
+    with pytest.raises(Invalid, match=r"encryption"):
+        holdfast.open(f"sqlite://{tmp_path}/s.db?blobs={bucket_of(tmp_path)}%3F{said}")
+    assert not (tmp_path / "s.db").exists()
 
 
 WRITER = """

@@ -8,7 +8,8 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Unavailable
-from holdfast.backend import open_backend, parse_url, require, shown
+from holdfast.backend import open_backend, parse_url, require
+from holdfast.shown import shown
 from holdfast.storage import Storage
 
 SECRET = "s3cr@t:/x"

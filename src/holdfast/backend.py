@@ -20,6 +20,7 @@ from holdfast.errors import Corrupt, Invalid, Unavailable
 from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
+from holdfast.shown import shown
 
 CHUNK = 1024 * 1024
 """Bytes of a blob at the most; a larger value is cut into several."""
@@ -290,22 +291,7 @@ SERVERS = ("postgresql", "redis", "rediss")
 """The schemes of stores that are no path on this machine."""
 DURABILITIES = ("disk", "process")
 SERVER_DURABILITIES = ("replicated", *DURABILITIES)
-_PASSWORD = re.compile(r"^([^:/]*://[^:/?#@]*):.*@", re.DOTALL)
-_NO_PORT = re.compile(r"^([^:/]*://[^:/?#@\[\]]*):(?!\d*(?:[,/?#]|$))[^/?#@,]*(?=[,/?#]|$)")
-"""What stands where a port should: a password whose host was forgotten."""
-_BLOBS = re.compile(r"(?<=[?&]blobs=)[^&]*")
-
-
-def shown(url: str) -> str:
-    """A URL for eyes and logs: without its password, whatever else is wrong with it, and of blobs only the place."""
-    safe = _NO_PORT.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", url))
-    return _BLOBS.sub(lambda found: shown_place(unquote(found[0])), safe)
-
-
-def shown_place(url: str) -> str:
-    """A place for blobs without what may be secret in its URL."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0]
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def parse_url(url: str) -> Location:
@@ -347,6 +333,7 @@ def _params(scheme: str, query: str, url: str) -> dict[str, str]:
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
+            name = name if _WORD.fullmatch(name) else "***"  # the rest of a password that holds '?'
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
     classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
     if params.get("durability", "disk") not in classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from holdfast.backend import Backend, open_backend, shown
+from holdfast.backend import Backend, open_backend
 from holdfast.batch import Batcher
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names
@@ -12,6 +12,7 @@ from holdfast.history.standings import crossed
 from holdfast.large import LargeValues
 from holdfast.plan import Head, check_id
 from holdfast.refusals import present
+from holdfast.shown import shown
 from holdfast.turns.keeping import Turns
 from holdfast.turns.places import Place
 from holdfast.wording import searched

@@ -15,11 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from holdfast.backend import Blobs, shown_place
+from holdfast.backend import Blobs
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.backends.gate import BlobLock, Gate
 from holdfast.errors import Corrupt, Invalid
+from holdfast.shown import shown_place
 
 DATABASE = "database"
 """What the URL of a store says for blobs in its own file."""

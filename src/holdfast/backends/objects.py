@@ -8,6 +8,7 @@ none, so a prefix belongs to one store.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import Generator, Mapping
@@ -23,8 +24,15 @@ from holdfast.errors import Conflict, Invalid, Unavailable
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-PARAMS = frozenset({"endpoint", "region"})
+PARAMS = frozenset({"encryption", "endpoint", "kms_key", "region"})
 """What a URL may say beside bucket and prefix."""
+KMS = ("aws:kms", "aws:kms:dsse")
+OWN_KEY = "sse-c"
+"""Encryption by a key of one's own, which the object store is sent with each request, and does not keep."""
+ENCRYPTIONS = ("AES256", *KMS, OWN_KEY)
+"""How the object store may be told to encrypt what it keeps."""
+IN_HEADERS = ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SSE_KMS_KEY_ID")
+"""Variables that go into headers of requests as they are."""
 RETRIES = 5
 """How often a request is tried again, with growing pauses."""
 PATIENCE = 60
@@ -49,7 +57,12 @@ class ObjectBlobs:
         self._gate = gate
         self._owner = owner
         self._where = f"s3://{bucket}/{prefix}"
-        self._store = _connected(bucket, prefix, params)
+        _check_environment(params)
+        try:
+            self._store = _connected(bucket, prefix, params)
+        except obstore.exceptions.BaseError as error:
+            said = str(error).partition("\n")[0]
+            raise Invalid(f"{self._where} can't be used as it is said: {said}", place=self._where) from None
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes.
@@ -173,18 +186,68 @@ def _parts(url: str) -> tuple[str, str, Mapping[str, str]]:
                 "and credentials come from the environment (AWS_ACCESS_KEY_ID and the like)",
                 parameter=name,
             )
-    if "@" in params.get("endpoint", ""):
-        raise Invalid("the endpoint of an object store carries no password", parameter="endpoint")
+    _check_encryption(params)
     return bucket, prefix, params
+
+
+def _check_encryption(params: Mapping[str, str]) -> None:
+    encryption = params.get("encryption")
+    if encryption not in (None, *ENCRYPTIONS):
+        raise Invalid(f"encryption={encryption!r} is not one of {', '.join(ENCRYPTIONS)}", parameter="encryption")
+    if "kms_key" in params and encryption not in KMS:
+        raise Invalid(f"kms_key= goes with encryption={' or '.join(KMS)}", parameter="kms_key")
+
+
+def _endpoint(params: Mapping[str, str]) -> str | None:
+    """Where the object store is; None for where Amazon's are."""
+    return params.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _check_endpoint(endpoint: str | None) -> None:
+    if endpoint is None:
+        return
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or not endpoint.isprintable() or " " in endpoint or set(endpoint) & set("@?#"):
+        raise Invalid(
+            "the endpoint of an object store is http://host:port or https://host, and carries no password",
+            parameter="endpoint",
+        )
+
+
+def _check_environment(params: Mapping[str, str]) -> None:
+    """Refuse credentials that the driver would fail on at each request, or tell; none is repeated.
+
+    Raises:
+        Invalid: one is wrong.
+    """
+    _check_endpoint(_endpoint(params))
+    for name, value in [*params.items(), *((name, os.environ.get(name, "")) for name in IN_HEADERS)]:
+        if not (value.isascii() and value.isprintable()):
+            raise Invalid(f"{name} holds what no header takes, such as a line break at its end", variable=name)
+    if (params.get("encryption") or os.environ.get("AWS_SERVER_SIDE_ENCRYPTION")) != OWN_KEY:
+        return
+    try:
+        key = base64.b64decode(os.environ.get("AWS_SSE_CUSTOMER_KEY_BASE64", ""), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise Invalid(
+            f"encryption={OWN_KEY} needs a key of 32 bytes in base64 in AWS_SSE_CUSTOMER_KEY_BASE64",
+            variable="AWS_SSE_CUSTOMER_KEY_BASE64",
+        )
 
 
 def _connected(bucket: str, prefix: str, params: Mapping[str, str]) -> S3Store:
     from obstore.store import S3Store
 
-    endpoint = params.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = _endpoint(params)
     config = {"checksum_algorithm": "SHA256", **({"endpoint": endpoint} if endpoint else {})}
-    if "region" in params:
-        config["region"] = params["region"]
+    named = {"region": "region", "encryption": "server_side_encryption", "kms_key": "sse_kms_key_id"}
+    config |= {named[name]: value for name, value in params.items() if name in named}
     return S3Store(
         bucket,
         prefix=prefix,

@@ -69,8 +69,8 @@ class App:
         Raises:
             NotFound: there is none, and it is not to be created.
         """
-        from holdfast.backend import shown
         from holdfast.opening import open
+        from holdfast.shown import shown
         from holdfast.urls import default_url
 
         url = self.url or default_url()

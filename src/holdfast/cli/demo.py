@@ -42,7 +42,7 @@ def demo(app: App) -> None:
     The agent is scripted but its tools run on this machine, in a temporary folder; it needs no keys. The store is a
     temporary one unless --store names yours.
     """
-    from holdfast.backend import shown
+    from holdfast.shown import shown
 
     with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as place:
         folder = os.path.join(place, "notes")
