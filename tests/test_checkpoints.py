@@ -57,7 +57,7 @@ def counted(head: Head) -> dict[str, int]:
 def numbers(store: Store, id: str) -> list[int]:
     """The seqs of a session's checkpoints, those that are about to be written included."""
     store.session("flush").append(user("x"))
-    return sorted(one.seq for one in checkpoints._noted(store, store.head(id), None))
+    return sorted(one.seq for one in checkpoints.noted(store, store.head(id), None))
 
 
 class Reads:
@@ -274,7 +274,7 @@ def test_the_last_checkpoint_is_written_when_the_store_is_closed(url: str) -> No
         with holdfast.open(url) as store:
             store.create("s").append(*[user("x")] * 9)
         with holdfast.open(url) as store:
-            assert [one.seq for one in checkpoints._noted(store, store.head("s"), None)] == [9]
+            assert [one.seq for one in checkpoints.noted(store, store.head("s"), None)] == [9]
 
 
 def test_a_checkpoint_that_says_something_wrong_is_named(close: Store) -> None:
@@ -477,7 +477,7 @@ def test_tasks_note_checkpoints_too(url: str) -> None:
             session = await store.create("s")
             await asyncio.gather(*(session.append(user(f"{n}")) for n in range(50)))
             await session.append(user("x"))
-            found = [one.seq for one in checkpoints._noted(store.sync, store.sync.head("s"), None)]
+            found = [one.seq for one in checkpoints.noted(store.sync, store.sync.head("s"), None)]
             assert found == [8, 16, 24, 32, 40, 48]
             fork = await session.fork(at=21)
             assert (await fork.info()).counts.messages == 21

@@ -195,3 +195,23 @@ def test_an_imported_session_is_tried_on_top_of_what_is_there(store: Store) -> N
     with Store(store.url, backend=rehearsed(store.backend, store.text_of)) as tried:
         assert take(tried, CLAUDE).events == 0
         assert len(list(tried.sessions(limit=1000))) == count
+
+
+def test_a_dry_run_beside_a_writer_numbers_its_events_as_its_head_does(url: str) -> None:
+    """The writer goes on between the look at the head and the one at the log."""
+    with holdfast.open(url) as real:
+        real.create("s").append(user("1"))
+        heads = real.backend.get
+        with Store(real.url, backend=rehearsed(real.backend, real.text_of)) as dry:
+            session = dry.session("s")
+
+            def get_then_write(refs: Any) -> Any:
+                found = heads(refs)
+                real.backend.get = heads  # type: ignore[method-assign]
+                real.session("s").append(user("2"))
+                return found
+
+            real.backend.get = get_then_write  # type: ignore[method-assign]
+            session.append(user("tried"))
+            assert [event.seq for event in session.events()] == [1, 2]
+            assert [message.text for message in session.messages()] == ["1", "tried"]

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -731,3 +732,30 @@ def test_an_id_is_one_sessions_whoever_asks(store: Store) -> None:
     with pytest.raises(Exists):
         store.for_user("alice").create("x")
     assert store.head("x").tags["user"] == "alice"
+
+
+def test_a_store_is_closed_while_views_of_it_are_made() -> None:
+    before = sys.getswitchinterval()
+    stores = [holdfast.open("memory://") for _ in range(30)]
+    kept = [store.for_user("ann") for store in stores for _ in range(200)]
+    failed: list[BaseException] = []
+    closed = threading.Event()
+
+    def make() -> None:
+        try:
+            while not closed.is_set():
+                kept.extend(store.for_user("ann") for store in stores)
+        except BaseException as error:
+            failed.append(error)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    try:
+        sys.setswitchinterval(1e-6)
+        for store in stores:
+            store.close()
+    finally:
+        sys.setswitchinterval(before)
+        closed.set()
+        maker.join()
+    assert not failed

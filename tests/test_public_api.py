@@ -27,7 +27,7 @@ Artifacts AsyncArtifacts Swept Check checks_of report Task tasks tasks_of Price 
 ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig
 AsyncPrunePlan AsyncTrash Chosen Policy Prune PrunePlan Pruned Purged Restored Spared Trash TrashedSession
 Backup Behind Copied CopyReport copy_store follow_store
-Change Finished Lease Page Recovery SearchHit Store Turn open
+Change Finished Lease Page Recovery Replica SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better
 

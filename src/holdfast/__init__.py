@@ -152,6 +152,7 @@ if TYPE_CHECKING:
         follow_store as follow_store,
     )
     from holdfast.opening import open as open
+    from holdfast.reading import Replica as Replica
     from holdfast.retention.policies import (
         Chosen as Chosen,
         Policy as Policy,
@@ -224,6 +225,7 @@ _HOME = {
     "retention.trash": "Purged Restored Trash TrashedSession",
     "turns.turns": "Turn",
     "finding.watch": "Change",
+    "reading": "Replica",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -19,8 +19,9 @@ from holdfast.errors import Corrupt, Invalid, NotFound
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import SESSION, Tally, check_head, is_counted, session_ref
 from holdfast.history.ancestry import FORKED, first_of, segments, stored
+from holdfast.history.audit import Audit
 from holdfast.history.branching import pins
-from holdfast.history.checkpoints import Audit, hide, left_over
+from holdfast.history.checkpoints import hide, left_over
 from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head

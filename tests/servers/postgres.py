@@ -142,7 +142,8 @@ class Postgres:
         give(copy)
         command = [str(_programs() / "pg_basebackup"), "-d", self.conninfo("postgres"), "-D", str(copy), "-R", "-X"]
         run([*command, "stream", "--checkpoint=fast"])
-        return Postgres(copy, primary_conninfo=f"{self.conninfo('postgres')} application_name={name}", **self.settings)
+        follows = f"{self.conninfo('postgres')} application_name={name}"
+        return Postgres(copy, **{**self.settings, "primary_conninfo": follows})
 
 
 @cache

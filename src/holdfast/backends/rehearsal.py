@@ -62,7 +62,8 @@ class Rehearsal(MemoryBackend):
                 return
             self._heads[ref] = head
         if log and ref not in self._logs:
-            self._logs[ref] = self._inner.read(ref, voided=True)
+            # No further than the head knows: a writer may have gone on since.
+            self._logs[ref] = self._inner.read(ref, upto=self._heads[ref].last, voided=True)
             self._ids[ref] = {entry.id: entry.seq for entry in self._logs[ref] if entry.id}
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:

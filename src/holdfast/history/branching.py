@@ -35,7 +35,8 @@ from holdfast.heads.info import (
     tags_of,
 )
 from holdfast.history.ancestry import FORKED, first_of, segments
-from holdfast.history.checkpoints import forget, standing_at
+from holdfast.history.checkpoints import forget
+from holdfast.history.counting import standing_at
 from holdfast.plan import MAX_TAGS, Commit, Head, Refused, check_id, plan
 from holdfast.refusals import refusal
 from holdfast.storage import Storage

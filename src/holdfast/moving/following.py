@@ -65,7 +65,7 @@ def follow_store(
         Unavailable, Uncertain, ReadOnly: one of the stores can't go on; the same call goes on where it ended.
     """
     copier = Copier(source, target, trashed=True, remember=REMEMBERED)
-    watcher, documents = Watcher(source.backend, now()), _Documents(source)
+    watcher, documents = Watcher(source.backend), _Documents(source)
     _tell_all(told, _all(source, target, copier))
     woken = threading.Event()
     quit_listening = source.backend.listen(woken.set)
@@ -140,7 +140,8 @@ def _copied(
 class _Documents:
     """The documents that changed, or were deleted, since the last look, found by their time."""
 
-    OVERLAP = Watcher.OVERLAP
+    OVERLAP = 60_000_000
+    """Microseconds by which the clocks of writers may differ."""
 
     def __init__(self, source: Storage) -> None:
         self._source = source
