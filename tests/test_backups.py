@@ -243,11 +243,16 @@ def test_a_newer_version_is_refused_and_an_older_bundle_opens(tmp_path: Path) ->
             target.restore(str(path), merge=True)
 
 
-def test_a_damaged_store_is_backed_up_and_restored_as_far_as_it_is_whole(shell: Shell) -> None:
+def damage(shell: Shell) -> None:
+    """Change a session's first event."""
     db = sqlite3.connect(shell.place / "store.db")
     with db:
         db.execute("UPDATE entry SET body = x'00' WHERE seq = 1 AND head = (SELECT n FROM head WHERE id = 'small-2')")
     db.close()
+
+
+def test_a_damaged_store_is_backed_up_and_restored_as_far_as_it_is_whole(shell: Shell) -> None:
+    damage(shell)
     done = shell("backup", "b.zst", "--json")
     assert done.code == 5
     assert list(done.json["damaged"]) == ["small-2"]
@@ -297,3 +302,22 @@ def test_a_line_longer_than_any_is_refused(tmp_path: Path) -> None:
         (tmp_path / "bomb.zst").write_bytes(bomb.getvalue())
         with pytest.raises(Corrupt, match="longer than any"):
             target.restore(str(tmp_path / "bomb.zst"))
+
+
+def test_a_dry_run_says_what_a_backup_would_say_and_writes_nothing(shell: Shell) -> None:
+    before = sorted(path.name for path in shell.place.iterdir())
+    tried = shell.ok("backup", "b.jsonl.zst", "--dry-run", "--json").json
+    assert sorted(path.name for path in shell.place.iterdir()) == before
+    done = shell.ok("backup", "b.jsonl.zst", "--json").json
+    assert tried.pop("dry_run") is True
+    assert abs(tried.pop("size") - done.pop("size")) < 100
+    assert tried == done
+    assert "is there already" in shell("backup", "b.jsonl.zst", "--dry-run").err
+    assert "would be in" in shell.ok("backup", "b.jsonl.zst", "--dry-run", "--force").err
+
+
+def test_a_dry_run_names_what_is_damaged(shell: Shell) -> None:
+    damage(shell)
+    tried, done = (shell("backup", "b.jsonl.zst", "--json", *more) for more in (["--dry-run"], []))
+    assert (tried.code, done.code) == (5, 5)
+    assert tried.json["damaged"] == done.json["damaged"] != {}

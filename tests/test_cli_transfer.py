@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 import holdfast
 from holdfast import Large, Session, assistant, custom, note, reasoning, step, tool_call, tool_result, usage, user
@@ -379,3 +380,14 @@ def test_whose_a_bundle_is_stays_so(shell: Shell) -> None:
     assert refused.code == 2
     assert "keep their users" in refused.err
     assert shell.ok("--json", "session", "list").json["items"][0]["user"] == "ann"
+
+
+def test_an_export_whose_name_says_so_is_packed(order: Shell) -> None:
+    plain = order.ok("export", "order-7").out.encode()
+    order.ok("export", "order-7", "-o", "order.jsonl.zst")
+    packed = (order.place / "order.jsonl.zst").read_bytes()
+    assert zstandard.ZstdDecompressor().stream_reader(packed).read() == plain
+    order.ok("import", "order.jsonl.zst", "--store", "sqlite:other.db")
+    order.ok("export", "order-7", "-o", "order.md.zst")
+    page = zstandard.ZstdDecompressor().stream_reader((order.place / "order.md.zst").read_bytes()).read()
+    assert page.decode() == order.ok("export", "-f", "md", "order-7").out

@@ -26,6 +26,7 @@ AgentPrune AppliedAgents AsyncDocuments Document DocumentInfo Documents PlannedA
 Artifacts AsyncArtifacts Swept Check checks_of report Task tasks tasks_of Price UsageReport UsageTotal priced
 ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig
 AsyncPrunePlan AsyncTrash Chosen Policy Prune PrunePlan Pruned Purged Restored Spared Trash TrashedSession
+Backup Behind Copied CopyReport copy_store follow_store
 Change Finished Lease Page Recovery Replica SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from holdfast.context.pairs import Problem as Problem
     from holdfast.context.repair import Repair as Repair
+    from holdfast.copies import Copied as Copied
     from holdfast.documents.agents import (
         AgentPrune as AgentPrune,
         AppliedAgents as AppliedAgents,
@@ -141,6 +142,15 @@ if TYPE_CHECKING:
         usd as usd,
         user as user,
     )
+    from holdfast.moving.backups import Backup as Backup
+    from holdfast.moving.copying import (
+        CopyReport as CopyReport,
+        copy_store as copy_store,
+    )
+    from holdfast.moving.following import (
+        Behind as Behind,
+        follow_store as follow_store,
+    )
     from holdfast.opening import open as open
     from holdfast.reading import Replica as Replica
     from holdfast.retention.policies import (
@@ -181,6 +191,10 @@ _HOME = {
     "artifacts.artifacts": "Artifacts",
     "history.branching": "Branch",
     "check": "CheckReport Finding",
+    "copies": "Copied",
+    "moving.backups": "Backup",
+    "moving.copying": "CopyReport copy_store",
+    "moving.following": "Behind follow_store",
     "context.context": "Context ContextUsage",
     "documents.docheads": "Document DocumentInfo",
     "documents.documents": "Documents",

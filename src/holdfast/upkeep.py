@@ -62,11 +62,14 @@ class Upkeep(Storage):
         """
         self.backend.compact()
 
-    def backup(self, path: str, *, replace: bool = False) -> Backup:
-        """Write all into a file, 0600, while others write; `Exists` if there is one. See docs/MOVING.md."""
+    def backup(self, path: str, *, replace: bool = False, dry_run: bool = False) -> Backup:
+        """Write all into a file, 0600, while others write; `Exists` if there is one. See docs/MOVING.md.
+
+        With `dry_run` everything is read, and nothing written.
+        """
         from holdfast.moving.backups import write_backup
 
-        return write_backup(self, path, replace=replace)
+        return write_backup(self, path, replace=replace, dry_run=dry_run)
 
     def restore(self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False) -> CopyReport:
         """Bring back what `backup` wrote. `partial` takes what is whole of a damaged store, `dry_run` only reads.

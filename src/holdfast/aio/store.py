@@ -304,9 +304,9 @@ class AsyncStore:
         """See `Store.compact`."""
         await self.run(self._store.compact)
 
-    async def backup(self, path: str, *, replace: bool = False) -> Backup:
+    async def backup(self, path: str, *, replace: bool = False, dry_run: bool = False) -> Backup:
         """See `Store.backup`."""
-        return await self.run(self._store.backup, path, replace=replace)
+        return await self.run(self._store.backup, path, replace=replace, dry_run=dry_run)
 
     async def restore(
         self, path: str, *, merge: bool = False, partial: bool = False, dry_run: bool = False

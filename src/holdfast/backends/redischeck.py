@@ -183,7 +183,7 @@ class Check:
                     key = self._layout.list(shard, which, kind)
                     if self._servers.ask([Call(shard, ("ZCARD", key))])[0] != counts[shard, which, kind]:
                         for ref, place in self._walked(shard, which, kind):
-                            if not self._owns(ref, which, place):
+                            if self._is_strange(ref, shard, which, place):
                                 what = f"the list by {NAMES[which]} has a place that is not its own"
                                 yield Problem(ref, None, f"{what}; holdfast check --repair")
 
@@ -199,6 +199,13 @@ class Check:
                 id = place[9:] if which == AT else place[1:] if which == ID else place.rpartition(b"\0")[2]
                 yield Ref(kind, id.decode("utf-8", "replace")), place
             low = b"(" + places[-1]
+
+    def _is_strange(self, ref: Ref, shard: int, which: int, place: bytes) -> bool:
+        """Whether a place is not one of its head's, and is still there once that is known: a head that moves takes it
+        along.
+        """
+        call = Call(shard, ("ZSCORE", self._layout.list(shard, which, ref.kind), place))
+        return not self._owns(ref, which, place) and self._servers.ask([call])[0] is not None
 
     def _owns(self, ref: Ref, which: int, place: bytes) -> bool:
         """Whether a place is one of its head's; a damaged head keeps what it has."""

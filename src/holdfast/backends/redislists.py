@@ -84,26 +84,37 @@ class Lists:
     def _walk(
         self, which: int, kind: str, stands: bytes, tags: Mapping[str, str | None], bound: bytes | None, limit: int
     ) -> Heads:
-        """Heads in the order of a list: by time falling, by id rising."""
-        found, damaged = list[Head](), list[Ref]()
+        """Heads in the order of a list: by time falling, by id rising. One that moved since its place was read comes
+        where it stands now, if that is still behind the bound.
+        """
+        found, damaged, first = list[Head](), list[Ref](), bound
         size = limit if not tags else max(limit, CHUNK)
         while len(found) < limit:
             page, bound = self._page(which, kind, stands, bound, size)
             refs = [Ref(kind, place[9 if which == AT else 1 :].decode("utf-8", "replace")) for place in page]
             passed: list[tuple[Ref, bytes]] = []
+            moved: list[Head] = []
             for ref, place, head in zip(refs, page, self.heads(refs), strict=True):
                 if len(found) == limit:
                     break
                 if not isinstance(head, Head):
                     damaged.append(ref)
-                elif rediskeys.standing(head) != stands or (which == AT and place[1:9] != head.at.to_bytes(8, "big")):
+                elif rediskeys.standing(head) != stands:
                     passed.append((ref, place))
+                elif which == AT and (now := rediskeys.at_place(stands, head.at, ref.id)) != place:
+                    passed.append((ref, place))
+                    if _carries(head, tags) and (first is None or now < first):
+                        moved.append(head)
                 elif _carries(head, tags):
                     found.append(head)
-            damaged += self._misplaced(which, kind, passed)
+            misplaced = list(self._misplaced(which, kind, passed))
+            damaged += misplaced
+            found += [head for head in moved if head.ref not in misplaced]
             if bound is None:
                 break
-        return Heads(found, damaged)
+        if which == AT:
+            found.sort(key=lambda head: (head.at, head.ref.id), reverse=True)
+        return Heads(found[:limit], damaged)
 
     def _misplaced(self, which: int, kind: str, passed: Sequence[tuple[Ref, bytes]]) -> Iterator[Ref]:
         """Heads whose places are not theirs; a head that moved meanwhile has left its old one."""

@@ -168,22 +168,27 @@ def _until_ctrl_c(stop: threading.Event) -> Generator[None]:
     examples="""
     holdfast backup agents.jsonl.zst
     holdfast backup --force ~/backups/agents.jsonl.zst
+    holdfast backup agents.jsonl.zst --dry-run   # only read the store to its end
     """,
 )
 @click.argument("file", metavar="FILE")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@DRY_RUN
 @pass_app
-def backup(app: App, file: str, force: bool) -> None:
+def backup(app: App, file: str, force: bool, dry_run: bool) -> None:
     """Write the whole store into one new file while others write: a packed bundle, which restores on any backend."""
     with app.store() as store:
-        done = store.backup(file, replace=force)
+        done = store.backup(file, replace=force, dry_run=dry_run)
     if app.json:
         from msgspec import to_builtins
 
-        app.data(to_builtins(done))
+        app.data({**to_builtins(done), **noted(dry_run)})
     else:
         what = f"{plural(done.sessions, 'session')} and {plural(done.documents, 'document')}"
-        app.say(f"{what} in {done.path}, {plural(done.size, 'byte')}, read back")
+        size = plural(done.size, "byte")
+        app.say(
+            f"{what} would be in {done.path}, about {size}" if dry_run else f"{what} in {done.path}, {size}, read back"
+        )
     for id, why in done.damaged.items():
         app.warn(f"not whole: {id}: {why}")
     if done.damaged:

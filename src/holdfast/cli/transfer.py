@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     examples="""
     holdfast export support-42 > support-42.jsonl
     holdfast export -f html -o support-42.html support-42
-    holdfast export --all -o backup.jsonl
+    holdfast export --all -o backup.jsonl.zst   # packed by zstd
     holdfast export -f zeroclaw-sqlite -o sessions.db zeroclaw:7f3a
     holdfast export -f a3s -o sessions --all
     """,
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 @click.option(
     "-f", "--format", "form", type=click.Choice(["jsonl", "md", "html", *FOREIGN]), help="Else by the name of -o."
 )
-@click.option("-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed; - is stdout.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write here, 0600, beside and renamed, packed as ….zst; - is stdout."
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option(
     "--include-hidden", is_flag=True, help="md, html: with events that were taken back. jsonl always has all."
@@ -80,7 +82,7 @@ def export(
             if everything and form in BESIDE:
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
-            with written(output, force) as file:
+            with written(output, force) as plain, _packed(plain, output) as file:
                 damaged = _write(store, ids, form, include_hidden, file, gone)
                 if everything and form == "jsonl":
                     damaged += _write_store_documents(store, file, missing)
@@ -99,12 +101,25 @@ def export(
         raise click.exceptions.Exit(INTEGRITY)
 
 
+@contextlib.contextmanager
+def _packed(file: BinaryIO, output: str | None) -> Generator[BinaryIO]:
+    """The file itself, or what packs into it if its name says so."""
+    if not (output or "").endswith(".zst"):
+        yield file
+        return
+    from holdfast.moving.bundlefiles import packing
+
+    with packing(file) as packed:
+        yield packed
+
+
 def _unfit(id: str) -> str:
     return f"left out: the document {id!r} can't be read, or can be no file there"
 
 
 def _form_of(output: str) -> str:
-    return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(os.path.splitext(output)[1], "jsonl")
+    named = os.path.splitext(output.removesuffix(".zst"))[1]
+    return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(named, "jsonl")
 
 
 def _all(store: Store) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 import msgspec
@@ -41,8 +41,10 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     damaged: dict[str, str] = {}
 
 
-def write_backup(store: Storage, path: str, *, replace: bool = False) -> Backup:
+def write_backup(store: Storage, path: str, *, replace: bool = False, dry_run: bool = False) -> Backup:
     """Write a store into a new file, 0600, and read it back; see `Store.backup`.
+
+    With `dry_run`, everything is read and packed, and what came of it is told; nothing is written.
 
     Raises:
         Exists: there is a file at the path, and it is not to be replaced.
@@ -53,6 +55,8 @@ def write_backup(store: Storage, path: str, *, replace: bool = False) -> Backup:
     taken = Exists(f"{path} is there already; name another file, or say that it is to be replaced", path=path)
     if not replace and os.path.lexists(path):
         raise taken
+    if dry_run:
+        return _rehearsed(store, path)
     try:
         with _folder_beside(path) as folder, contextlib.ExitStack() as held:
             held.enter_context(store.backend.blobs.shared())  # nothing that the copy needs is swept meanwhile
@@ -61,7 +65,8 @@ def write_backup(store: Storage, path: str, *, replace: bool = False) -> Backup:
             damaged: dict[str, str] = {}
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 with packing(file) as packed:
-                    _write(still or store, packed, damaged)
+                    for line in _written(still or store, damaged):
+                        packed.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             found = read_backup(beside, path)
@@ -79,6 +84,34 @@ def write_backup(store: Storage, path: str, *, replace: bool = False) -> Backup:
         path=path, sessions=found.sessions, documents=found.documents, size=size, one_moment=still is not None,
         damaged={**damaged, **found.faults},
     )  # fmt: skip
+
+
+def _rehearsed(store: Storage, path: str) -> Backup:
+    """What a backup would be, of each session as it is when it is read."""
+    damaged: dict[str, str] = {}
+    weighed = _Weighed()
+    with packing(cast("BinaryIO", weighed)) as packed:
+
+        def passed() -> Iterator[bytes]:
+            for line in _written(store, damaged):
+                packed.write(line)
+                yield line
+
+        found = contents(passed())
+    return Backup(
+        path=path, sessions=found.sessions, documents=found.documents, size=weighed.size,
+        one_moment=hasattr(store.backend, "backup"), damaged={**damaged, **found.faults},
+    )  # fmt: skip
+
+
+class _Weighed:
+    """A file that only counts its bytes."""
+
+    size = 0
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        return len(data)
 
 
 def read_backup(path: str, named: str | None = None) -> Contents:
@@ -143,19 +176,19 @@ def restore_backup(
     return report
 
 
-def _write(store: Storage, file: BinaryIO, damaged: dict[str, str]) -> None:
+def _written(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
     """All lines of a backup."""
     lines, sessions, documents = 0, 0, 0
     unreadable: list[str] = []
     for line in _lines(store, damaged):
         lines += 1
         sessions += line[16:].startswith(b'","holdfast":1')
-        file.write(line)
+        yield line
     for line in write_documents(store, damaged=unreadable):
         lines += 1
         documents += line[16:].startswith(b'","holdfast":2')
-        file.write(line)
-    file.write(closing(lines, sessions, documents))
+        yield line
+    yield closing(lines, sessions, documents)
     damaged.update(dict.fromkeys(unreadable, "the document is damaged; `check` says how"))
 
 

@@ -112,6 +112,31 @@ class SharingContract(Subject):
             written.result()
         assert head(backend).last == 200
 
+    def test_a_find_has_every_head_though_they_change_meanwhile(self, backend: Backend) -> None:
+        ids = {f"h{n}" for n in range(20)}
+        for id in ids:
+            created(backend, id, at=1)
+        stop = threading.Event()
+
+        def change() -> None:
+            at = 1
+            while not stop.is_set():
+                at += 1
+                done(backend, f"h{at * 7 % 20}", at=at)
+
+        with ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change)
+            try:
+                for look in range(40):
+                    found = backend.find("session", {}, limit=100)
+                    assert ({head.ref.id for head in found}, list(found.damaged)) == (ids, [])
+                    places = [(head.at, head.ref.id) for head in found]
+                    assert places == sorted(places, reverse=True)
+                    assert look % 8 or list(backend.verify()) == []
+            finally:
+                stop.set()
+            changing.result()
+
     def test_everything_outlives_closing(self, backend: Backend, place: Path) -> None:
         if not self.persistent:
             return
