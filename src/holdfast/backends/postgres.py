@@ -34,6 +34,13 @@ _BEHIND = (
     "pg_last_xact_replay_timestamp()), 0) END::float8"
 )
 """Whether it is a replica, and how many seconds behind what it was sent; the primary may be ahead of that."""
+_SEEN = (
+    "CASE WHEN pg_is_in_recovery() THEN replace('x:x:', 'x', pg_snapshot_xmin(pg_current_snapshot())::text) "
+    "ELSE pg_current_snapshot()::text END"
+)
+"""Which transactions can be seen for sure. A replica's snapshot names none that is open between its bounds."""
+_STANDS = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE pg_current_snapshot()::text END"
+"""What is another whenever a transaction ended."""
 _ALL = 2**62
 """Above every seq."""
 
@@ -94,13 +101,16 @@ class PostgresBackend:
         """Make commits in a transaction that is somebody else's, who commits it, or not.
 
         Raises:
-            Invalid: the connection is no open psycopg one, or not in a transaction.
+            Invalid: the connection is no open psycopg one, not in a transaction, or not in UTF-8.
             Unavailable: others changed the same heads; the transaction has failed, and must be begun anew.
         """
         if not isinstance(connection, psycopg.Connection):
             raise Invalid("commit_in takes a psycopg.Connection that is open", connection=type(connection).__name__)
         if connection.closed or (connection.autocommit and connection.info.transaction_status != _IN_TRANSACTION):
             raise Invalid("commit_in needs a connection amid a transaction; begin one")
+        if (encoding := connection.info.encoding) != "utf-8":
+            # The server would take the bytes of ids and keys for those of other letters.
+            raise Invalid("commit_in needs a connection with client_encoding=UTF8", encoding=encoding)
         try:
             return self._writer.within(cast("psycopg.Connection[Any]", connection), batch, self._packed(batch))
         except psycopg.Error as error:
@@ -218,9 +228,9 @@ class PostgresBackend:
     def changed(self, since: object = None) -> tuple[object, list[Ref]]:
         """The heads whose logs grew in transactions that could not be seen then, and can now."""
         if since is None:
-            return self._version(), []
+            return self._server.read(f"SELECT {_SEEN}")[0][0], []
         sql = (
-            "SELECT pg_current_snapshot()::text, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
+            f"SELECT {_SEEN}, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
             f"LEFT JOIN {self._schema}.head h ON h.grown >= pg_snapshot_xmin(s.old)::text::bigint "
             "AND NOT pg_visible_in_snapshot(h.grown::text::xid8, s.old)"
         )
@@ -228,8 +238,8 @@ class PostgresBackend:
         return rows[0][0], [Ref(kind, id) for _, kind, id in rows if kind is not None]
 
     def _version(self) -> object:
-        """Where the server stands: which transactions have ended."""
-        return self._server.read("SELECT pg_current_snapshot()::text")[0][0]
+        """Where the server stands."""
+        return self._server.read(f"SELECT {_STANDS}")[0][0]
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""
