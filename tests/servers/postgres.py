@@ -103,6 +103,10 @@ class Postgres:
         """How libpq finds it."""
         return f"host=127.0.0.1 port={self.port} user=holdfast dbname={database} connect_timeout=5"
 
+    def program(self, name: str) -> str:
+        """The path of a program that came with it."""
+        return str(_programs() / name)
+
     def url(self, schema: str = "", **params: str) -> str:
         """A store's URL: in a schema of its own unless one is named."""
         query = {"schema": schema or f"s{uuid.uuid4().hex}", **params}
