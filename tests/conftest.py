@@ -44,11 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("holdfast")
 
 
-def pytest_report_header() -> str:
-    """What this machine has for the tests of full disks: a tmpfs can be mounted by root only."""
+def pytest_report_header() -> list[str]:
+    """What this machine has for the tests of full disks, and of several hosts: root only can make a tmpfs and hosts."""
     from faults.small_disk import DISKS
+    from servers import hosts
 
-    return f"full disks: {', '.join(DISKS)}" + ("" if "tmpfs" in DISKS else " (no tmpfs: it may not be mounted here)")
+    why = hosts.missing()
+    return [
+        f"full disks: {', '.join(DISKS)}" + ("" if "tmpfs" in DISKS else " (no tmpfs: it may not be mounted here)"),
+        "hosts: "
+        + (f"only this one ({why}); writers of the soak are plain processes" if why else "network namespaces"),
+    ]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

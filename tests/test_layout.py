@@ -40,7 +40,7 @@ NOUNS = {
     "turns",
 }
 """The packages whose modules the map in docs/ARCHITECTURE.md names one by one."""
-FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "backends"}
+FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "reading", "backends"}
 
 
 class Import(NamedTuple):

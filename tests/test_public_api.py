@@ -26,7 +26,7 @@ AgentPrune AppliedAgents AsyncDocuments Document DocumentInfo Documents PlannedA
 Artifacts AsyncArtifacts Swept Check checks_of report Task tasks tasks_of Price UsageReport UsageTotal priced
 ConfirmationPolicy LlmConfig PermissionPolicy QueueConfig SecurityConfig SessionConfig
 AsyncPrunePlan AsyncTrash Chosen Policy Prune PrunePlan Pruned Purged Restored Spared Trash TrashedSession
-Change Finished Lease Page Recovery SearchHit Store Turn open
+Change Finished Lease Page Recovery Replica SearchHit Store Turn open
 __version__
 """.split()  # noqa: SIM905  # a list of lines reads better
 

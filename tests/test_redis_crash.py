@@ -16,7 +16,7 @@ from faults.work import BASE, Judge, perform, text_of
 from holdfast import Store
 from holdfast.errors import Unavailable, Uncertain
 from servers import redis as servers
-from servers.cutter import Cutter
+from servers.proxy import Proxy, When
 from test_crash import killed_writer
 from test_redis import prefix
 
@@ -161,17 +161,17 @@ def test_a_killed_writer_loses_nothing_acknowledged(mode: str, tmp_path: Path, l
                     assert judge.acks[n].first in {hit.event.seq for hit in store.search(f'"step {n} event"').items}
 
 
-@pytest.mark.parametrize("when", ["before", "amid", "after"])
-def test_a_cut_connection_stores_once(when: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "amid", "answered"])
+def test_a_cut_connection_stores_once(when: When, tmp_path: Path) -> None:
     server = servers.shared()
-    with Cutter(server.port, b"EVALSHA") as cutter:
-        url = server.url(prefix=prefix(tmp_path)).replace(str(server.port), str(cutter.port))
+    with Proxy(server.port, b"EVALSHA") as proxy:
+        url = server.url(prefix=prefix(tmp_path)).replace(str(server.port), str(proxy.port))
         with holdfast.open(url) as store:
             session = store.session("s")
             for n in range(20):
-                cutter.arm(when)
+                proxy.cut(0, when)
                 assert session.append(holdfast.user(f"text {n}")).last == n + 1
-            assert cutter.cuts == 20
+            assert proxy.cuts == 20
             assert [event.seq for event in session.events()] == list(range(1, 21))
             assert store.backend.verify() == []
 
@@ -179,12 +179,12 @@ def test_a_cut_connection_stores_once(when: str, tmp_path: Path) -> None:
 def test_an_answer_that_never_comes_is_uncertain_and_the_key_resolves_it(tmp_path: Path) -> None:
     server = servers.shared()
     straight = server.url(prefix=prefix(tmp_path))
-    with Cutter(server.port, b"EVALSHA") as cutter:
-        url = straight.replace(str(server.port), str(cutter.port)) + "&timeout=0.5"
+    with Proxy(server.port, b"EVALSHA") as proxy:
+        url = straight.replace(str(server.port), str(proxy.port)) + "&timeout=0.5"
         with holdfast.open(url) as store, holdfast.open(straight) as other:
             session = store.session("s")
-            cutter.arm("after")
-            cutter.refuse()
+            proxy.cut(0, "answered")
+            proxy.refuse()
             with pytest.raises(Uncertain):
                 session.append(holdfast.user("once"), key="k")
             with pytest.raises(Unavailable):  # it is not even sent
@@ -197,14 +197,14 @@ def test_a_lost_answer_beside_another_writer_is_uncertain_and_nothing_is_twice(t
     """Whoever wrote last left no trace of who wrote before, so it can't be told by the stamp."""
     server = servers.shared()
     straight = server.url(prefix=prefix(tmp_path))
-    with Cutter(server.port, b"EVALSHA") as cutter:
-        url = straight.replace(str(server.port), str(cutter.port))
+    with Proxy(server.port, b"EVALSHA") as proxy:
+        url = straight.replace(str(server.port), str(proxy.port))
         with holdfast.open(url) as store, holdfast.open(straight) as other:
             session = store.session("s")
-            cutter.meanwhile = lambda: other.session("s").append(holdfast.user("theirs"))
+            proxy.meanwhile = lambda: other.session("s").append(holdfast.user("theirs"))
             for key in (None, "k"):
                 session.append(holdfast.user("before"))
-                cutter.arm("after")
+                proxy.cut(0, "answered")
                 with pytest.raises(Uncertain):
                     session.append(holdfast.user(f"mine {key}"), key=key)
             assert session.append(holdfast.user("mine k"), key="k").repeated

@@ -142,6 +142,7 @@ if TYPE_CHECKING:
         user as user,
     )
     from holdfast.opening import open as open
+    from holdfast.reading import Replica as Replica
     from holdfast.retention.policies import (
         Chosen as Chosen,
         Policy as Policy,
@@ -210,6 +211,7 @@ _HOME = {
     "retention.trash": "Purged Restored Trash TrashedSession",
     "turns.turns": "Turn",
     "finding.watch": "Change",
+    "reading": "Replica",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

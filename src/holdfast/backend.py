@@ -207,11 +207,16 @@ class Backend(Protocol):
         """Bring the search index up to date now; the number of entries that were added to it."""
         ...
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """Where the store stands now, and whose logs grew since it stood there, whatever times their entries carry.
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """Where the store stands now, and which heads changed, or whose logs did, since it stood at `since`.
 
-        What `since` is only this backend knows: an answer of the same opening, or None for the beginning of a watch,
-        which tells of nobody. A log that did not grow may be told too. The cost does not grow with the store.
+        Each commit that could not be seen then and can now is told of, whatever times it carries, in whatever order
+        commits came to be seen, deletions included. `since` is what any opening of this store answered, by any
+        process; None is the beginning of a watch, which tells of nobody. More may be told than changed; of everything
+        where the engine can't tell any more. Otherwise the cost does not grow with the store.
+
+        Raises:
+            Invalid: `since` is of another store, or no position.
         """
         ...
 
@@ -274,7 +279,8 @@ PARAMS: Mapping[str, frozenset[str]] = {
     "file": frozenset({"blobs", "durability"}),
     "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
     "postgresql": frozenset(
-        {"durability", "timeout", "schema", "listen", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+        {"durability", "timeout", "schema", "listen", "read_from", "max_stale", "blobs"}
+        | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
     "redis": _REDIS,
     "rediss": _REDIS | {"sslrootcert"},
@@ -285,11 +291,21 @@ SERVERS = ("postgresql", "redis", "rediss")
 DURABILITIES = ("disk", "process")
 SERVER_DURABILITIES = ("replicated", *DURABILITIES)
 _PASSWORD = re.compile(r"^([^:/]*://[^:/?#@]*):.*@", re.DOTALL)
+_NO_PORT = re.compile(r"^([^:/]*://[^:/?#@\[\]]*):(?!\d*(?:[,/?#]|$))[^/?#@,]*(?=[,/?#]|$)")
+"""What stands where a port should: a password whose host was forgotten."""
+_BLOBS = re.compile(r"(?<=[?&]blobs=)[^&]*")
 
 
 def shown(url: str) -> str:
-    """A URL for eyes and logs: without its password, whatever else is wrong with it."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """A URL for eyes and logs: without its password, whatever else is wrong with it, and of blobs only the place."""
+    safe = _NO_PORT.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", url))
+    return _BLOBS.sub(lambda found: shown_place(unquote(found[0])), safe)
+
+
+def shown_place(url: str) -> str:
+    """A place for blobs without what may be secret in its URL."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}".partition("?")[0]
 
 
 def parse_url(url: str) -> Location:
@@ -304,33 +320,30 @@ def parse_url(url: str) -> Location:
         Invalid: an unknown scheme or parameter; the message names the known ones, and never a password.
     """
     url = as_text(url)
+    safe = shown(url).partition("?")[0]  # a secret may have been taken for a parameter
     scheme, colon, _ = url.partition(":")
     if not colon or len(scheme) < 2 or not scheme.isalpha():
         if url.endswith((".db", ".sqlite")):
             return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
         raise Invalid(
-            f"{shown(url)!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
-            url=shown(url),
+            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
+            url=safe,
         )
     if scheme not in PARAMS:
         known = ", ".join(f"{name}:" for name in PARAMS)
-        raise Invalid(f"no backend for {scheme!r} in {shown(url)!r}; there are {known}", url=shown(url), scheme=scheme)
+        raise Invalid(f"no backend for {scheme!r} in {safe!r}; there are {known}", url=safe, scheme=scheme)
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise Invalid(f"{shown(url)!r} is no URL: {error}", url=shown(url)) from None
+    except ValueError:  # it would tell all of what stands there
+        raise Invalid(f"{safe!r} is no URL: its host can't be read; write host:port, or [::1]:port", url=safe) from None
     if parts.fragment or not url.isprintable():
-        raise Invalid(
-            f"{shown(url)!r} holds '#' or a control character, which would cut the path; write %23", url=shown(url)
-        )
-    params = _params(scheme, parts.query, shown(url))
+        raise Invalid(f"{safe!r} holds '#' or a control character, which would cut the path; write %23", url=safe)
+    params = _params(scheme, parts.query, safe)
     return _server(parts, params) if scheme in SERVERS else _local(parts, params, url)
 
 
 def _params(scheme: str, query: str, url: str) -> dict[str, str]:
     params = dict(parse_qsl(query, keep_blank_values=True))
-    if scheme in SERVERS:
-        url = url.partition("?")[0]  # a secret may have been taken for a parameter
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
@@ -351,25 +364,27 @@ def _local(parts: SplitResult, params: Mapping[str, str], url: str) -> Location:
         raise Invalid(f"{shown(url)!r} names a host; write {hint}", url=shown(url))
     path = as_path(unquote(parts.path, errors="surrogateescape"))
     if "\0" in path:
-        raise Invalid(f"{url!r} holds a NUL character, which no file system takes", url=url)
+        raise Invalid(f"{shown(url)!r} holds a NUL character, which no file system takes", url=shown(url))
     if path.startswith("/~"):
         path = path[1:]
     if scheme != "memory" and not path.strip("/"):
-        raise Invalid(f"{url!r} lacks a path; write {scheme}:///path", url=url)
-    return Location(scheme, os.path.expanduser(path), params, url)
+        raise Invalid(f"{shown(url)!r} lacks a path; write {scheme}:///path", url=shown(url))
+    return Location(scheme, os.path.expanduser(path), params, shown(url))
 
 
 def _server(parts: SplitResult, params: Mapping[str, str]) -> Location:
     """A store on a server."""
     login, _, address = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
-    safe = parts._replace(netloc=f"{user}:***@{address}" if colon else parts.netloc).geturl()
+    safe = shown(parts._replace(netloc=f"{user}:***@{address}" if colon else parts.netloc).geturl())
     try:
         hosts = tuple(_host(part) for part in address.split(",")) if address else ()
         path = unquote(parts.path.removeprefix("/"), errors="strict")
         login = [unquote(part, errors="strict") for part in (user, password)]
-    except ValueError as error:
-        raise Invalid(f"{safe!r} is no URL of a server: {error}; write host:port, and %25 for %", url=safe) from None
+    except ValueError:
+        raise Invalid(
+            f"{safe!r} is no URL of a server; write host:port, and %25 for % in what is told", url=safe
+        ) from None
     if any("\0" in part for part in (path, *login)) or "/" in path:
         raise Invalid(f"{safe!r} names no database; write {parts.scheme}://user@host:port/name", url=safe)
     return Location(

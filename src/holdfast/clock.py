@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,16 @@ from holdfast.errors import Invalid
 def now() -> int:
     """The clock: microseconds since 1970 UTC."""
     return time.time_ns() // 1000
+
+
+@functools.lru_cache(1)
+def boot() -> str:
+    """What names the time since this machine started last; "" where it can't be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def to_micros(when: datetime | int | str) -> int:

@@ -16,6 +16,7 @@ from holdfast import codec
 from holdfast.documents import docheads
 from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
 from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
+from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
@@ -28,6 +29,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies above which a commit is made before it has `BATCH` entries."""
 COPIED = "copied"
 """Tag of a copy's head: the digest of that head as the last replay left it. Never copied itself."""
+_GONE = b'{"type":"note"}'
+"""Stands for an event that is gone, until it is forgotten."""
 STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 """What is wrong with a store, not with one session: the next session would fare no better."""
 
@@ -36,6 +39,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one session: its events, how many of them were new here, or the error that stopped it.
 
     Or of one document, of `user` or of nobody: then `new` is 1 if it was stored, 0 if it was there like this.
+    `deleted` says that it was deleted, as it was in the source.
     """
 
     session: str = ""
@@ -43,6 +47,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     events: int = 0
     new: int = 0
+    deleted: bool = False
     error: HoldfastError | None = None
 
 
@@ -148,11 +153,11 @@ def replay_document(store: Storage, head: Head) -> Copied:
     docheads.document_info(head)
     check_owner(store, head)
     ref, there = head.ref, store.backend.get([head.ref])[0]
-    if there is not None and there.dead:
+    if there is not None and there.dead and there.at >= head.at:  # what was put later begins anew
         raise refusal(Refused("deleted", there), Commit(ref=ref))
     told = Copied(document=docheads.id_of(ref), user=docheads.owner_of(ref))
     wanted, found = own_tags(head), {} if there is None else own_tags(there)
-    if there is not None:
+    if there is not None and not there.dead:
         if (wanted, head.body, head.at) == (found, there.body, there.at):
             return told
         if there.at > head.at or head_digest(there) not in (there.tags.get(COPIED), head.tags.get(COPIED)):
@@ -229,15 +234,21 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
 def _target(store: Storage, head: Head, start: int) -> Head:
     """The head to replay onto, created if it is not there."""
     there = store.backend.get([head.ref])[0]
+    # What was trimmed can't come along: the copy's log begins behind it, with the same numbers.
+    # Whose it is stands there from the first: an interrupted copy must not be open to everybody.
+    tags = {name: head.tags[name] for name in ("created", "user") if name in head.tags}
+    begin = Commit(ref=head.ref, at=created_at(head), if_rev=0, tags=tags)
+    if there is not None and not there.dead and _is_of_old(head, there):
+        branching.delete(store, head.ref.id, rev=there.rev, at=there.at)
+        there = store.backend.get([head.ref])[0]
     if there is None:
-        # What was trimmed can't come along: the copy's log begins behind it, with the same numbers.
-        # Whose it is stands there from the first: an interrupted copy must not be open to everybody.
-        tags = {name: head.tags[name] for name in ("created", "user") if name in head.tags}
-        return _changed(store, None, Commit(ref=head.ref, at=created_at(head), if_rev=0, base=start, tags=tags))
+        return _changed(store, None, msgspec.structs.replace(begin, base=start))
     if there.dead:
-        raise refusal(Refused("deleted", there), Commit(ref=head.ref))
+        if not _is_later(head, there):
+            raise refusal(Refused("deleted", there), Commit(ref=head.ref))
+        return _level(store, _changed(store, there, msgspec.structs.replace(begin, if_rev=there.rev)), start)
     if there.trashed:
-        raise refusal(Refused("trashed", there), Commit(ref=head.ref))
+        there = _brought_back(store, there)
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
     if whole(store, there).base > start or there.last > head.last or there.at > head.at:
@@ -246,7 +257,38 @@ def _target(store: Storage, head: Head, start: int) -> Head:
     known = head_digest(there) in (there.tags.get(COPIED), head_digest(head), head.tags.get(COPIED))
     if not known and not _lags(there, head):
         raise _diverged(head, "what is said about it there was changed, or never came from here")
-    return there
+    return _level(store, there, start)
+
+
+def _is_of_old(head: Head, there: Head) -> bool:
+    """Whether a session is an untouched copy of one that the source has deleted since, before it began anew."""
+    if there.trashed or there.tags.get("created") == head.tags.get("created"):
+        return False
+    return there.tags.get(COPIED) == head_digest(there) and _is_later(head, there)
+
+
+def _is_later(head: Head, dead: Head) -> bool:
+    """Whether a session was begun anew after the one was deleted that left a tombstone: its numbers go on behind that
+    one's. Where that had none, the times tell.
+    """
+    return head.base >= dead.last > 0 or (head.base == dead.last and created_at(head) >= dead.at)
+
+
+def _level(store: Storage, there: Head, start: int) -> Head:
+    """Let a log that ends before `start` go on behind it, as what stood between is gone in the source."""
+    if max(there.base, there.trim) >= start or there.last > start:
+        return there
+    while there.last < start:
+        there = _append(store, there, [Entry("", there.at, _GONE)] * min(BATCH, start - there.last))
+    return _changed(store, there, Commit(ref=there.ref, if_rev=there.rev, trim=start))
+
+
+def _brought_back(store: Storage, there: Head) -> Head:
+    """Take a copy out of the trash that came there as one; the source may have it back."""
+    if there.tags.get(COPIED) != head_digest(there):
+        raise refusal(Refused("trashed", there), Commit(ref=there.ref))
+    fence = {TRASHED: there.tags[TRASHED]}
+    return _changed(store, there, Commit(ref=there.ref, if_rev=there.rev, if_tags=fence, tags={TRASHED: None}))
 
 
 def _lags(there: Head, head: Head) -> bool:

@@ -22,9 +22,9 @@ from holdfast.finding.hits import SearchHit
 from holdfast.finding.listing import list_sessions
 from holdfast.finding.pages import Page, check_limit, position_of
 from holdfast.finding.references import given, got, resolved
-from holdfast.finding.watch import Change, watched
+from holdfast.finding.watch import Change, Watcher, watched
 from holdfast.heads import creation
-from holdfast.heads.info import SessionInfo, filter_tags, now
+from holdfast.heads.info import SessionInfo, filter_tags
 from holdfast.heads.settings import SessionConfig
 from holdfast.history import branching
 from holdfast.history.branching import Branch
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.documents.documents import Documents
     from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
+    from holdfast.reading import Replica
 
 
 class Store(Upkeep):
@@ -51,6 +52,7 @@ class Store(Upkeep):
         self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
     ) -> None:
         super().__init__(url, secrets, backend=backend, user=user)
+        self._whole: Store | None = None
         self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
         self._views_lock = threading.Lock()
 
@@ -90,10 +92,41 @@ class Store(Upkeep):
         # What follows from the view's commits it writes itself.
         backend = ForUser(self.backend, user, partial(self.batcher.commit, sums=False))
         view = Store(self.url, self.secrets, backend=backend, user=user)
-        view._of_views, view._views_lock = self._of_views, self._views_lock  # a view of a view ends with the store, too
-        with self._views_lock:
-            self._of_views.update((view.turns, view.batcher))
+        whole = view._whole = self._whole or self  # a view of a view ends with the whole store, too
+        with whole._views_lock:
+            whole._of_views.update((view.turns, view.batcher))
         return view
+
+    def reader(self, *, own: bool = True) -> Store:
+        """This store for reading alone: from a replica that the URL names (`read_from`), if one is fresh enough.
+
+        A replica is, if it has all that was acknowledged `max_stale` seconds ago, and with `own` all that this store
+        wrote before this call. Else all is read from the store itself, and so it goes on once the replica falls behind
+        or can't be read. Make one for each piece of work. It lasts as long as this store is open; `behind` says how
+        stale it may be. What would write is `ReadOnly`.
+        """
+        from holdfast.reading import reader
+
+        whole = self._whole or self
+        made = Store(self.url, self.secrets, backend=reader(whole.backend, own=own))
+        return made if self.user is None else made.for_user(self.user)
+
+    def behind(self) -> float:
+        """Seconds: what is read here has all that was acknowledged so long ago. 0.0 unless it is read from a replica.
+
+        A reader's replica is asked for it now; see `reader`.
+        """
+        from holdfast.reading import Reading
+
+        backend = (self._whole or self).backend
+        return backend.behind() if isinstance(backend, Reading) else 0.0
+
+    def replicas(self) -> list[Replica]:
+        """The replicas that the URL names (`read_from`), how far each is behind, and why one is not read from."""
+        from holdfast.reading import Replicated
+
+        backend = (self._whole or self).backend
+        return backend.replicas() if isinstance(backend, Replicated) else []
 
     def close(self) -> None:
         """Finish what is under way, in views of it too, and give the engine back. A second call does nothing."""
@@ -329,19 +362,34 @@ class Store(Upkeep):
         """
         return branching.tree(self, id, name)
 
-    def watch(self, *, since: datetime | int | None = None, stop: threading.Event | None = None) -> Iterator[Change]:
+    def watch(
+        self,
+        *,
+        after: str | None = None,
+        since: datetime | int | str | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Change]:
         """Every session that changes, or is deleted, put into the trash or restored, as it happens, in any process.
 
-        Several changes of one may come as one.
-
-        Events are told whatever time they carry, also those of an old transcript that is imported now. A session that
-        is created without events, with a time in the past, is told when it gets some.
+        Each change of a session comes behind those before it; several may come as one. None is left out, whatever times
+        it and its events carry. Whoever keeps the `position` of the last change that was done with goes on behind it
+        with `after`, also in another process, or after an error: what was found together with it may be told again, and
+        is known by its `rev`.
 
         Args:
-            since: Begin with those that were active, or deleted, after this time; now if not given.
+            after: Go on behind the change with this position, or where `position` stood; from the call on if not given.
+            since: Begin with those that were active, or deleted, after this time, instead.
             stop: Ends the iteration when set.
+
+        Raises:
+            Invalid: a position of another store, or none at all; or both `after` and `since` are given.
         """
-        return watched(self.backend, now() if since is None else to_micros(since), stop)
+        watcher = Watcher(self.backend, since=None if since is None else to_micros(since), after=after)
+        return watched(self.backend, watcher, stop)
+
+    def position(self) -> str:
+        """Where the store stands now: what is changed from here on, a `watch` after it tells."""
+        return Watcher(self.backend).position
 
     def resolve(self, reference: str) -> Session:
         """The session that a person means: by full id, by name, by `@last`, or by the unique start of an id.

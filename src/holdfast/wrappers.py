@@ -328,8 +328,8 @@ class ForUser:
         self._inner.index()
         return 0
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """Where the store stands, and which logs of hers grew."""
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """Where the store stands, and which heads of hers changed."""
         position, refs = self._inner.changed(since)
         own: list[Ref] = []
         for ref in refs:

@@ -85,6 +85,12 @@ class Postgres:
                 ],
             )  # fmt: skip
 
+    def admit(self, address: str) -> None:
+        """Also listen at this address of the machine, from the next start on, and let its neighbours in."""
+        self.settings["listen_addresses"] += f",{address}"
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {address}/30 trust\n")
+
     def start(self) -> Postgres:
         """Start it, or start it again, on the same port."""
         given = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
@@ -140,7 +146,8 @@ class Postgres:
         give(copy)
         command = [str(_programs() / "pg_basebackup"), "-d", self.conninfo("postgres"), "-D", str(copy), "-R", "-X"]
         run([*command, "stream", "--checkpoint=fast"])
-        return Postgres(copy, primary_conninfo=f"{self.conninfo('postgres')} application_name={name}", **self.settings)
+        follows = f"{self.conninfo('postgres')} application_name={name}"
+        return Postgres(copy, **{**self.settings, "primary_conninfo": follows})
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and a server that cuts connections where a test says."""
+"""A TCP proxy between clients and a server on the loopback that cuts connections where a test says."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import contextlib
 import select
 import socket
 import threading
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
-When = Literal["before", "after", "answered"]
-"""Cut before a request goes on to the server, right after it went, or when the server has answered it."""
+When = Literal["before", "amid", "after", "answered"]
+"""Cut before a request goes on to the server, when half of it went, right after it went, or when it was answered."""
 
 
 class Proxy:
-    """Forwards a port of the loopback to another, on both ways, until `cut` takes effect."""
+    """Forwards a port of its own to the server's, on both ways, until `cut` takes effect.
 
-    def __init__(self, port: int) -> None:
+    A request is whatever comes from a client at once; only those that contain `word` count.
+    """
+
+    def __init__(self, port: int, word: bytes = b"") -> None:
         self.target = port
+        self._word = word
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
+        self.port: int = self._listening.getsockname()[1]
         self._lock = threading.Lock()
         self._left = -1
         self._when: When = "before"
         self._open: set[socket.socket] = set()
+        self.requests = 0
         self.cuts = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What is done before a connection is cut whose request was answered."""
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
 
@@ -36,6 +44,12 @@ class Proxy:
         """Cut nothing any more."""
         with self._lock:
             self._left = -1
+
+    def refuse(self) -> None:
+        """Take no connection from now on."""
+        with contextlib.suppress(OSError):  # it was done already
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -60,22 +74,26 @@ class Proxy:
                 ready, _, _ = select.select([client, server], [], [])
                 for source in ready:
                     data = source.recv(1 << 20)
-                    if not data or (source is server and deaf):
-                        return  # whatever the server says now is lost
+                    if not data:
+                        return
                     if source is server:
+                        if deaf:  # whatever it says now is lost
+                            self.meanwhile()
+                            return
                         client.sendall(data)
                         continue
-                    when = self._cut_now()
+                    when = self._cut_now() if self._word in data else None
                     if when == "before":
                         return
-                    server.sendall(data)
-                    if when == "after":
+                    server.sendall(data[: len(data) // 2] if when == "amid" else data)
+                    if when in ("amid", "after"):
                         return
                     deaf = deaf or when == "answered"
 
     def _cut_now(self) -> When | None:
         """How to cut at this request; None for not at all."""
         with self._lock:
+            self.requests += 1
             if self._left:
                 self._left -= self._left > 0
                 return None
@@ -85,10 +103,15 @@ class Proxy:
 
     def close(self) -> None:
         """End all."""
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        self.refuse()
         for each in self._open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -26,7 +26,7 @@ from holdfast.aio.session import AsyncSession, woken
 from holdfast.finding.hits import SearchHit
 from holdfast.finding.pages import Page
 from holdfast.finding.watch import Change, Watcher
-from holdfast.heads.info import SessionInfo, now
+from holdfast.heads.info import SessionInfo
 from holdfast.heads.settings import SessionConfig
 from holdfast.history.branching import Branch
 from holdfast.log import Appendable, OnDamage
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from holdfast.events.totals import UsageReport
     from holdfast.moving.backups import Backup
     from holdfast.moving.copying import CopyReport
+    from holdfast.reading import Replica
     from holdfast.retention.policies import Policy
     from holdfast.retention.prunes import Prune
 
@@ -125,6 +126,18 @@ class AsyncStore:
     def for_user(self, user: str) -> AsyncStore:
         """See `Store.for_user`. It shares this store's threads."""
         return AsyncStore(self._store.for_user(user), self._threads)
+
+    async def reader(self, *, own: bool = True) -> AsyncStore:
+        """See `Store.reader`. It shares this store's threads."""
+        return AsyncStore(await self.run(self._store.reader, own=own), self._threads)
+
+    async def behind(self) -> float:
+        """See `Store.behind`."""
+        return await self.run(self._store.behind)
+
+    async def replicas(self) -> list[Replica]:
+        """See `Store.replicas`."""
+        return await self.run(self._store.replicas)
 
     async def session(
         self,
@@ -306,15 +319,24 @@ class AsyncStore:
         return await self.run(self._store.tree, id, name=name)
 
     async def watch(
-        self, *, since: datetime | int | None = None, stop: asyncio.Event | None = None
+        self,
+        *,
+        after: str | None = None,
+        since: datetime | int | str | None = None,
+        stop: asyncio.Event | None = None,
     ) -> AsyncIterator[Change]:
-        """See `Store.watch`. No thread waits: a change wakes the event loop."""
-        watcher = await self.run(Watcher, self._store.backend, now() if since is None else to_micros(since))
+        """See `Store.watch`. No thread waits: a change wakes the event loop. It begins with the first step."""
+        start = None if since is None else to_micros(since)
+        watcher = await self.run(Watcher, self._store.backend, since=start, after=after)
         async with woken(self._store) as wait:
             while stop is None or not stop.is_set():
                 for change in await self.run(watcher.changes):
                     yield change
                 await wait()
+
+    async def position(self) -> str:
+        """See `Store.position`."""
+        return await self.run(self._store.position)
 
     async def running(self) -> list[Lease]:
         """See `Store.running`."""

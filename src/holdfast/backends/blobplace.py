@@ -1,23 +1,24 @@
 """Where a store's blobs are: in a folder beside it, in another folder, in object storage, or in its own database.
 
 That is said when the store is begun, and noted in the folder beside it before there is a store that anybody could open;
-so all who open it look in the same place, told or not. The place itself is marked with a word that only this store's
-note knows: no other store may delete in it.
+so all who open it look in the same place, told or not. A store on PostgreSQL notes it in its own rows. The place itself
+is marked with a word that only this store's note knows: no other store may delete in it.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from holdfast.backend import Blobs
+from holdfast.backend import Blobs, shown_place
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
-from holdfast.backends.gate import Gate
+from holdfast.backends.gate import BlobLock, Gate
 from holdfast.errors import Corrupt, Invalid
 
 DATABASE = "database"
@@ -33,6 +34,10 @@ class Note(msgspec.Struct, frozen=True):
     owner: str
 
 
+GateOf: TypeAlias = Callable[[str | None], BlobLock]
+"""The lock for blobs that are in a folder; None for those that are elsewhere."""
+
+
 class Place(Blobs, Protocol):
     """Blobs that are somewhere else than beside the store."""
 
@@ -41,19 +46,61 @@ class Place(Blobs, Protocol):
         ...
 
 
-def begin_blobs(url: str | None, folder: str) -> None:
-    """Note where the blobs of a store will be that is about to be created. Who calls keeps others from creating it.
+def begun(url: str, gate_of: GateOf) -> Note:
+    """What to note of a store that is about to be created. Who calls keeps others from creating it.
 
     Raises:
         Invalid: the URL is wrong, or another store has its blobs there.
-        Unavailable: the place can't be had, or the note not be written.
+        Unavailable: the place can't be had.
     """
-    if not url:
-        return
     owner = secrets.token_hex(16)
-    if url != DATABASE and _opened(url, folder, owner).claim(owner) != owner:
-        raise Invalid(f"another store keeps its large values in {_plain(url)}; name a place of its own", blobs=url)
-    _write(folder, Note(url, owner))
+    if url != DATABASE and placed(url, owner, gate_of).claim(owner) != owner:
+        raise Invalid(f"another store keeps its large values in {shown_place(url)}; name a place of its own", blobs=url)
+    return Note(url, owner)
+
+
+def placed(url: str, owner: str, gate_of: GateOf) -> Place:
+    """The blobs at a URL.
+
+    Raises:
+        Invalid: it names no place.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        from holdfast.backends.objects import ObjectBlobs
+
+        return ObjectBlobs(url, gate_of(None), owner)
+    path = unquote(parts.path)
+    if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or not os.path.isabs(path):
+        raise Invalid(
+            f"blobs={shown_place(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
+            parameter="blobs",
+        )
+    return DirectoryBlobs(path, owner=owner, gate=gate_of(path))
+
+
+def check_same(url: str | None, note: Note | None, home: str) -> None:
+    """Refuse another place than that of a store that was begun; without a note it is `home`.
+
+    Raises:
+        Invalid: the URL is another.
+    """
+    if url and (note is None or note.blobs != url):
+        where = shown_place(note.blobs) if note else home
+        raise Invalid(
+            f"this store was begun with its large values in {where}; leave blobs= away, or copy it to a new store",
+            blobs=where,
+        )
+
+
+def begin_blobs(url: str | None, folder: str) -> None:
+    """Note in a folder where the blobs of a store will be that is about to be created; see `begun`.
+
+    Raises:
+        Unavailable: the note can't be written.
+    """
+    if url:
+        _write(folder, begun(url, _gate_beside(folder)))
 
 
 def open_blobs(url: str | None, folder: str) -> Blobs | None:
@@ -65,52 +112,40 @@ def open_blobs(url: str | None, folder: str) -> Blobs | None:
         Unavailable: the place can't be had.
     """
     note = _noted(folder)
-    if url and (note is None or note.blobs != url):
-        where = _plain(note.blobs) if note else folder
-        raise Invalid(
-            f"this store was begun with its large values in {where}; leave blobs= away, or copy it to a new store",
-            blobs=where,
-        )
+    check_same(url, note, folder)
     if note is None:
         return DirectoryBlobs(folder)
-    return None if note.blobs == DATABASE else _opened(note.blobs, folder, note.owner)
+    return None if note.blobs == DATABASE else placed(note.blobs, note.owner, _gate_beside(folder))
 
 
-def _opened(url: str, folder: str, owner: str) -> Place:
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        from holdfast.backends.objects import ObjectBlobs
-
-        return ObjectBlobs(url, Gate(folder), owner)
-    path = unquote(parts.path)
-    if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or not os.path.isabs(path):
-        raise Invalid(
-            f"blobs={_plain(url)} is no place for large values; write file:///folder or s3://bucket/prefix",
-            parameter="blobs",
-        )
-    return DirectoryBlobs(path, owner=owner)
-
-
-def _plain(url: str) -> str:
-    """A URL without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else url
+def _gate_beside(folder: str) -> GateOf:
+    return lambda path: Gate(path or folder)
 
 
 def _noted(folder: str) -> Note | None:
     path = os.path.join(folder, NOTE)
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Note)
+            return note_in(file.read(), path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unavailable(error, f"{path}, which says where large values are, can't be read") from error
+
+
+def note_in(content: bytes, place: str) -> Note:
+    """A note as it was written by msgspec.
+
+    Raises:
+        Corrupt: it is none.
+    """
+    try:
+        return msgspec.json.decode(content, type=Note)
     except msgspec.MsgspecError:
         raise Corrupt(
-            f'{path} does not say where large values are; it should be {{"blobs": URL, "owner": WORD}}, '
+            f'{place} does not say where large values are; it should be {{"blobs": URL, "owner": WORD}}, '
             "with the word in the file or object `owner` there",
-            path=path,
+            path=place,
         ) from None
 
 

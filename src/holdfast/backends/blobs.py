@@ -16,7 +16,7 @@ import zstandard
 
 from holdfast.backend import CHUNK
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
-from holdfast.backends.gate import Gate
+from holdfast.backends.gate import BlobLock, Gate
 from holdfast.errors import Conflict, Corrupt, Invalid
 
 _RAW = b"\x00"
@@ -27,12 +27,14 @@ _HEX = frozenset("0123456789abcdef")
 class DirectoryBlobs:
     """A folder of blobs, `ab/cdef…` for the digest `abcdef…`. `durable` syncs each before `put` returns."""
 
-    def __init__(self, path: str, *, durable: bool = True, owner: str | None = None) -> None:
+    def __init__(
+        self, path: str, *, durable: bool = True, owner: str | None = None, gate: BlobLock | None = None
+    ) -> None:
         self._path = path
         self._owner = owner
         self._durable = durable
         self._sure: set[str] = set()
-        self._gate = Gate(path, durable=durable)
+        self._gate = gate or Gate(path, durable=durable)
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes.

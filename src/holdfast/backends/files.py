@@ -1,6 +1,6 @@
 """One folder of readable logs: a line for each commit, in a file for each session. All else can be built from them.
 
-    holdfast.json             the version of the layout
+    holdfast.json             the version of the layout, and the store's id
     logs/session/<name>.jsonl
     blobs/                    large values
     index.db                  rows for the logs: heads, lists, words. Delete it, and the next open builds it again.
@@ -73,6 +73,7 @@ class FilesBackend(RowBackend):
                 if not os.path.exists(layout):
                     begin_blobs(wanted, folder)
                     _write_layout(layout)
+                id = _check_layout(layout) or _write_layout(layout)  # earlier versions wrote none
                 blobs = open_blobs(wanted, folder) or DirectoryBlobs(folder)
                 make_dir(os.path.join(self.root, "logs"))
                 self._writers = Writers(self.root, durability)
@@ -85,7 +86,7 @@ class FilesBackend(RowBackend):
             raise unavailable(error, f"{self.root} can't be opened") from error
         self._logs = LogBodies(self.root, durability == "disk", self._adopt, self._name_of)
         facts = {"engine": "files", "durability": durability, "path": self.root}
-        super().__init__(file, self._logs, blobs, text_of, facts)
+        super().__init__(file, self._logs, blobs, text_of, facts, id)
         self.path = self.root
         forks.watch(self)
 
@@ -116,7 +117,7 @@ class FilesBackend(RowBackend):
                 with _closing_on_error(file):
                     if _stamp(file) == state.stamp:
                         if state.open or not state.clean:
-                            self._compare(file, state.trust())
+                            self._compare(file, state.trust(), kept=state.outlived())
                         return file
                 file.close()
         for suffix in ("", "-wal", "-shm"):
@@ -124,7 +125,7 @@ class FilesBackend(RowBackend):
                 os.unlink(self._index_path + suffix)
         file = self._connect()
         with _closing_on_error(file):
-            self._compare(file, Trust.LOOKS)
+            self._compare(file, Trust.LOOKS, kept=False)
         return file
 
     def _connect(self) -> SQLiteFile:
@@ -138,10 +139,15 @@ class FilesBackend(RowBackend):
                     db.execute(LOG_TABLE)
         return file
 
-    def _compare(self, file: SQLiteFile, trust: Trust) -> None:
-        """Compare every log with its rows, and take in what differs; nobody else has the store open."""
+    def _compare(self, file: SQLiteFile, trust: Trust, *, kept: bool) -> None:
+        """Compare every log with its rows, and take in what differs; nobody else has the store open.
+
+        Rows that were not `kept` may get other numbers now than they had, by which positions would go astray.
+        """
         stamp = _new_stamp()
         with Guarded(file.engine, file.path), file.transaction() as db:
+            if not kept:
+                db.execute("UPDATE meta SET value = ? WHERE name = 'store'", (secrets.token_hex(8),))
             self._replay(db, trust)
             left = torn_of_the_deleted(db, self.root)
             _write_stamp(db, stamp)
@@ -356,28 +362,34 @@ class FilesBackend(RowBackend):
         return {**super().info(), "logs": os.path.join(self.root, "logs"), "written by": writing or "nobody"}
 
 
-def _check_layout(path: str) -> None:
+def _check_layout(path: str) -> str:
+    """The id of the store; "" if it has none."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = int(json.load(file)["layout"])
+            told = json.load(file)
+        found = int(told["layout"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Corrupt(f'{path} does not say the layout\'s version; it should be {{"layout": {LAYOUT}}}') from None
     if found > LAYOUT:
         raise Invalid(
             f"{path} was written by a newer holdfast (layout {found}, this one knows {LAYOUT}); upgrade", layout=found
         )
+    return str(told.get("id", ""))
 
 
-def _write_layout(path: str) -> None:
+def _write_layout(path: str) -> str:
+    """Give the store an id."""
+    id = secrets.token_hex(8)
     beside = path + ".new"
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
     try:
-        write_all(fd, json.dumps({"layout": LAYOUT}).encode())
+        write_all(fd, json.dumps({"layout": LAYOUT, "id": id}).encode())
         os.fsync(fd)
     finally:
         os.close(fd)
     os.replace(beside, path)
     sync_dir(os.path.dirname(path))
+    return id
 
 
 def _new_stamp() -> str:

@@ -5,10 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from holdfast import forks
 from holdfast.backend import BLOB_PATIENCE
 from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, unavailable, unlock
+
+
+class BlobLock(Protocol):
+    """Keeps who puts blobs and who deletes some apart; see `Blobs.shared` and `Blobs.exclusive`."""
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep deleters out."""
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else out."""
+        ...
 
 
 class Gate:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 
@@ -14,6 +15,7 @@ import msgspec
 
 from holdfast import search
 from holdfast.backend import BLOB_PATIENCE, Blobs, Heads, Hit, Problem, TextOf, readable
+from holdfast.backends import positions
 from holdfast.errors import Unavailable
 from holdfast.plan import TRASHED, Commit, Entry, Head, Ref, Refused, plan
 
@@ -82,6 +84,7 @@ class MemoryBackend:
     def __init__(self, text_of: TextOf) -> None:
         self.blobs: Blobs = MemoryBlobs()
         self._text_of = text_of
+        self._id = secrets.token_hex(8)
         self._lock = threading.RLock()
         self._heads: dict[Ref, Head] = {}
         self._logs: dict[Ref, list[Entry]] = {}
@@ -226,12 +229,15 @@ class MemoryBackend:
         """There is no index to bring up to date."""
         return 0
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """The heads that changed, by the number of their last change."""
+        known = None if since is None else positions.read(since, self._id, int)
         with self._lock:
             changes = sorted(self._changes.items(), key=lambda change: change[1])
         newest = changes[-1][1] if changes else 0
-        return newest, [ref for ref, number in changes if isinstance(since, int) and number > since]
+        return positions.written(self._id, newest), [
+            ref for ref, number in changes if known is not None and number > known
+        ]
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit."""

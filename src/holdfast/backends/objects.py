@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from holdfast.backends.blobs import check_digest, packed, unpacked
-from holdfast.backends.gate import Gate
+from holdfast.backends.gate import BlobLock
 from holdfast.errors import Conflict, Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _used_in: int | None = None
 class ObjectBlobs:
     """The blobs of one store in a bucket: `s3://bucket/prefix?endpoint=…&region=…`."""
 
-    def __init__(self, url: str, gate: Gate, owner: str) -> None:
+    def __init__(self, url: str, gate: BlobLock, owner: str) -> None:
         try:
             import obstore
         except ImportError:

@@ -1,90 +1,55 @@
-"""Blobs as rows, under their digest, compressed with zstd where that makes them smaller.
+"""Where the large values of a store on PostgreSQL are: in rows by their digest, if it was not begun with another place.
 
-The lock between who puts and who deletes is an advisory lock of a transaction: it ends with its holder however that
-ends, and a pooler keeps a transaction on one session. Its holder has a connection of its own, as it uses others
-meanwhile.
+The lock between who puts and who deletes is an advisory lock of a transaction, wherever they are, as all machines share
+the server: it ends with its holder however that ends, and a pooler keeps a transaction on one session. Its holder has a
+connection of its own, as it uses others meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 
+import msgspec
 import psycopg
-import zstandard
 
-from holdfast.backend import BLOB_PATIENCE, CHUNK
+from holdfast.backend import BLOB_PATIENCE, Blobs
+from holdfast.backends.blobplace import DATABASE, Note, begun, check_same, note_in, placed
+from holdfast.backends.blobs import check_digest, packed, unpacked
 from holdfast.backends.pgmigrate import lock_number
 from holdfast.backends.pgserver import Connection, Server
-from holdfast.errors import Corrupt, Invalid, Unavailable, Uncertain
+from holdfast.errors import Unavailable, Uncertain
 
-_RAW = b"\x00"
-_ZSTD = b"\x01"
-_HEX = frozenset("0123456789abcdef")
+NOTE = "blobs"
+"""The row of `meta` that says where the blobs are."""
 
 
-class PostgresBlobs:
-    """The table `blob` of a schema."""
+def begin_blobs(db: Connection, schema: str, url: str | None, lock: Lock) -> None:
+    """Note where the blobs of a store will be, in the transaction that makes it; see `blobplace.begun`."""
+    if url and url != DATABASE:
+        note = msgspec.json.encode(begun(url, lambda _: lock)).decode()
+        db.execute(f"INSERT INTO {schema}.meta VALUES (%s, %s)".encode(), (NOTE, note))
 
-    def __init__(self, server: Server, schema: str, name: str, durability: str) -> None:
+
+def open_blobs(own: PostgresBlobs, url: str | None, lock: Lock) -> Blobs:
+    """The blobs of a store that was begun.
+
+    Raises:
+        Invalid: the URL is not where this store's blobs are.
+        Corrupt: the note can't be read.
+    """
+    note = own.noted() or Note(DATABASE, "")
+    check_same(url, note, DATABASE)
+    return own if note.blobs == DATABASE else placed(note.blobs, note.owner, lambda _: lock)
+
+
+class Lock:
+    """The lock of a store's blobs."""
+
+    def __init__(self, server: Server, name: str) -> None:
         self._server = server
-        self._table = f"{schema}.blob"
         self._number = lock_number(name, "blobs")
-        self._durability = durability
-
-    def put(self, digest: str, data: bytes) -> None:
-        """Store the bytes.
-
-        Raises:
-            Unavailable: the server refuses.
-            Uncertain: its answer was lost; a second call does no harm.
-        """
-        _check(digest)
-        packed = zstandard.ZstdCompressor(level=3).compress(data)
-        content = _ZSTD + packed if len(packed) < len(data) else _RAW + data
-        sql = (
-            f"INSERT INTO {self._table} SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "
-            "ON CONFLICT DO NOTHING"
-        )
-        with self._server.lend() as db:
-            try:
-                db.execute(sql.encode(), (digest, content, self._durability))
-            except psycopg.Error as error:
-                raise self._server.lost(error) from error
-
-    def get(self, digest: str) -> bytes | None:
-        """The bytes, or None.
-
-        Raises:
-            Corrupt: the row is damaged.
-        """
-        _check(digest)
-        rows = self._server.read(f"SELECT data FROM {self._table} WHERE digest = %s", (digest,))
-        if not rows:
-            return None
-        content: bytes = rows[0][0]
-        try:
-            data = _unpacked(content[1:]) if content[:1] == _ZSTD else content[1:]
-        except zstandard.ZstdError as error:
-            raise Corrupt(f"blob {digest} can't be unpacked: {error}", digest=digest) from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
-        return data
-
-    def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
-        _check(digest)
-        with self._server.lend() as db:
-            try:
-                return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0
-            except psycopg.Error as error:
-                raise self._server.lost(error) from error
-
-    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Digests above `after`, in order."""
-        sql = f"SELECT digest FROM {self._table} WHERE digest > %s ORDER BY digest LIMIT %s"  # quoted
-        return [row[0] for row in self._server.read(sql, (after, limit))]
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
@@ -127,13 +92,68 @@ class PostgresBlobs:
             raise self._server.explain(error) from error
 
 
-def _check(digest: str) -> None:
-    if len(digest) != 64 or not _HEX.issuperset(digest):
-        raise Invalid(f"{digest[:80]!r} is no SHA-256 in lower-case hex", digest=digest)
+class PostgresBlobs:
+    """The table `blob` of a schema."""
 
+    def __init__(self, server: Server, schema: str, lock: Lock, durability: str) -> None:
+        self._server = server
+        self._schema = schema
+        self._table = f"{schema}.blob"
+        self._lock = lock
+        self._durability = durability
 
-def _unpacked(packed: bytes) -> bytes:
-    # The size is part of what may be damaged: it must not be believed before memory is asked for.
-    if zstandard.get_frame_parameters(packed).content_size > CHUNK:
-        raise zstandard.ZstdError("it claims to be larger than a blob can be")
-    return zstandard.decompress(packed)
+    def noted(self) -> Note | None:
+        """What the store says of another place."""
+        rows = self._server.read(f"SELECT value FROM {self._schema}.meta WHERE name = %s", (NOTE,))  # quoted
+        return note_in(rows[0][0].encode(), f"the row {NOTE!r} of meta at {self._server.shown}") if rows else None
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes.
+
+        Raises:
+            Unavailable: the server refuses.
+            Uncertain: its answer was lost; a second call does no harm.
+        """
+        check_digest(digest)
+        content = packed(data)
+        sql = (
+            f"INSERT INTO {self._table} SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "
+            "ON CONFLICT DO NOTHING"
+        )
+        with self._server.lend() as db:
+            try:
+                db.execute(sql.encode(), (digest, content, self._durability))
+            except psycopg.Error as error:
+                raise self._server.lost(error) from error
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None.
+
+        Raises:
+            Corrupt: the row is damaged.
+        """
+        check_digest(digest)
+        rows = self._server.read(f"SELECT data FROM {self._table} WHERE digest = %s", (digest,))
+        return unpacked(digest, rows[0][0]) if rows else None
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        check_digest(digest)
+        with self._server.lend() as db:
+            try:
+                return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0
+            except psycopg.Error as error:
+                raise self._server.lost(error) from error
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`, in order."""
+        sql = f"SELECT digest FROM {self._table} WHERE digest > %s ORDER BY digest LIMIT %s"  # quoted
+        return [row[0] for row in self._server.read(sql, (after, limit))]
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep deleters out."""
+        return self._lock.shared()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else out."""
+        return self._lock.exclusive()

@@ -42,7 +42,6 @@ class Change:
         self.hides: list[Range] = []
         self.cut = 0
         """Stored entries up to this seq go."""
-        self.grew = False
         self.changed = False
 
     def apply(self, commit: Commit, packed: Sequence[bytes]) -> Head | Refused:
@@ -54,7 +53,6 @@ class Change:
             return planned
         self.head, entries = planned
         self.changed = True
-        self.grew = self.grew or bool(entries)
         for span in commit.void:
             self._hide(span)
         if entries:
@@ -111,7 +109,7 @@ class Written:
         self._refs.append(head.ref)
         number = len(self._refs)
         self._heads += (known.rev, known.crc) if known else (-1, 0)
-        self._heads += (head.rev, head.last, head.base, head.trim, head.at, standing(head), crc, change.grew)
+        self._heads += (head.rev, head.last, head.base, head.trim, head.at, standing(head), crc, change.changed)
         self._columns.append(
             (
                 None if kept and known and tags is known.tags else tags,

@@ -15,10 +15,9 @@ import psycopg
 from holdfast.backend import Problem
 from holdfast.backends.pgrows import ENTRY, HEAD, Row, head_of
 from holdfast.backends.pgserver import Connection, Server
-from holdfast.backends.pgwords import SERVER
+from holdfast.backends.pgwords import RULES, SERVER
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
-from holdfast.search import NORM
 
 CHUNK = 500
 """Rows that are fetched at a time."""
@@ -120,7 +119,7 @@ def _words(db: Connection, schema: str) -> Iterator[Problem]:
             ).encode()
         ).fetchall()
     )
-    if meta.get("norm") != str(NORM) or "server" not in meta:
+    if meta.get("norm") != RULES or "server" not in meta:
         return  # the next search begins it anew
     join = f"FROM {schema}.entry e FULL JOIN {schema}.words w ON w.kind = e.kind AND w.id = e.id AND w.seq = e.seq"
     lost = (

@@ -7,6 +7,7 @@ newer holdfast wrote is refused, never guessed at.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib.resources import files
 
 from psycopg.sql import Identifier
@@ -37,8 +38,8 @@ def lock_number(schema: str, what: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def migrate(server: Server, schema: str) -> None:
-    """Bring a schema up to date; make it if it is not there.
+def migrate(server: Server, schema: str, begin: Callable[[Connection], None]) -> None:
+    """Bring a schema up to date; make it if it is not there, with what `begin` does in the same transaction.
 
     Raises:
         Invalid: a newer holdfast's, another program's, or a server that is too old or not in UTF-8.
@@ -51,7 +52,10 @@ def migrate(server: Server, schema: str) -> None:
             return
         db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(schema, "schema"),))
-        _apply(db, schema, _version(db, schema, newest, server.shown))
+        found = _version(db, schema, newest, server.shown)
+        _apply(db, schema, found)
+        if not found:
+            begin(db)
         db.execute("COMMIT")
 
 

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import psycopg
 
 from holdfast import forks, search
 from holdfast.backend import Blobs, Heads, Hit, Location, Problem, TextOf
+from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.pgarrays import texts
-from holdfast.backends.pgblobs import PostgresBlobs
+from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
 from holdfast.backends.pgcheck import row_problems
 from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
+from holdfast.backends.pgreplicas import Replicas
 from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LIVING, Row, head_of, is_sound
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
 from holdfast.backends.pgwords import WordIndex
 from holdfast.backends.pgwriter import Writer
-from holdfast.errors import Corrupt, Invalid, ReadOnly
+from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.reading import Replica, Source
 
 MAX_SCHEMA = 63
 """Bytes that the name of a schema may take."""
@@ -41,8 +45,22 @@ _SEEN = (
 """Which transactions can be seen for sure. A replica's snapshot names none that is open between its bounds."""
 _STANDS = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE pg_current_snapshot()::text END"
 """What is another whenever a transaction ended."""
+_HISTORY = (
+    "(SELECT system_identifier FROM pg_control_system()) || '/' || CASE WHEN pg_is_in_recovery() "
+    "THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint()) "
+    "ELSE ltrim(lower(left(pg_walfile_name(pg_current_wal_lsn()), 8)), '0') END"
+)
+"""The server and its timeline, which is another one once a standby took over, or a backup was gone back to."""
+_NO_SNAPSHOT = ("22P02", "22003")
 _ALL = 2**62
 """Above every seq."""
+
+
+class Moment(NamedTuple):
+    """What a position holds: a server's history, and which transactions of it could be seen."""
+
+    history: str
+    snapshot: str
 
 
 class PostgresBackend:
@@ -55,19 +73,21 @@ class PostgresBackend:
         hints = _listens(where)
         self._server = Server(where, _timeout(where))
         try:
-            migrate(self._server, name)
+            opened = partial(PostgresBackend, text_of=text_of)
+            self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
+            wanted, lock = where.params.get("blobs"), Lock(self._server, name)
+            migrate(self._server, name, lambda db: begin_blobs(db, schema, wanted, lock))
             self._facts = _facts(self._server, where)
             self._packer = self._make_packer()
+            durability = _synchronous(where, self._facts)
+            self.blobs: Blobs = open_blobs(PostgresBlobs(self._server, schema, lock, durability), wanted, lock)
+            self._id = str(self._server.read(f"SELECT value FROM {schema}.meta WHERE name = 'store'")[0][0])  # quoted
         except BaseException:
             self._server.close()
             raise
-        durability = {"process": "off", "replicated": "on", "disk": "on"}[where.params.get("durability", "disk")]
-        if self._facts["synchronous_commit"] == "remote_apply" and durability == "on":
-            durability = "remote_apply"
         self._pack_lock = threading.Lock()
         self._writer = Writer(self._server, schema, durability)
         self._words = WordIndex(self._server, schema, self._packer.unpack, text_of)
-        self.blobs: Blobs = PostgresBlobs(self._server, schema, name, durability)
         channel = f"holdfast_{lock_number(name, 'hints') & (2**63 - 1):x}"
         self._hints = Hints(self._server, channel) if hints else None
         self._listener = Listener(self._server, channel, self._version, hints=hints)
@@ -91,7 +111,11 @@ class PostgresBackend:
         """Make commits in order, in one transaction."""
         if not batch:
             return []
-        results = self._writer.commit(batch, self._packed(batch))
+        try:
+            results = self._writer.commit(batch, self._packed(batch))
+        finally:
+            if self._replicas is not None:
+                self._replicas.wrote()
         if self._hints is not None:
             self._hints.notice()
         self._listener.wake()
@@ -225,17 +249,28 @@ class PostgresBackend:
         """Take in what is not indexed yet."""
         return self._words.catch_up()
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """The heads whose logs grew in transactions that could not be seen then, and can now."""
-        if since is None:
-            return self._server.read(f"SELECT {_SEEN}")[0][0], []
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """The heads that changed in transactions that could not be seen then, and can now."""
+        known = None if since is None else positions.read(since, self._id, Moment)
+        if known is None:
+            history, snapshot = self._server.read(f"SELECT {_HISTORY}, {_SEEN}")[0]
+            return positions.written(self._id, Moment(history, snapshot)), []
+        # Another history may have given the same numbers to other transactions.
         sql = (
-            f"SELECT {_SEEN}, h.kind, h.id FROM (SELECT %s::pg_snapshot AS old) AS s "
-            f"LEFT JOIN {self._schema}.head h ON h.grown >= pg_snapshot_xmin(s.old)::text::bigint "
-            "AND NOT pg_visible_in_snapshot(h.grown::text::xid8, s.old)"
+            f"SELECT s.history, {_SEEN}, h.kind, h.id "
+            f"FROM (SELECT {_HISTORY} AS history, %s::pg_snapshot AS old, %s::text AS known) AS s "
+            f"LEFT JOIN {self._schema}.head h "
+            "ON h.grown >= CASE WHEN s.history = s.known THEN pg_snapshot_xmin(s.old)::text::bigint ELSE 0 END "
+            "AND NOT (s.history = s.known AND pg_visible_in_snapshot(h.grown::text::xid8, s.old))"
         )
-        rows = self._server.read(sql, (since,))
-        return rows[0][0], [Ref(kind, id) for _, kind, id in rows if kind is not None]
+        try:
+            rows = self._server.read(sql, (known.snapshot, known.history))
+        except HoldfastError as error:
+            if error.facts.get("sqlstate") in _NO_SNAPSHOT:
+                raise positions.no_position(str(since)) from error
+            raise
+        now = positions.written(self._id, Moment(*rows[0][:2]))
+        return now, [Ref(kind, id) for _, _, kind, id in rows if kind is not None]
 
     def _version(self) -> object:
         """Where the server stands."""
@@ -259,8 +294,18 @@ class PostgresBackend:
         recovering, behind = self._server.read(_BEHIND)[0]
         return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
 
+    def replica(self, *, own: bool) -> Source | None:
+        """A replica that reads may go to; see `reading.Replicated`."""
+        return None if self._replicas is None else self._replicas.choose(own=own)
+
+    def replicas(self) -> list[Replica]:
+        """The replicas that the URL names, and how far each is behind."""
+        return [] if self._replicas is None else self._replicas.told()
+
     def close(self) -> None:
         """Close the connections."""
+        if self._replicas is not None:
+            self._replicas.close()
         if self._hints is not None:
             self._hints.close()
         self._listener.close()
@@ -293,6 +338,13 @@ def _schema(where: Location) -> str:
     if not name or len(name.encode()) > MAX_SCHEMA or not name.isprintable() or name.startswith("pg_"):
         raise Invalid(f"schema={name!r} is no name of a schema: 1 to {MAX_SCHEMA} bytes, not pg_…", schema=name)
     return name
+
+
+def _synchronous(where: Location, facts: Mapping[str, str]) -> str:
+    """What `synchronous_commit` is for a commit."""
+    if where.params.get("durability") == "process":
+        return "off"
+    return "remote_apply" if facts["synchronous_commit"] == "remote_apply" else "on"
 
 
 def _timeout(where: Location) -> float:

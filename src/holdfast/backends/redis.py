@@ -7,6 +7,7 @@ one script, which checks that nothing changed since (`rediswriter`); so the scri
 from __future__ import annotations
 
 import os
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from zlib import crc32
 
 from holdfast import search
 from holdfast.backend import Heads, Hit, Location, Problem, TextOf
+from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.redisblobs import blobs_of
 from holdfast.backends.redischeck import Check, remains
@@ -23,7 +25,7 @@ from holdfast.backends.redisduty import Duty
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redislinks import Address, Links
 from holdfast.backends.redislisten import Listening
-from holdfast.backends.redislists import Lists
+from holdfast.backends.redislists import Lists, Mark
 from holdfast.backends.redislogs import Logs
 from holdfast.backends.redisnodes import Call, Servers, slot_of
 from holdfast.backends.rediswords import Words, sound
@@ -50,7 +52,7 @@ class RedisBackend:
         self._links = Links(seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty)
         try:
             self._servers = Servers(self._links, options.timeout)
-            self._layout, self._packer = self._opened(options)
+            self._layout, self._packer, self._id = self._opened(options)
         except BaseException:
             self._links.close()
             raise
@@ -62,14 +64,15 @@ class RedisBackend:
         self._listening = Listening(self._servers, self._links, self._layout.channel)
         self.blobs = blobs_of(options.blobs, self._servers, self._layout)
 
-    def _opened(self, options: Options) -> tuple[Layout, Packer]:
-        """What the store says of itself; a new one is told now."""
+    def _opened(self, options: Options) -> tuple[Layout, Packer, str]:
+        """What the store says of itself, and its id; a new one is told now, and the id one of an earlier version."""
         meta = options.prefix.encode() + b":store"
         self._servers.place({META: slot_of(meta)})
         shards = options.shards or (MANY if self._servers.cluster else 1)
         facts = self._facts(meta)
-        if b"layout" not in facts:
+        if b"layout" not in facts or b"id" not in facts:
             told: list[tuple[str, Any]] = [(f"dictionary:{CURRENT}", dictionary()), ("layout", _layout_record(shards))]
+            told.append(("id", secrets.token_hex(8)))
             for outcome in self._servers.run([Call(META, ("HSETNX", meta, *it), writes=True) for it in told]):
                 if isinstance(outcome, HoldfastError):
                     raise outcome
@@ -85,7 +88,7 @@ class RedisBackend:
         dictionaries = {
             int(name.partition(b":")[2]): data for name, data in facts.items() if name.startswith(b"dictionary:")
         }
-        return layout, Packer({**dictionaries, CURRENT: dictionary()})
+        return layout, Packer({**dictionaries, CURRENT: dictionary()}), facts[b"id"].decode("ascii", "replace")
 
     def _facts(self, meta: bytes) -> dict[bytes, bytes]:
         flat = self._servers.ask([Call(META, ("HGETALL", meta))])[0]
@@ -170,9 +173,13 @@ class RedisBackend:
         """Take in what is not indexed yet."""
         return self._words.catch_up()
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """The heads that changed, by the numbers of their last changes."""
-        return self._lists.changed(cast("Sequence[int] | None", since))
+        known = None if since is None else positions.read(since, self._id, list[Mark])
+        if since is not None and known is not None and len(known) != self._layout.shards:
+            raise positions.no_position(since)
+        marks, refs = self._lists.changed(known)
+        return positions.written(self._id, marks), refs
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and as soon as another's is told."""

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, NamedTuple
+from zlib import crc32
+
+import msgspec
 
 from holdfast.backend import Heads
 from holdfast.backends import rediskeys
@@ -22,6 +26,13 @@ FEW = 2000
 """Heads that carry a tag up to which they are all read, rather than looked for in the list by time."""
 CHUNK = 500
 """Heads that are read at a time."""
+
+
+class Mark(NamedTuple):
+    """How far a shard is: the number of the newest change, and a checksum that tells its head from others; 0: none."""
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    head: int = 0
 
 
 class Lists:
@@ -178,21 +189,39 @@ class Lists:
         answers = self._servers.ask([Call(s, ("SMEMBERS", self._layout.kinds(s))) for s in shards])
         return sorted({kind.decode("utf-8", "replace") for answer in answers for kind in answer})
 
-    def changed(self, since: Sequence[int] | None) -> tuple[list[int], list[Ref]]:
-        """The numbers of the newest changes, and the heads whose changes have higher ones than `since`."""
+    def changed(self, since: Sequence[Mark] | None) -> tuple[list[Mark], list[Ref]]:
+        """How far each shard is, and the heads whose changes have higher numbers than `since` says.
+
+        A head never leaves the list, so the one that a mark names is still at it or above. If it is not, the server
+        lost its last moments, and what it numbered since may be below the mark: all of the shard is told.
+        """
         shards = range(self._layout.shards)
         if since is None:
-            calls = [Call(s, ("ZRANGE", self._layout.changed(s), -1, -1, "WITHSCORES")) for s in shards]
-        else:
-            calls = [
-                Call(s, ("ZRANGEBYSCORE", self._layout.changed(s), b"(%d" % since[s], "+inf", "WITHSCORES"))
-                for s in shards
-            ]
-        answers = self._servers.ask(calls)
-        position = [int(answer[-1]) if answer else since[s] if since else 0 for s, answer in enumerate(answers)]
-        if since is None:
-            return position, []
-        return position, [rediskeys.named_by(place) for answer in answers for place in answer[::2]]
+            newest = [Call(s, ("ZRANGE", self._layout.changed(s), -1, -1, "WITHSCORES")) for s in shards]
+            return [_mark(_numbered(answer), Mark()) for answer in self._servers.ask(newest)], []
+        calls = [
+            Call(s, ("ZRANGEBYSCORE", self._layout.changed(s), mark.number, "+inf", "WITHSCORES"))
+            for s, mark in zip(shards, since, strict=True)
+        ]
+        found: list[list[tuple[bytes, int]]] = []
+        for shard, mark, answer in zip(shards, since, self._servers.ask(calls), strict=True):
+            told = _numbered(answer)
+            if mark.number and all(crc32(place) != mark.head for place, _ in told):
+                whole = Call(shard, ("ZRANGE", self._layout.changed(shard), 0, -1, "WITHSCORES"))
+                found.append(_numbered(self._servers.ask([whole])[0]))
+            else:
+                found.append([(place, number) for place, number in told if number > mark.number])
+        marks = [_mark(told, mark) for told, mark in zip(found, since, strict=True)]
+        return marks, [rediskeys.named_by(place) for told in found for place, _ in told]
+
+
+def _mark(told: Sequence[tuple[bytes, int]], before: Mark) -> Mark:
+    """How far a shard is that has told this."""
+    return Mark(told[-1][1], crc32(told[-1][0])) if told else before
+
+
+def _numbered(answer: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    return [(place, int(number)) for place, number in zip(answer[::2], answer[1::2], strict=True)]
 
 
 def _head(ref: Ref, record: bytes | None) -> Head | Corrupt | None:

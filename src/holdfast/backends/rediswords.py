@@ -16,7 +16,7 @@ from zlib import crc32
 from holdfast import forks, search
 from holdfast.backend import TextOf, readable
 from holdfast.backends import rediskeys
-from holdfast.backends.redislists import Lists
+from holdfast.backends.redislists import Lists, Mark
 from holdfast.backends.redislogs import EXACT, Logs, Part
 from holdfast.backends.redisnodes import Servers
 from holdfast.backends.rows import tag_filter
@@ -63,7 +63,7 @@ class Words:
     def _start(self) -> None:
         self._mutex = threading.Lock()
         self._db: sqlite3.Connection | None = None
-        self._position: list[int] | None = None
+        self._position: list[Mark] | None = None
 
     def before_fork(self) -> None:
         """See `forks`."""
@@ -131,7 +131,7 @@ class Words:
 
     def _catch_up(self, db: sqlite3.Connection) -> int:
         if self._position is None:
-            self._position = [0] * self._lists.shards
+            self._position = [Mark()] * self._lists.shards
         position, refs = self._lists.changed(self._position)
         new = 0
         for start in range(0, len(refs), GROUP):

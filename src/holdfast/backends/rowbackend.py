@@ -50,13 +50,22 @@ milliseconds, so one who holds the lock for longer is slow or stands still."""
 class RowBackend:
     """Heads and entries in the rows of a SQLite file, whose bodies are where `bodies` keeps them.
 
+    `id` is the store's; None if the file itself is the store, and has it.
+
     See `Backend` for what the methods promise.
     """
 
     def __init__(
-        self, file: SQLiteFile, bodies: Bodies, blobs: Blobs, text_of: TextOf, facts: Mapping[str, str]
+        self,
+        file: SQLiteFile,
+        bodies: Bodies,
+        blobs: Blobs,
+        text_of: TextOf,
+        facts: Mapping[str, str],
+        id: str | None = None,
     ) -> None:
         self.path = file.path
+        self._id = id
         self.blobs = blobs
         self._file = file
         self._engine = file.engine
@@ -264,10 +273,10 @@ class RowBackend:
         with self._guarded():
             return self._words.catch_up(pause, patience)
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        """The heads that new rows belong to."""
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        """The heads that new rows belong to, and those with a new number."""
         with self._guarded(), self._file.snapshot() as db:
-            return changed(db, since)
+            return changed(db, self._id, since)
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from holdfast.backends.bodies import Bodies
+from holdfast.backends.changes import STAMP
 from holdfast.backends.engine import Connection
 from holdfast.backends.entryrows import hide, new_rows, numbered
 from holdfast.backends.fts import WordIndex
@@ -134,6 +135,8 @@ class RowWriter:
         if known is None:
             known = self._heads[commit.ref] = Known(insert_head(db, head, runs.data), head, runs)
             write_tags(db, known.n, {}, head.tags)
+            if not entries:
+                db.execute(STAMP, (known.n,))
         else:
             known.head = head
             self._changed[commit.ref] = known
@@ -203,6 +206,8 @@ class RowWriter:
             if head.tags is not saved.tags:
                 write_tags(db, known.n, saved.tags, head.tags)
                 known.tags = encode(head.tags)
+            if head.dead or head.last == max(saved.last, head.base, head.trim):
+                db.execute(STAMP, (known.n,))
             if only_grew(head, saved):
                 grown.append((*grown_values(head, known.tags, known.runs.data), known.n))
             else:

@@ -1,6 +1,7 @@
 """Who has a folder store open, and whether its index can be believed: the file `writers`.
 
-    {"stamp":"9f…","clean":false,"open":[{"note":"51…","owner":"process 4711 on kelp","durability":"disk"}]}
+    {"stamp":"9f…","clean":false,"boot":"c1…",
+     "open":[{"note":"51…","owner":"process 4711 on kelp","durability":"disk"}]}
 
 Everyone who has the store open holds a shared lock of the file, so the exclusive one says: nobody else is here. A
 process puts its note in before it writes for the first time, synced, and takes it out when it closes; the last one to
@@ -17,6 +18,7 @@ from enum import Enum
 import msgspec
 
 from holdfast.backends.disk import FILE_MODE, read_at, share_lock, sync_dir, try_lock, whoami, write_at
+from holdfast.clock import boot
 
 
 class Trust(Enum):
@@ -41,6 +43,11 @@ class State(msgspec.Struct, frozen=True):
     stamp: str = ""
     clean: bool = False
     open: tuple[Note, ...] = ()
+    boot: str = ""
+
+    def outlived(self) -> bool:
+        """Whether the machine runs since this was said, so that the index has all that was written to it."""
+        return self.boot != "" and self.boot == boot()
 
     def trust(self) -> Trust:
         """What may be believed when nobody has the store open: those who are noted were killed."""
@@ -78,7 +85,7 @@ class Writers:
 
     def write(self, state: State) -> None:
         """Say it, durably. A crash in between leaves what can't be read."""
-        data = msgspec.json.encode(state) + b"\n"
+        data = msgspec.json.encode(msgspec.structs.replace(state, boot=boot())) + b"\n"
         os.ftruncate(self._fd, 0)
         write_at(self._fd, data, 0)
         os.fsync(self._fd)
@@ -93,7 +100,8 @@ class Writers:
 
     def without_mine(self, state: State) -> State:
         """The state once this process has closed."""
-        return State(state.stamp, state.clean, tuple(note for note in state.open if note.note != self._note))
+        notes = tuple(note for note in state.open if note.note != self._note)
+        return State(state.stamp, state.clean, notes, state.boot)
 
     def forked(self) -> None:
         """In a child: the lock that came along is the parent's to change; take one of its own."""

@@ -12,6 +12,7 @@ from holdfast import __version__
 from holdfast.cli.app import INTEGRITY, App, Command, pass_app
 from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import REF, whole
+from holdfast.cli.replicas import replica_shape, state_of
 from holdfast.cli.terminal import Span
 from holdfast.formats.words import plural, safe_line
 
@@ -50,12 +51,14 @@ def info(app: App) -> None:
     """Where the store is, which engine keeps it, and how safe a write is."""
     with app.store() as store:
         facts = dict(store.backend.info())
+        replicas = store.replicas()
         url = store.url
     if app.json:
-        app.data({"url": url, "backend": facts})
+        app.data({"url": url, "backend": facts, "replicas": [replica_shape(replica) for replica in replicas]})
         return
-    width = max(map(len, ["url", *facts]))
-    for name, value in (("url", url), *facts.items()):
+    told = [("url", url), *facts.items(), *((f"replica {r.address}", state_of(r)) for r in replicas)]
+    width = max(len(name) for name, _ in told)
+    for name, value in told:
         app.line(Span(name.ljust(width), "bold"), "  ", safe_line(value))
 
 

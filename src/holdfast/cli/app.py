@@ -41,9 +41,19 @@ _CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
 class App:
     """What the common options say, and where output goes."""
 
-    def __init__(self, url: str | None, json: bool, color: bool | None, quiet: bool, user: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        json: bool,
+        color: bool | None,
+        quiet: bool,
+        user: str | None = None,
+        *,
+        replica: bool = False,
+    ) -> None:
         self.url = url
         self.user = user
+        self.replica = replica
         self.json = json
         self.quiet = quiet
         no_color = color is False or bool(os.environ.get("NO_COLOR"))
@@ -59,17 +69,23 @@ class App:
         Raises:
             NotFound: there is none, and it is not to be created.
         """
+        from holdfast.backend import shown
         from holdfast.opening import open
         from holdfast.urls import default_url
 
         url = self.url or default_url()
         if not create:
-            check_there(url, f"--store {shlex.quote(self.url)} " if self.url else "")
+            check_there(url, f"--store {shlex.quote(shown(self.url))} " if self.url else "")
         with tried(url) if dry_run else open(url) as store:
             yield self.view(store)
 
     def view(self, store: Store) -> Store:
-        """The store as the user sees it for whom the command works; the whole store if it works for nobody."""
+        """The store as the user sees it for whom the command works; the whole store if it works for nobody.
+
+        With `--replica` it is read from a replica, and can't be written.
+        """
+        if self.replica:
+            store = store.reader()
         return store if self.user is None else store.for_user(self.user)
 
     def line(self, *spans: Span | str) -> None:
@@ -140,7 +156,7 @@ def check_there(url: str, option: str | None = None) -> None:
     where = parse_url(url)
     if where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
         hint = "" if option is None else f"; `holdfast {option}init` creates one"
-        raise errors.NotFound(f"there is no store at {url} yet{hint}", url=url)
+        raise errors.NotFound(f"there is no store at {where.url} yet{hint}", url=where.url)
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -239,6 +255,7 @@ LAZY = {
     "trash": "trash:trash",
     "append": "events:append",
     "tail": "events:tail",
+    "watch": "watching:watch",
     "search": "events:search",
     "import": "transfer:import_",
     "export": "transfer:export",
@@ -262,19 +279,26 @@ holdfast search '"order 7" -refund'       # find it again
 @click.option(
     "--user", metavar="USER", envvar="HOLDFAST_USER", help="Work for one user, who sees only hers; else HOLDFAST_USER."
 )
+@click.option("--replica", is_flag=True, help="Only read, from a replica that the store's URL names (read_from=).")
 @click.option("--json", is_flag=True, help="Print JSON of a stable shape (docs/CLI.md).")
 @click.option("--color/--no-color", default=None, help="Colours; without, only on a terminal and not with NO_COLOR.")
 @click.option("-q", "--quiet", is_flag=True, help="No talk on stderr but errors.")
 @click.version_option(__version__, message="holdfast %(version)s")
 @click.pass_context
 def holdfast(
-    ctx: click.Context, url: str | None, user: str | None, json: bool, color: bool | None, quiet: bool
+    ctx: click.Context,
+    url: str | None,
+    user: str | None,
+    replica: bool,
+    json: bool,
+    color: bool | None,
+    quiet: bool,
 ) -> None:
     """Keep the sessions of AI agents: what was said, which tools ran, what it cost.
 
     A session is named by its id, the unique start of it, its name, or @last; name@seq is one of its events.
     """
-    ctx.obj = App(url, json, color, quiet, user)
+    ctx.obj = App(url, json, color, quiet, user, replica=replica)
 
 
 pass_app = click.make_pass_decorator(App)

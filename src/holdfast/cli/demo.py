@@ -42,6 +42,8 @@ def demo(app: App) -> None:
     The agent is scripted but its tools run on this machine, in a temporary folder; it needs no keys. The store is a
     temporary one unless --store names yours.
     """
+    from holdfast.backend import shown
+
     with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as place:
         folder = os.path.join(place, "notes")
         os.mkdir(folder)
@@ -50,14 +52,15 @@ def demo(app: App) -> None:
                 file.write(text)
         url = app.url or f"sqlite://{place}/demo.db"
         told = _record(app, url, folder)
+        safe = shown(url)
         if app.json:
-            app.data({**told, "store": url, "kept": app.url is not None})
+            app.data({**told, "store": safe, "kept": app.url is not None})
             return
         _look(app, url, told["session"])
     app.say("\nThat is all it takes: store.session(id) and session.append(...), see docs/API.md. Try next:")
     if app.url:
-        app.say(f"  holdfast --store {app.url} session show @last --full")
-        app.say(f"  holdfast --store {app.url} export -f html -o demo.html @last")
+        app.say(f"  holdfast --store {safe} session show @last --full")
+        app.say(f"  holdfast --store {safe} export -f html -o demo.html @last")
     app.say("  holdfast import            # your coding agents' transcripts")
     app.say("  holdfast --help")
 

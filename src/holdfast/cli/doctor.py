@@ -16,6 +16,7 @@ import click
 
 from holdfast import __version__
 from holdfast.cli.app import FAILURE, App, Command, holdfast, pass_app
+from holdfast.cli.replicas import replica_shape
 from holdfast.cli.terminal import Span
 from holdfast.errors import HoldfastError
 from holdfast.formats.words import safe_line
@@ -39,7 +40,7 @@ def doctor(app: App) -> None:
     url = app.url or default_url()
     where = parse_url(url)
     problems: list[str] = []
-    kept = _served(where, url, problems) if where.scheme in SERVERS else _store(where, problems)
+    kept = _served(where, url, problems) if where.scheme in SERVERS else _store(where, url, problems)
     told = {"versions": _versions(), "sqlite": _sqlite(), "store": kept}
     if not told["sqlite"]["fts5"]:
         problems.append("this SQLite has no FTS5, which search needs; install apsw, or a Python with another SQLite")
@@ -72,7 +73,7 @@ def _sqlite() -> dict[str, bool]:
     return {"fts5": fts5, "wal_reset_bug": sqlite3.sqlite_version_info < SAFE}
 
 
-def _store(where: Location, problems: list[str]) -> dict[str, Any]:
+def _store(where: Location, url: str, problems: list[str]) -> dict[str, Any]:
     """What is known of the store's place; what is wrong with it goes to `problems`."""
     facts: dict[str, Any] = {"url": where.url, "path": None, "there": False, "mode": None, "folder_mode": None}
     facts |= {"free": None, "backend": None}
@@ -92,27 +93,29 @@ def _store(where: Location, problems: list[str]) -> dict[str, Any]:
     facts["mode"] = _mode(path)
     if int(facts["mode"], 8) & 0o077:
         problems.append(f"{path} has mode {facts['mode']}: others can read it; chmod go= '{path}'")
-    facts["backend"] = _facts(where.url, problems)
+    facts["backend"], _ = _facts(url, problems)
     return facts
 
 
 def _served(where: Location, url: str, problems: list[str]) -> dict[str, Any]:
     """What is known of a store on a server; what is wrong with it goes to `problems`."""
-    told = _facts(url, problems)
+    told, replicas = _facts(url, problems)
+    unread = [replica for replica in replicas if replica["why"]]
+    problems += [f"the replica {replica['address']} is not read from: {replica['why']}" for replica in unread]
     facts: dict[str, Any] = {"url": where.url, "path": None, "there": told is not None, "mode": None}
-    return facts | {"folder_mode": None, "free": None, "backend": told}
+    return facts | {"folder_mode": None, "free": None, "backend": told, "replicas": replicas}
 
 
-def _facts(url: str, problems: list[str]) -> dict[str, str] | None:
-    """What the backend of a store says of itself; None if it can't be opened."""
+def _facts(url: str, problems: list[str]) -> tuple[dict[str, str] | None, list[dict[str, Any]]]:
+    """What the backend of a store says of itself, None if it can't be opened; and of its replicas."""
     from holdfast.opening import open
 
     try:
         with open(url) as store:
-            return dict(store.backend.info())
+            return dict(store.backend.info()), [replica_shape(replica) for replica in store.replicas()]
     except HoldfastError as error:
         problems.append(f"the store can't be opened: {error.message}")
-        return None
+        return None, []
 
 
 def _nearest(folder: str) -> str:

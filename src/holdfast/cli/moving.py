@@ -118,6 +118,8 @@ def _tell(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
 def _tell_one(app: App, one: Copied) -> None:
     if one.error is not None:
         app.say(f"{one.session or one.document}: {one.error.message}")
+    elif one.deleted:
+        app.line(safe_line(f"{one.session or one.document}: deleted"))
     elif one.new:
         what = "new" if one.document else f"{plural(one.new, 'new event')} of {one.events:,}"
         app.line(safe_line(f"{one.session or one.document}: {what}"))
@@ -130,7 +132,7 @@ def _follow(app: App, here: Store, there: Store) -> None:
     stop = threading.Event()
 
     def told(one: Copied) -> None:
-        if one.error is not None or one.new:
+        if one.error is not None or one.new or one.deleted:
             app.data(copied_shape(one)) if app.json else _tell_one(app, one)
             sys.stdout.flush()
 
@@ -143,7 +145,8 @@ def _follow(app: App, here: Store, there: Store) -> None:
 
     with _until_ctrl_c(stop):
         report = follow_store(here, there, stop=stop, told=told, behind=behind)
-    app.say(f"the last pass copied {plural(report.new, 'new event')}, {len(report.failed)} failed")
+    gone = f" and deleted {report.deleted:,}" if report.deleted else ""
+    app.say(f"the last pass copied {plural(report.new, 'new event')}{gone}, {len(report.failed)} failed")
     _fail_as(report.failed, alone=False)
 
 

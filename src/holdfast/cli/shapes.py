@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holdfast.errors import HoldfastError
     from holdfast.events.receipts import Receipt
     from holdfast.finding.hits import SearchHit
+    from holdfast.finding.watch import Change
     from holdfast.heads.info import SessionInfo
     from holdfast.model import Event
 
@@ -53,6 +54,7 @@ def copied_shape(one: Copied) -> dict[str, Any]:
         "user": one.user,
         "events": one.events,
         "new": one.new,
+        "deleted": one.deleted,
         "error": one.error and error_shape(one.error),
     }
 
@@ -85,6 +87,13 @@ def hit_text(hit: SearchHit) -> str:
         "highlights": [list(pair) for pair in hit.highlights],
     }
     return f'{dumps(head)[:-1]}, "event": {event_text(hit.session, hit.event)}}}'
+
+
+def change_shape(change: Change) -> dict[str, Any]:
+    """A change that a watch tells."""
+    from msgspec import to_builtins
+
+    return {**to_builtins(change), "at": time_of(change.at)}
 
 
 def receipt_shape(receipt: Receipt) -> dict[str, Any]:

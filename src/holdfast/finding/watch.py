@@ -1,26 +1,29 @@
-"""What changes in a store: events by the backend's own count, what else changes and what is deleted by its time."""
+"""What changes in a store, as the backend tells it: whatever clocks say, and from where an earlier watch ended."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from holdfast.backend import Backend
-from holdfast.clock import now
-from holdfast.errors import Corrupt
+from holdfast.errors import Corrupt, Invalid
 from holdfast.heads.info import SESSION
 from holdfast.log import POLL
-from holdfast.plan import Head
+from holdfast.plan import FIRST_TIME, LAST_TIME, Head, Ref
+
+TOGETHER = 500
+"""Heads that are read at a time."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A session changed: its newest event, its revision, when it was active last, and where it stands now.
 
-    `deleted` says that it is gone for good, `trashed` that it is in the trash.
+    `deleted` says that it is gone for good, `trashed` that it is in the trash. A watch `after` this `position` goes on
+    behind the change; see `Store.watch`.
     """
 
     session: str
@@ -29,68 +32,106 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     deleted: bool = False
     trashed: bool = False
+    position: str = ""
 
 
 class Watcher:
     """What changed since the last look. Each revision of a session is told once.
 
-    Events are told whatever times they carry, as those of an import are of long ago. A change without events, and a
-    deletion, carries the time at which it was made, and is found by it.
+    A position is the backend's. While those are still to be told that were active since some time, it says that, too.
     """
 
     SEEN = 10_000
-    OVERLAP = 60_000_000
-    """Microseconds by which the clocks of writers may differ."""
+    """Sessions whose last told revision is remembered, as a look may tell again of what one before has told."""
 
-    def __init__(self, backend: Backend, since: int) -> None:
+    def __init__(self, backend: Backend, *, since: int | None = None, after: str | None = None) -> None:
         self._backend = backend
-        self._since = since
         self._seen: OrderedDict[str, int] = OrderedDict()
-        self._position, _ = backend.changed()
-        for head in self._recent(since - self.OVERLAP):
-            if head.at <= since:
-                self._seen[head.ref.id] = head.rev
-        for ref in backend.changed(self._position)[1]:
-            self._seen.pop(ref.id, None)  # it changed while this was being found out, and is yet to be told
+        self._since = since
+        if after is not None:
+            if since is not None:
+                raise Invalid("a watch begins since a time or after a position; leave one out")
+            self._since, after = _parts(after)
+        self._refs: list[Ref] = []
+        self._place, self._refs = backend.changed(after)
+        self._before = self._place if after is None else after
 
-    def _recent(self, since: int) -> Iterator[Head]:
-        for dead in (False, True):
-            after: tuple[int, str] | None = None
-            while heads := self._backend.find(SESSION, {}, after=after, limit=100, dead=dead):
-                yield from (head for head in heads if head.at >= since)
-                if heads[-1].at < since:
-                    break
-                after = (heads[-1].at, heads[-1].ref.id)
-
-    def _grown(self) -> list[Head]:
-        self._position, refs = self._backend.changed(self._position)
-        heads: list[Head | None] = []
-        for ref in refs:
-            with contextlib.suppress(Corrupt):  # it hides no other; `check` names it
-                heads += self._backend.get([ref])
-        return [head for head in heads if head is not None and head.ref.kind == SESSION]
+    @property
+    def position(self) -> str:
+        """Behind what was told."""
+        return self._before if self._since is None else f"{self._before}~{self._since}"
 
     def changes(self) -> list[Change]:
-        """The sessions that changed, oldest activity first."""
-        heads = {head.ref.id: head for head in self._grown()}
-        heads |= {head.ref.id: head for head in self._recent(self._since - self.OVERLAP)}
+        """The sessions that changed, oldest activity first; all but the last have the position of the look before."""
+        if not self._refs:
+            self._place, self._refs = self._backend.changed(self._before)
+        heads = {head.ref.id: head for head in self._heads(self._refs)}
+        if self._since is not None:
+            heads |= {head.ref.id: head for head in _active(self._backend, self._since)}
         fresh = [head for head in heads.values() if self._seen.get(head.ref.id) != head.rev]
         fresh.sort(key=lambda head: (head.at, head.ref.id))
+        before = self.position
+        self._before, self._refs, self._since = self._place, [], None
         for head in fresh:
             self._seen[head.ref.id] = head.rev
             self._seen.move_to_end(head.ref.id)
-            # An event may be dated ahead; what happens meanwhile at the real time must still be seen.
-            self._since = max(self._since, min(head.at, now()))
         while len(self._seen) > self.SEEN:
             self._seen.popitem(last=False)
-        return [
-            Change(session=h.ref.id, last=h.last, rev=h.rev, at=h.at, deleted=h.dead, trashed=h.trashed) for h in fresh
-        ]
+        told = [_change(head, before) for head in fresh[:-1]]
+        return [*told, *(_change(head, self.position) for head in fresh[-1:])]
+
+    def _heads(self, refs: Sequence[Ref]) -> Iterator[Head]:
+        """The heads of sessions; one that is damaged hides no other, and `check` names it."""
+        refs = [ref for ref in refs if ref.kind == SESSION]
+        for start in range(0, len(refs), TOGETHER):
+            some = refs[start : start + TOGETHER]
+            try:
+                yield from filter(None, self._backend.get(some))
+            except Corrupt:
+                for ref in some:
+                    with contextlib.suppress(Corrupt):
+                        yield from filter(None, self._backend.get([ref]))
 
 
-def watched(backend: Backend, since: int, stop: threading.Event | None) -> Iterator[Change]:
-    """The changes since a time, in microseconds UTC, as they happen; see `Store.watch`."""
-    watcher = Watcher(backend, since)
+def _parts(position: str) -> tuple[int | None, str]:
+    """Since when those are still to be told that were active, and the backend's position."""
+    place, tilde, since = position.partition("~")
+    if not tilde:
+        return None, place
+    try:
+        at = int(since) if len(since) < 20 else FIRST_TIME - 1
+    except ValueError:
+        at = FIRST_TIME - 1
+    if not FIRST_TIME <= at <= LAST_TIME:
+        raise Invalid(f"{position[:80]!r} is no position of a watch; pass one that a change came with")
+    return at, place
+
+
+def _active(backend: Backend, since: int) -> Iterator[Head]:
+    """The sessions that were active, deleted or put away after a time."""
+    for dead, trashed in ((False, False), (True, False), (False, True)):
+        after: tuple[int, str] | None = None
+        while heads := backend.find(SESSION, {}, after=after, limit=100, dead=dead, trashed=trashed):
+            yield from (head for head in heads if head.at > since)
+            if heads[-1].at <= since:
+                break
+            after = (heads[-1].at, heads[-1].ref.id)
+
+
+def _change(head: Head, position: str) -> Change:
+    return Change(
+        session=head.ref.id,
+        last=head.last,
+        rev=head.rev,
+        at=head.at,
+        deleted=head.dead,
+        trashed=head.trashed,
+        position=position,
+    )
+
+
+def watched(backend: Backend, watcher: Watcher, stop: threading.Event | None) -> Iterator[Change]:
+    """What a watcher has to tell, as it happens; see `Store.watch`."""
     woken = threading.Event()
     quit_listening = backend.listen(woken.set)
     try:

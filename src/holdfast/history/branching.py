@@ -186,8 +186,17 @@ def children(store: Storage, id: str, *, trashed: bool = False) -> Iterator[tupl
         after = (heads[-1].at, heads[-1].ref.id)
 
 
-def delete(store: Storage, id: str, fence: Mapping[str, str | None] | None = None, rev: int | None = None) -> None:
-    """See `Store.delete`; only if the head carries the tags of `fence`, and only if it is still at `rev`."""
+def delete(
+    store: Storage,
+    id: str,
+    fence: Mapping[str, str | None] | None = None,
+    rev: int | None = None,
+    at: int | None = None,
+) -> None:
+    """See `Store.delete`; only if the head carries the tags of `fence`, and only if it is still at `rev`.
+
+    `at` is when it was deleted, now if not given.
+    """
     check_id(id, "session id")
     for _ in range(TRIES):
         try:
@@ -202,7 +211,7 @@ def delete(store: Storage, id: str, fence: Mapping[str, str | None] | None = Non
                 _take_id(store, child, head)
         mark = {MARK: head.tags.get(MARK)} if head is not None and not head.dead else {}
         tags = {**mark, **(fence or {})} or None
-        commit = Commit(ref=session_ref(id), at=now(), delete=True, if_rev=rev, if_tags=tags)
+        commit = Commit(ref=session_ref(id), at=now() if at is None else at, delete=True, if_rev=rev, if_tags=tags)
         result = store.batcher.commit(commit)
         if isinstance(result, Head):
             if head is not None:

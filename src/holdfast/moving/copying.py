@@ -47,19 +47,23 @@ TRIES = 20
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy came to: the sessions and documents that are equal in both stores now, the events of those sessions,
-    how many events and documents were new, and what could not be copied, with the error that says why.
+    how many events and documents were new, how many sessions and documents were deleted because they were in the
+    source, and what could not be copied, with the error that says why.
     """
 
     sessions: int = 0
     documents: int = 0
     events: int = 0
     new: int = 0
+    deleted: int = 0
     failed: tuple[Copied, ...] = ()
 
     def plus(self, one: Copied) -> CopyReport:
         """The report when one more was copied, or could not be."""
         if one.error is not None:
             return msgspec.structs.replace(self, failed=(*self.failed, one))
+        if one.deleted:
+            return msgspec.structs.replace(self, deleted=self.deleted + 1)
         return msgspec.structs.replace(
             self,
             sessions=self.sessions + (not one.document),

@@ -7,18 +7,21 @@ two stores are compared, so that nothing depends on what a watch told.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from holdfast.clock import now
 from holdfast.copies import Copied
-from holdfast.documents.docheads import DOC
+from holdfast.documents.docheads import DOC, doc_ref
+from holdfast.errors import NotFound
 from holdfast.finding.watch import Change, Watcher
+from holdfast.heads.info import session_ref
 from holdfast.log import POLL
 from holdfast.moving.copying import Copier, CopyReport
-from holdfast.plan import Ref
+from holdfast.moving.deletions import all_deletions, deletion
+from holdfast.plan import Head, Ref
 from holdfast.storage import Storage
 
 T = TypeVar("T")
@@ -46,8 +49,8 @@ def follow_store(
 ) -> CopyReport:
     """Copy a store as `copy_store` does, then go on copying what changes in it until told to stop.
 
-    Then what is left is copied: of a source that nobody writes to any more, the copy is equal when this returns. What
-    is deleted, or put into the trash, after it was copied stays in the target as it was.
+    Then what is left is copied: of a source that nobody writes to any more, the copy is equal when this returns. The
+    trash comes along, and what is deleted in the source is deleted in the target, unless it was changed there.
 
     Args:
         source, target: Two open stores, of any kinds.
@@ -61,42 +64,58 @@ def follow_store(
     Raises:
         Unavailable, Uncertain, ReadOnly: one of the stores can't go on; the same call goes on where it ended.
     """
-    copier = Copier(source, target, remember=REMEMBERED)
-    watcher, documents = Watcher(source.backend, now()), _Documents(source)
-    for one in copier.all():
-        _tell(told, one)
+    copier = Copier(source, target, trashed=True, remember=REMEMBERED)
+    watcher, documents = Watcher(source.backend), _Documents(source)
+    _tell_all(told, _all(source, target, copier))
     woken = threading.Event()
     quit_listening = source.backend.listen(woken.set)
     try:
         in_step = False
         while not stop.is_set():
             woken.clear()
-            living = [change for change in watcher.changes() if not (change.deleted or change.trashed)]
-            changed = documents.changed()
-            if living or changed or not in_step:
-                _tell(behind, Behind(sessions=len(living), seconds=_since(living)))
-                for one in _copied(copier, living, changed, stop):
-                    _tell(told, one)
+            sessions, changed = watcher.changes(), documents.changed()
+            if sessions or changed or not in_step:
+                _tell(behind, Behind(sessions=len(sessions), seconds=_since(sessions)))
+                for one in _copied(copier, sessions, changed, stop):
+                    _tell_all(told, _settled(source, target, one))
                 in_step = not stop.is_set()
-                if living and in_step:
+                if sessions and in_step:
                     _tell(behind, Behind())
             woken.wait(0 if stop.is_set() else POLL)
     finally:
         quit_listening()
-    return _last_pass(copier, told)
+    return _tell_all(told, _all(source, target, copier, changed=True))
 
 
-def _last_pass(copier: Copier, told: Callable[[Copied], None] | None) -> CopyReport:
-    report = CopyReport()
-    for one in copier.all(changed=True):
-        report = report.plus(one)
-        _tell(told, one)
-    return report
+def _all(source: Storage, target: Storage, copier: Copier, *, changed: bool = False) -> Iterator[Copied]:
+    """Everything: deletions first, whose names may be others' by now."""
+    yield from all_deletions(source, target)
+    for one in copier.all(changed=changed):
+        yield from _settled(source, target, one)
+
+
+def _settled(source: Storage, target: Storage, one: Copied) -> Iterator[Copied]:
+    """What became of a session or document; of one that is gone in the source by now, of its deletion."""
+    if isinstance(one.error, NotFound):
+        ref = doc_ref(one.user, one.document) if one.document else session_ref(one.session)
+        there = source.backend.get([ref])[0]
+        if there is None or there.dead:
+            yield from deletion(source, target, ref)
+            return
+    yield one
 
 
 def _tell(to: Callable[[T], None] | None, what: T) -> None:
     if to is not None:
         to(what)
+
+
+def _tell_all(told: Callable[[Copied], None] | None, copied: Iterable[Copied]) -> CopyReport:
+    report = CopyReport()
+    for one in copied:
+        report = report.plus(one)
+        _tell(told, one)
+    return report
 
 
 def _since(changes: Sequence[Change]) -> float:
@@ -119,9 +138,10 @@ def _copied(
 
 
 class _Documents:
-    """The documents that changed since the last look, found by their time."""
+    """The documents that changed, or were deleted, since the last look, found by their time."""
 
-    OVERLAP = Watcher.OVERLAP
+    OVERLAP = 60_000_000
+    """Microseconds by which the clocks of writers may differ."""
 
     def __init__(self, source: Storage) -> None:
         self._source = source
@@ -132,17 +152,20 @@ class _Documents:
         """Those that changed; each revision is told once."""
         found: list[Ref] = []
         seen: dict[Ref, int] = {}
-        after: tuple[int, str] | None = None
         newest = self._since
-        while heads := self._source.backend.find(DOC, {}, after=after, limit=PAGE):
-            recent = [head for head in heads if head.at >= self._since - self.OVERLAP]
-            for head in recent:
-                seen[head.ref] = head.rev
-                newest = max(newest, min(head.at, now()))
-                if self._seen.get(head.ref) != head.rev:
-                    found.append(head.ref)
-            if len(recent) < len(heads):
-                break
-            after = (heads[-1].at, heads[-1].ref.id)
+        for head in (*self._recent(dead=True), *self._recent(dead=False)):
+            seen[head.ref] = head.rev
+            newest = max(newest, min(head.at, now()))
+            if self._seen.get(head.ref) != head.rev:
+                found.append(head.ref)
         self._seen, self._since = seen, newest
         return found
+
+    def _recent(self, *, dead: bool) -> Iterator[Head]:
+        after: tuple[int, str] | None = None
+        while heads := self._source.backend.find(DOC, {}, after=after, limit=PAGE, dead=dead):
+            recent = [head for head in heads if head.at >= self._since - self.OVERLAP]
+            yield from recent
+            if len(recent) < len(heads):
+                return
+            after = (heads[-1].at, heads[-1].ref.id)

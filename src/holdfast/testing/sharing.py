@@ -8,7 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from holdfast.backend import CHUNK, Backend
+from holdfast.errors import Invalid
 from holdfast.plan import Commit, Head, Range, Ref, Refused
 from holdfast.testing.subject import (
     Subject,
@@ -209,6 +212,89 @@ class SharingContract(Subject):
         finally:
             if other is not backend:
                 other.close()
+
+    def test_every_change_is_told_behind_a_position(self, backend: Backend, place: Path) -> None:
+        changed = ("tagged", "gone", "gone at once", "put away", "hidden", "trimmed", "grown and gone", "anew", "empty")
+        for id in ("quiet", *(id for id in changed if id not in ("gone at once", "empty"))):
+            created(backend, id, at=50, append=[entry("x", at=50)] * 2)
+        created(backend, ref("doc", "doc"), at=50)
+        start, told = backend.changed()
+        assert told == []
+        done(backend, "tagged", tags={"title": "T"})
+        done(backend, "gone", delete=True)
+        done(backend, "put away", tags={"trashed": "1"})
+        done(backend, "hidden", void=[Range(1, 2)])
+        created(backend, "empty", at=1)
+        done(backend, ref("doc", "doc"), add={"n": 1})
+        batch = [
+            Commit(ref=ref("trimmed"), append=entries("y")),
+            Commit(ref=ref("trimmed"), trim=3),
+            Commit(ref=ref("grown and gone"), append=entries("y")),
+            Commit(ref=ref("grown and gone"), delete=True),
+            Commit(ref=ref("gone at once"), if_rev=0, append=entries("y")),
+            Commit(ref=ref("gone at once"), delete=True),
+            Commit(ref=ref("anew"), append=entries("y")),
+            Commit(ref=ref("anew"), delete=True),
+            Commit(ref=ref("anew"), if_rev=3),
+        ]
+        assert all(isinstance(result, Head) for result in backend.commit(batch))
+        whole = {*map(ref, changed), ref("doc", "doc")}
+        position = start
+        for _ in range(2):  # by this opening, and by the next
+            position, told = backend.changed(start)
+            assert set(told) == whole
+            assert backend.changed(position)[1] == []
+            if self.persistent:
+                backend.close()
+                backend = self.make(place, text_of)
+        try:
+            assert backend.changed(position)[1] == []
+            done(backend, "tagged", tags={"title": "U"})
+            done(backend, "gone", if_rev=2)
+            assert set(backend.changed(position)[1]) == {ref("tagged"), ref("gone")}
+            assert whole <= set(backend.changed(start)[1])
+        finally:
+            if self.persistent:
+                backend.close()
+
+    def test_a_position_stays_good_when_what_was_newest_goes_and_comes_again(
+        self, backend: Backend, place: Path
+    ) -> None:
+        for id in ("a", "b"):
+            created(backend, id, append=[entry("x", at=7)] * 3)
+        position, _ = backend.changed()
+        done(backend, "b", delete=True)  # its numbers may be given again, from here on, to what is new
+        if self.persistent:
+            backend.close()
+            backend = self.make(place, text_of)
+        try:
+            created(backend, "c", append=[entry("x", at=7)] * 3)
+            position, told = backend.changed(position)
+            assert {ref("b"), ref("c")} <= set(told)
+            done(backend, "c", trim=3)
+            done(backend, "a", append=[entry("x", at=7)])
+            assert {ref("a"), ref("c")} <= set(backend.changed(position)[1])
+        finally:
+            if self.persistent:
+                backend.close()
+
+    def test_what_is_no_position_is_refused(self, backend: Backend) -> None:
+        created(backend)
+        for position in ("", "x", "W10", "é", "bnVsbA", "x" * 10_000, "WyJhIiwxXQ", "W10=", "\ud800"):
+            with pytest.raises(Invalid):
+                backend.changed(position)
+
+    def test_a_position_of_another_store_is_refused(self, backend: Backend, place: Path) -> None:
+        other = place / "other"
+        other.mkdir()
+        another = self.make(other, text_of)
+        try:
+            created(backend)
+            created(another)
+            with pytest.raises(Invalid, match="another store"):
+                backend.changed(another.changed()[0])
+        finally:
+            another.close()
 
     def test_a_sound_store_has_no_problems(self, backend: Backend) -> None:
         created(backend, append=entries("one", "two"))

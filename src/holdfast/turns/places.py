@@ -13,7 +13,7 @@ import time
 from functools import lru_cache
 from typing import NamedTuple
 
-from holdfast.clock import now
+from holdfast.clock import boot, now
 
 
 class Process(NamedTuple):
@@ -79,9 +79,7 @@ def _stat(pid: int) -> _Stat | None:
 @lru_cache(1)
 def _name() -> str:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
         spaces = [os.stat(f"/proc/self/ns/{name}").st_ino for name in ("pid", "time")]
     except OSError:
         return ""
-    return "/".join([boot, *map(str, spaces)]) if boot else ""
+    return "/".join([boot(), *map(str, spaces)]) if boot() else ""

@@ -1,0 +1,228 @@
+"""Large values of a store on PostgreSQL in another place: all machines look there, and no other store does."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+import holdfast
+from holdfast import Conflict, Corrupt, Invalid, Store, Unavailable, user
+from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backends import objects
+from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.objects import ObjectBlobs
+from holdfast.testing.sharing import SharingContract
+from holdfast.testing.subject import Subject
+from servers import postgres
+from servers.s3 import KEYS, ObjectStorage, storage
+
+pytestmark = pytest.mark.server
+
+BIG = os.urandom(100_000).hex()
+"""A text that is kept beside the events."""
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """Object storage, and the environment that leads to it."""
+    found = storage()
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    yield found
+    if not found.answers():
+        found.start()
+
+
+@pytest.fixture
+def base() -> str:
+    """A store that is not there yet."""
+    return postgres.url()
+
+
+@pytest.fixture(params=["s3", "file"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for its blobs."""
+    return bucket_of(tmp_path) if request.param == "s3" else f"file://{tmp_path}/far"
+
+
+def bucket_of(place: Path) -> str:
+    return f"s3://bucket/{hashlib.sha256(str(place).encode()).hexdigest()}"
+
+
+def big_of(store: Store) -> str:
+    [found] = store.session("s").messages()
+    return str(found.text)
+
+
+@contextlib.contextmanager
+def rows(url: str) -> Iterator[tuple[psycopg.Connection, str]]:
+    """The database behind a store, and the store's schema."""
+    [schema] = parse_qs(urlsplit(url).query)["schema"]
+    with psycopg.connect(url.partition("?")[0], autocommit=True) as db:
+        yield db, schema
+
+
+class TestContract(Subject):
+    """What the contract asks of blobs; the rest of it is the same rows wherever they are."""
+
+    def make(self, place: Path, text_of: TextOf) -> Backend:
+        word = hashlib.sha256(str(place).encode()).hexdigest()
+        return open_backend(postgres.url(f"s{word[:20]}") + f"&blobs={bucket_of(place)}", text_of)
+
+    test_digests = SharingContract.test_blobs_are_kept_under_their_digest
+    test_locks = SharingContract.test_who_puts_blobs_and_who_deletes_them_keep_each_other_out
+    test_reopening = SharingContract.test_blobs_outlive_closing
+
+
+def test_all_who_open_the_store_look_in_the_same_place_told_or_not(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        assert isinstance(store.backend.blobs, ObjectBlobs | DirectoryBlobs)
+        assert store.backend.blobs.scan()
+        assert store.check().ok
+    for given in ("", f"&blobs={place}"):
+        with holdfast.open(base + given) as store:
+            assert big_of(store) == BIG
+    with rows(base) as (db, schema):
+        assert db.execute(f"SELECT count(*) FROM {schema}.blob".encode()).fetchone() == (0,)
+
+
+def test_what_nobody_needs_is_swept_from_there(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        store.session("s").delete()
+        swept = store.check(sweep=True).swept
+        assert swept is not None
+        assert swept.deleted > 0
+        assert store.backend.blobs.scan() == []
+
+
+def test_a_sweep_waits_for_a_writer_on_another_machine(base: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is the server's: two that have nothing in common but the database keep each other out."""
+    with holdfast.open(f"{base}&blobs={place}") as store, holdfast.open(base) as other:
+        monkeypatch.setattr("holdfast.backends.pgblobs.BLOB_PATIENCE", 1)
+        with store.backend.blobs.shared(), other.backend.blobs.shared():
+            pass
+        sweep = other.backend.blobs.exclusive()
+        with store.backend.blobs.shared(), pytest.raises(Unavailable, match="in use"):
+            sweep.__enter__()
+        with other.backend.blobs.exclusive():
+            pass
+
+
+def test_two_stores_share_no_place(base: str, place: str) -> None:
+    """A sweep of one would delete what only the other refers to."""
+    second = postgres.url()
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        with pytest.raises(Invalid, match="another store keeps"):
+            holdfast.open(f"{second}&blobs={place}")
+        with rows(second) as (db, schema):  # it was not begun
+            assert db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is None
+        holdfast.open(f"{second}&blobs={place}2").close()
+        with rows(second) as (db, schema):  # by hand
+            sql = f"UPDATE {schema}.meta SET value = replace(value, %s, %s) WHERE name = 'blobs'"
+            db.execute(sql.encode(), (f"{place}2", place))
+        with holdfast.open(second) as other, pytest.raises(Conflict, match="another store's"):
+            other.check(sweep=True)
+        assert big_of(store) == BIG
+
+
+def test_the_place_is_said_when_the_store_is_begun_and_never_again(base: str, place: str, tmp_path: Path) -> None:
+    holdfast.open(base).close()
+    with pytest.raises(Invalid, match="was begun with its large values in database"):
+        holdfast.open(f"{base}&blobs={place}")
+    holdfast.open(f"{base}&blobs=database").close()
+    second = postgres.url()
+    holdfast.open(f"{second}&blobs={place}").close()
+    for other in ("database", f"file://{tmp_path}/elsewhere"):
+        with pytest.raises(Invalid, match="leave blobs= away"):
+            holdfast.open(f"{second}&blobs={other}")
+
+
+def test_of_many_who_begin_a_store_at_once_one_says_where(base: str, tmp_path: Path) -> None:
+    barrier, opened = threading.Barrier(4), list[str]()
+
+    def begin(given: str) -> None:
+        barrier.wait()
+        with contextlib.suppress(Invalid), holdfast.open(given) as store:
+            store.session(given).append(user(given * 10_000))
+            opened.append(given)
+
+    places = [base, *(f"{base}&blobs=file://{tmp_path}/{number}" for number in range(3))]
+    threads = [threading.Thread(target=begin, args=(given,)) for given in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened
+    with holdfast.open(base) as store:
+        assert store.check().ok
+        said = {str(message.text) for info in store.sessions() for message in store.session(info.id).messages()}
+        assert said == {given * 10_000 for given in opened}
+
+
+def test_no_answer_is_unavailable_and_a_retry_stores_once(
+    base: str, tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "RETRIES", 1)
+    with holdfast.open(f"{base}&blobs={bucket_of(tmp_path)}") as store:
+        session = store.session("s")
+        server.kill()
+        with pytest.raises(Unavailable):
+            session.append(user(BIG), key="k")
+        assert list(session.events()) == []
+        server.start()
+        session.append(user(BIG), key="k")
+        assert session.append(user(BIG), key="k").repeated
+        assert big_of(store) == BIG
+
+
+def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(base: str) -> None:
+    with pytest.raises(Unavailable, match=r"NoSuchBucket|does not exist|not found"):
+        holdfast.open(f"{base}&blobs=s3://no-bucket/x")
+    with holdfast.open(base) as store:
+        store.session("s").append(user(BIG))
+        assert big_of(store) == BIG
+
+
+def test_a_note_that_cant_be_read_is_told(base: str, place: str) -> None:
+    holdfast.open(f"{base}&blobs={place}").close()
+    with rows(base) as (db, schema):
+        db.execute(f"UPDATE {schema}.meta SET value = 'gone mad' WHERE name = 'blobs'".encode())
+    with pytest.raises(Corrupt, match="does not say where"):
+        holdfast.open(base)
+
+
+WRITER = """
+import sys, holdfast
+with holdfast.open(sys.argv[1]) as store:
+    for number in range(1000):
+        store.session("s").append(holdfast.user(str(number) * 100_000), key=str(number))
+        print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_nothing_and_holds_nobody_up(base: str, place: str) -> None:
+    given = f"{base}&blobs={place}"
+    with subprocess.Popen([sys.executable, "-c", WRITER, given], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) == 5:
+                writer.send_signal(signal.SIGKILL)
+                break
+    with holdfast.open(base) as store:
+        assert store.check(sweep=True).ok
+        messages = [str(message.text) for message in store.session("s").messages()]
+        assert messages[:6] == [str(number) * 100_000 for number in range(6)]
