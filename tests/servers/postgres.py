@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from servers.processes import Process, folder, free_port, give, run
+from servers.processes import Process, folder, free_port, give, is_alive, run
 
 ADDRESS = "HOLDFAST_TEST_POSTGRES"
 SETTINGS = {
@@ -109,6 +109,10 @@ class Postgres:
         """How libpq finds it."""
         return f"host=127.0.0.1 port={self.port} user=holdfast dbname={database} connect_timeout=5"
 
+    def program(self, name: str) -> str:
+        """The path of a program that came with it."""
+        return str(_programs() / name)
+
     def url(self, schema: str = "", **params: str) -> str:
         """A store's URL: in a schema of its own unless one is named."""
         query = {"schema": schema or f"s{uuid.uuid4().hex}", **params}
@@ -122,11 +126,14 @@ class Postgres:
     def kill(self) -> None:
         """`kill -9` of all its processes."""
         assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)  # it begins no other between the look and its end
         children = self._process.children()
-        self._process.kill()
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
+        self._process.kill()
+        # Whoever still has its memory keeps it from starting again.
+        self._process.wait_for(lambda: not any(map(is_alive, children)))
         self._process = None
 
     def stop(self) -> None:

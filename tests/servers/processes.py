@@ -95,6 +95,11 @@ def _group(user: str | None) -> int | None:
     return pwd.getpwnam(user).pw_gid if user else None
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs, and has not only ended unseen."""
+    return run_here(["ps", "-o", "stat=", "-p", str(pid)]).strip()[:1] not in ("", "Z")
+
+
 class Process:
     """A running server. `end_with` is the signal that makes it end at once, which the watchdog uses, too."""
 
@@ -127,6 +132,13 @@ class Process:
                 what = f"ended with {ended}" if ended is not None else f"did not answer within {PATIENCE} s"
                 raise AssertionError(f"the server {what}:\n{self._log.read_text('utf-8', 'replace')[-4000:]}")
             time.sleep(0.01)
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        """Wait till something holds of what it left behind."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, f"what process {self.pid} started does not end"
+            time.sleep(0.002)
 
     def children(self) -> list[int]:
         """The processes that it started."""

@@ -15,7 +15,7 @@ import psycopg
 from holdfast.backend import Problem
 from holdfast.backends.pgrows import ENTRY, HEAD, Row, head_of
 from holdfast.backends.pgserver import Connection, Server
-from holdfast.backends.pgwords import RULES
+from holdfast.backends.pgwords import RULES, SERVER
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
 
@@ -112,9 +112,14 @@ def _key(row: Row) -> tuple[str, str]:
 def _words(db: Connection, schema: str) -> Iterator[Problem]:
     """Entries that search takes for indexed, and the index does not know; and the other way round."""
     meta = dict(
-        db.execute(f"SELECT name, value FROM {schema}.meta WHERE name IN ('words', 'norm')".encode()).fetchall()
+        db.execute(
+            (
+                f"SELECT name, value FROM {schema}.meta WHERE name IN ('words', 'norm') "  # quoted
+                f"OR (name = 'server' AND value = {SERVER})"
+            ).encode()
+        ).fetchall()
     )
-    if meta.get("norm") != RULES:
+    if meta.get("norm") != RULES or "server" not in meta:
         return  # the next search begins it anew
     join = f"FROM {schema}.entry e FULL JOIN {schema}.words w ON w.kind = e.kind AND w.id = e.id AND w.seq = e.seq"
     lost = (

@@ -110,7 +110,8 @@ class Listener:
         forks.watch(self)
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
+        # Amid `add` the garbage collector may end a forgotten reader, who stops to listen, in the same thread.
+        self._lock = threading.RLock()
         self._thread: Waiting | None = None
 
     def before_fork(self) -> None:
@@ -119,6 +120,8 @@ class Listener:
     def after_fork(self, *, child: bool) -> None:
         """See `forks`: the thread stays with the parent; the next listener starts another."""
         if child:
+            if self._thread is not None:
+                self._thread.close()
             self._start()
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -181,9 +184,10 @@ class Waiting:
             self._alone = True
         else:
             self._thread.join()
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the pipe, which nobody uses any more."""
         os.close(self._out)
         os.close(self._in)
 
@@ -200,12 +204,16 @@ class Waiting:
                     self._ended.wait(AGAIN)
         finally:
             if self._alone:
-                self._close()
+                self.close()
 
     def _listen(self) -> None:
         db = self._server.connect()
         try:
-            db.execute(f'LISTEN "{self._channel}"'.encode())
+            try:
+                db.execute(f'LISTEN "{self._channel}"'.encode())
+            except psycopg.errors.ReadOnlySqlTransaction:
+                self._hints = False  # a replica tells nothing
+                return
             with self._server.guarded() as other:
                 notify(other, self._channel)
             if not self._heard(db, PROOF):

@@ -177,6 +177,12 @@ class Server:
         said = f"{self.shown}: {told[0] if told else type(error).__name__}"
         if state in ("25006", "42501"):
             return ReadOnly(f"{said}; this user may only read here, or the server is a replica", sqlstate=state)
+        if state == "55P03":
+            return Unavailable(
+                f"{said}: a transaction that others began, or this program (commit_in), holds what was to be changed; "
+                "end it, and try again",
+                sqlstate=state,
+            )
         if state in ("XX001", "XX002"):
             return Corrupt(f"{said}; the server's own files are damaged", sqlstate=state)
         if state in ("22021", "22P05", "0A000", "42601", "42883", "42P01", "42703"):

@@ -1,8 +1,9 @@
 """The words of entries in a GIN index that is fed in batches, and caught up by every search.
 
-`meta` holds the snapshot up to whose transactions all is indexed. What a head's log got since is known from the head
-(`grown`), and up to which seq it is indexed from the index itself. Indexing locks the heads it reads against deletion
-(FOR KEY SHARE), never against an append; so words never outlive their entry.
+`meta` holds the snapshot up to whose transactions all is indexed, and of which server: a dump that is restored on
+another begins anew, as the numbers of its transactions mean nothing there. What a head's log got since is known from
+the head (`grown`), and up to which seq it is indexed from the index itself. Indexing locks the heads it reads against
+deletion (FOR KEY SHARE), never against an append; so words never outlive their entry.
 
 The index knows words with their places, as far as the type goes; rows of which it does not know all are marked. Where
 it can't tell (a phrase in a marked row, a word too long) what it finds is read and matched as the reference does. So a
@@ -38,6 +39,8 @@ MARK = "'+'"
 """The word of a row that holds not all places of its words, or not all of a word. No text has it: `+` separates."""
 RULES = f"{NORM}.1"
 """By which rules a row's words are made of a text; an index by others is begun anew."""
+SERVER = "(SELECT system_identifier::text FROM pg_control_system())"
+"""Whose transactions they are; a standby that takes over is the same."""
 
 
 class WordIndex:
@@ -71,7 +74,8 @@ class WordIndex:
                 "SELECT m.value, pg_current_snapshot()::text, "  # quoted
                 "coalesce(pg_snapshot_xmin(m.value::pg_snapshot)::text::bigint, 0) FROM (SELECT) AS one "
                 f"LEFT JOIN {self._schema}.meta m ON m.name = 'words' AND EXISTS "
-                f"(SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'norm' AND n.value = %s)"
+                f"(SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'norm' AND n.value = %s) "
+                f"AND EXISTS (SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'server' AND n.value = {SERVER})"
             ),
             (RULES,),
         )
@@ -85,15 +89,28 @@ class WordIndex:
         if mark is None:
             mark, horizon = "1:1:", 1
             db.execute(f"DELETE FROM {self._schema}.words".encode())  # quoted
+            self._stamp(db)
             db.execute(
                 (
-                    f"INSERT INTO {self._schema}.meta VALUES ('words', %s), ('norm', %s) "  # quoted
+                    f"INSERT INTO {self._schema}.meta "  # quoted
+                    f"VALUES ('words', %s), ('norm', %s), ('server', {SERVER}) "
                     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
                 ).encode(),
                 (mark, RULES),
             )
         db.execute("COMMIT")
         return mark, horizon
+
+    def _stamp(self, db: Connection) -> None:
+        """Give heads that another server's transactions wrote a number that is not ahead of this one's."""
+        db.execute(
+            (
+                f"WITH ahead AS MATERIALIZED (SELECT kind, id FROM {self._schema}.head "  # quoted
+                "WHERE grown > pg_current_xact_id()::text::bigint ORDER BY kind, id FOR NO KEY UPDATE) "
+                f"UPDATE {self._schema}.head h SET grown = pg_current_xact_id()::text::bigint FROM ahead "
+                "WHERE h.kind = ahead.kind AND h.id = ahead.id"
+            ).encode()
+        )
 
     def _behind(self, db: Connection, mark: str, horizon: int) -> list[tuple[str, str]]:
         """The heads whose logs grew since."""
@@ -134,7 +151,7 @@ class WordIndex:
                 "ORDER BY kind, id FOR KEY SHARE".encode(),
                 names,
             )
-            rows = cursor(db).execute(self._new_entries().encode(), (*names, BATCH)).fetchall()
+            rows = cursor(db).execute(self._new_entries().encode(), names).fetchall()
             if rows:
                 done += self._insert(db, rows)
             db.execute("COMMIT")
@@ -143,11 +160,13 @@ class WordIndex:
 
     def _new_entries(self) -> str:
         return (
-            "SELECT e.kind, e.id, e.seq, e.body FROM unnest(%b, %b) AS h (kind, id) CROSS JOIN LATERAL "
-            f"(SELECT coalesce(max(w.seq), 0) AS seq FROM {self._schema}.words w "
+            "SELECT e.kind, e.id, e.seq, e.body FROM unnest(%b, %b) WITH ORDINALITY AS h (kind, id, i) "
+            f"CROSS JOIN LATERAL (SELECT coalesce(max(w.seq), 0) AS seq FROM {self._schema}.words w "
             "WHERE w.kind = h.kind AND w.id = h.id) AS known "
-            f"JOIN {self._schema}.entry e ON e.kind = h.kind AND e.id = h.id AND e.seq > known.seq "
-            "ORDER BY e.kind, e.id, e.seq LIMIT %s"
+            # The inner limit: of a log that is far behind, no more is read and sorted than is taken.
+            f"CROSS JOIN LATERAL (SELECT * FROM {self._schema}.entry n "
+            f"WHERE n.kind = h.kind AND n.id = h.id AND n.seq > known.seq ORDER BY n.seq LIMIT {BATCH}) AS e "
+            f"ORDER BY h.i, e.seq LIMIT {BATCH}"
         )
 
     def _insert(self, db: Connection, rows: Sequence[tuple[str, str, int, bytes]]) -> int:

@@ -42,9 +42,14 @@ class Writer:
         self._durability = durability
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
         self._lock = threading.Lock()
-        write = ", ".join(("%s", "%b", "%b", *["%b"] * 10))
-        self._write = f"SELECT {schema}.write({write})".encode()
-        self._grow = f"SELECT {schema}.grow(%s, %s, %s, %b, %b, %b, %b, %b)".encode()
+        given = ", ".join(["%b"] * 12)
+        patience = f"'{server.timeout * 1000:.0f}'"
+        self._write = f"SELECT {schema}.write(%s, {patience}, {given})".encode()
+        # Whoever's transaction it is has said how durable it is to be, and how long it waits.
+        theirs = "current_setting('synchronous_commit'), current_setting('lock_timeout')"
+        self._within = f"SELECT {schema}.write({theirs}, {given})".encode()
+        self._grow = f"SELECT {schema}.grow(%s, {patience}, %s, %s, %b, %b, %b, %b, %b)".encode()
+        self._wait = f"SET LOCAL lock_timeout = {patience}".encode()
         self._schema = schema
 
     def after_fork(self) -> None:
@@ -124,7 +129,7 @@ class Writer:
         if written.known:
             for sql, values in self._rework(db, changes):
                 cursor(db).execute(sql, values)
-            cursor(db).execute(self._write, written.arguments(self._durability))
+            cursor(db).execute(self._within, written.arguments(self._durability)[1:])
         return results
 
     def _planned(
@@ -169,6 +174,7 @@ class Writer:
         with db.pipeline():
             if begin:
                 db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                db.execute(self._wait)
             locked = cursor(db).execute(lock, (texts([r.kind for r in refs]), texts([r.id for r in refs])))
             there = None
             if wanted:

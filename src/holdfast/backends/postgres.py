@@ -38,6 +38,13 @@ _BEHIND = (
     "pg_last_xact_replay_timestamp()), 0) END::float8"
 )
 """Whether it is a replica, and how many seconds behind what it was sent; the primary may be ahead of that."""
+_SEEN = (
+    "CASE WHEN pg_is_in_recovery() THEN replace('x:x:', 'x', pg_snapshot_xmin(pg_current_snapshot())::text) "
+    "ELSE pg_current_snapshot()::text END"
+)
+"""Which transactions can be seen for sure. A replica's snapshot names none that is open between its bounds."""
+_STANDS = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE pg_current_snapshot()::text END"
+"""What is another whenever a transaction ended."""
 _HISTORY = (
     "(SELECT system_identifier FROM pg_control_system()) || '/' || CASE WHEN pg_is_in_recovery() "
     "THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint()) "
@@ -118,13 +125,16 @@ class PostgresBackend:
         """Make commits in a transaction that is somebody else's, who commits it, or not.
 
         Raises:
-            Invalid: the connection is no open psycopg one, or not in a transaction.
+            Invalid: the connection is no open psycopg one, not in a transaction, or not in UTF-8.
             Unavailable: others changed the same heads; the transaction has failed, and must be begun anew.
         """
         if not isinstance(connection, psycopg.Connection):
             raise Invalid("commit_in takes a psycopg.Connection that is open", connection=type(connection).__name__)
         if connection.closed or (connection.autocommit and connection.info.transaction_status != _IN_TRANSACTION):
             raise Invalid("commit_in needs a connection amid a transaction; begin one")
+        if (encoding := connection.info.encoding) != "utf-8":
+            # The server would take the bytes of ids and keys for those of other letters.
+            raise Invalid("commit_in needs a connection with client_encoding=UTF8", encoding=encoding)
         try:
             return self._writer.within(cast("psycopg.Connection[Any]", connection), batch, self._packed(batch))
         except psycopg.Error as error:
@@ -243,11 +253,11 @@ class PostgresBackend:
         """The heads that changed in transactions that could not be seen then, and can now."""
         known = None if since is None else positions.read(since, self._id, Moment)
         if known is None:
-            history, snapshot = self._server.read(f"SELECT {_HISTORY}, pg_current_snapshot()::text")[0]
+            history, snapshot = self._server.read(f"SELECT {_HISTORY}, {_SEEN}")[0]
             return positions.written(self._id, Moment(history, snapshot)), []
         # Another history may have given the same numbers to other transactions.
         sql = (
-            "SELECT s.history, pg_current_snapshot()::text, h.kind, h.id "
+            f"SELECT s.history, {_SEEN}, h.kind, h.id "
             f"FROM (SELECT {_HISTORY} AS history, %s::pg_snapshot AS old, %s::text AS known) AS s "
             f"LEFT JOIN {self._schema}.head h "
             "ON h.grown >= CASE WHEN s.history = s.known THEN pg_snapshot_xmin(s.old)::text::bigint ELSE 0 END "
@@ -263,8 +273,8 @@ class PostgresBackend:
         return now, [Ref(kind, id) for _, _, kind, id in rows if kind is not None]
 
     def _version(self) -> object:
-        """Where the server stands: which transactions have ended."""
-        return self._server.read("SELECT pg_current_snapshot()::text")[0][0]
+        """Where the server stands."""
+        return self._server.read(f"SELECT {_STANDS}")[0][0]
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and soon after another's."""

@@ -64,20 +64,25 @@ CREATE TABLE {schema}.blob (
 
 -- All rows of a batch of commits in one call. A head is changed only if it is still the one that was planned on (rev and
 -- crc; rev -1: it must not be there); otherwise nothing at all is written, and SQLSTATE HF409 says so.
+-- A plan is kept from call to call: one that was made when the tables held a page would read them whole ever after, hence
+-- no scan of a whole table (enable_seqscan), and tags are deleted one by one.
 --   numbers of a head:  its rev and crc as planned on, then rev, last, base, trim, at, standing, crc, whether its log grew
 --   numbers of an entry: which head (from 1), seq, at, hidden, crc
+-- _patience: how long to wait for another transaction that holds one of the heads, in ms.
 -- A null among tags, counts and bodies leaves that column alone; a null tag value takes the tag away.
 CREATE FUNCTION {schema}.write(
-    _durability text, _kinds text[], _ids text[], _heads bigint[], _tags bytea[], _counts bytea[], _bodies bytea[],
+    _durability text, _patience text, _kinds text[], _ids text[], _heads bigint[],
+    _tags bytea[], _counts bytea[], _bodies bytea[],
     _entries bigint[], _keys text[], _entry_bodies bytea[],
     _tag_heads bigint[], _tag_names text[], _tag_values text[]
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     h record;
     n bigint;
     stamp bigint := pg_current_xact_id()::text::bigint;
 BEGIN
+    PERFORM set_config('lock_timeout', _patience, true);
     IF current_setting('synchronous_commit') <> _durability THEN
         PERFORM set_config('synchronous_commit', _durability, true);
     END IF;
@@ -116,9 +121,12 @@ BEGIN
         JOIN unnest(_kinds, _ids) WITH ORDINALITY AS t (kind, id, i) ON t.i = _entries[e.i * 5 - 4];
     END IF;
     IF cardinality(_tag_names) > 0 THEN
-        DELETE FROM {schema}.tag AS old
-        USING unnest(_tag_heads, _tag_names, _tag_values) AS g (i, name, value)
-        WHERE g.value IS NULL AND old.kind = _kinds[g.i] AND old.id = _ids[g.i] AND old.name = g.name;
+        FOR h IN
+            SELECT g.i, g.name FROM unnest(_tag_heads, _tag_names, _tag_values) AS g (i, name, value)
+            WHERE g.value IS NULL
+        LOOP
+            DELETE FROM {schema}.tag WHERE kind = _kinds[h.i] AND id = _ids[h.i] AND name = h.name;
+        END LOOP;
         INSERT INTO {schema}.tag (kind, id, name, value, digest)
         SELECT _kinds[g.i], _ids[g.i], g.name, g.value, {schema}.digest(g.name, g.value)
         FROM unnest(_tag_heads, _tag_names, _tag_values) AS g (i, name, value)
@@ -130,11 +138,12 @@ $$;
 
 -- The same for what is by far the most common: one session's log grows, and of its head only numbers and counts change.
 CREATE FUNCTION {schema}.grow(
-    _durability text, _kind text, _id text, _head bigint[], _counts bytea,
+    _durability text, _patience text, _kind text, _id text, _head bigint[], _counts bytea,
     _entries bigint[], _keys text[], _bodies bytea[]
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM set_config('lock_timeout', _patience, true);
     IF current_setting('synchronous_commit') <> _durability THEN
         PERFORM set_config('synchronous_commit', _durability, true);
     END IF;
