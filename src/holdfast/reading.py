@@ -188,7 +188,7 @@ class Reading:
             lambda backend: backend.search(kind, query, id=id, tags=tags, newest=newest, offset=offset, limit=limit)
         )
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """Where the store itself stands: who watches reads there from now on, to find what was told."""
         self._source = None
         return self.inner.changed(since)
