@@ -13,12 +13,17 @@ from pathlib import Path
 from benchmarks import (
     appends,
     contexts,
+    copies,
     delays,
+    footprint,
     imports,
     lists,
+    pgreads,
+    pgwrites,
     processes,
     prunes,
     reads,
+    rediscases,
     report,
     searches,
     sizes,
@@ -27,7 +32,8 @@ from benchmarks import (
     turns,
 )
 from benchmarks.bench import Bench
-from benchmarks.rows import Row
+from benchmarks.onservers import NotHereError
+from benchmarks.rows import Row, not_run
 
 CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "append-disk": appends.disk,
@@ -38,7 +44,6 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "one-session": processes.one,
     "load": reads.load,
     "last": reads.last,
-    "delay": delays.run,
     "turn": turns.run,
     "context": contexts.context,
     "fork": contexts.fork,
@@ -49,7 +54,23 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "size": sizes.run,
     "import": imports.run,
     "start": starts.run,
+    "footprint": footprint.run,
+    "pg-append": pgwrites.append,
+    "pg-tasks": pgwrites.together,
+    "pg-batch": pgwrites.batches,
+    "pg-load": pgreads.load,
+    "pg-list": pgreads.listed,
+    "pg-search": pgreads.search,
+    "redis-append": rediscases.append,
+    "redis-tasks": rediscases.together,
+    "redis-batch": rediscases.batches,
+    "redis-read": rediscases.reads,
+    "redis-search": rediscases.search,
+    "copy": copies.run,
+    "delay": delays.run,
 }
+SERVERS = [name for name in CASES if name.startswith(("pg-", "redis-"))] + ["copy", "delay", "footprint"]
+"""The cases on servers, which the name `servers` stands for."""
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -61,10 +82,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=asked.dir) as folder:
         bench = Bench(Path(folder), quick=asked.quick)
         print(f"load average {report.load_average()}; {report.machine(bench.folder)}", file=sys.stderr)
-        for name in asked.case or CASES:
+        for name in [part for case in asked.case for part in (SERVERS if case == "servers" else [case])] or CASES:
             load, start = report.load_average(), time.perf_counter()
             try:
                 rows = list(CASES[name](bench))
+            except NotHereError as error:
+                rows = [not_run(name, str(error))]
             except Exception:
                 traceback.print_exc()
                 failed += 1
@@ -72,6 +95,7 @@ def main() -> int:
             took = time.perf_counter() - start
             results[name] = report.result(rows, load, round(took, 1), bench.folder, quick=asked.quick)
             print(f"\n{name} ({took:.1f} s)", *report.table(rows), sep="\n", flush=True)
+        bench.servers.close()
     if asked.write:
         report.save(asked.docs, results, list(CASES))
     return 1 if failed else 0
@@ -80,7 +104,10 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "case", nargs="*", choices=[[], *CASES], help=f"which cases; all by default: {', '.join(CASES)}"
+        "case",
+        nargs="*",
+        choices=[[], "servers", *CASES],
+        help=f"which cases; all by default: {', '.join(CASES)}; servers: those on servers",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--write", action="store_true", help="write benchmarks.json and BENCHMARKS.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import ours, peers
 from benchmarks.bench import Bench
@@ -26,9 +27,10 @@ class Contest:
         self._closing: list[Callable[[], object]] = []
         self.bursts: dict[str, Burst] = {}
 
-    def add(self, name: str, append: Callable[[Said], object], close: Callable[[], object]) -> None:
+    def add(self, name: str, append: Callable[[Said], object], close: Callable[[], object] | None = None) -> None:
         """A contestant that appends one message by one call."""
-        self._closing.append(close)
+        if close is not None:
+            self._closing.append(close)
         corpus = self._bench.corpus
 
         def burst() -> list[float]:
@@ -36,18 +38,19 @@ class Contest:
 
         self.bursts[name] = burst
 
-    def add_peer(self, peer: peers.Peer) -> None:
-        """A peer, which is asynchronous: its burst runs inside its own event loop."""
+    def add_peer(self, peer: Any, filled: int = FILLED, count: int = BURST) -> None:
+        """A peer, which is asynchronous: its burst runs inside its own event loop. It begins with `filled` messages."""
         loop = peers.Loop()
+        loop.run(peer.open())
 
         def close() -> None:
             loop.run(peer.close())
             loop.close()
 
         self._closing.append(close)
-        if isinstance(peer, peers.OpenAIAgents):
-            loop.run(peer.extend("s", self._bench.corpus.said(FILLED)))
-        self.bursts[peer.name] = lambda: loop.run(peers.burst(peer, "s", self._bench.corpus.said(BURST)))
+        if filled and hasattr(peer, "extend"):
+            loop.run(peer.extend("s", self._bench.corpus.said(filled)))
+        self.bursts[peer.name] = lambda: loop.run(peers.burst(peer, "s", self._bench.corpus.said(count)))
 
     def run(self, rounds: int) -> dict[str, Sample]:
         """Let them take turns, then close them."""
@@ -66,8 +69,8 @@ def disk(bench: Bench) -> Iterator[Row]:
     contest = _contest(bench, "disk")
     for peer in found:
         contest.add_peer(peer)
-    yield from _rows(what, contest.run(rounds), 1.5, ahead=True)
-    yield from _rows(what, _files(bench, "disk").run(rounds), 1.5, ahead=True)
+    yield from rows_of(what, contest.run(rounds), "bare sqlite3", 1.5, ahead=True)
+    yield from rows_of(what, _files(bench, "disk").run(rounds), "bare sqlite3", 1.5, ahead=True)
     for why in missing:
         yield not_run(what, why)
 
@@ -76,7 +79,7 @@ def process(bench: Bench) -> Iterator[Row]:
     """Safe against a crash of the process, synced now and then."""
     what = "append one message, durability process"
     for contest in (_contest(bench, "process"), _files(bench, "process")):
-        yield from _rows(what, contest.run(bench.scaled(40, 3)), 3, ahead=False)
+        yield from rows_of(what, contest.run(bench.scaled(40, 3)), "bare sqlite3", 3, ahead=False)
 
 
 def _contest(bench: Bench, durability: str) -> Contest:
@@ -119,17 +122,17 @@ def _files(bench: Bench, durability: str) -> Contest:
     return contest
 
 
-def _rows(what: str, samples: dict[str, Sample], limit: float, *, ahead: bool) -> Iterator[Row]:
+def rows_of(what: str, samples: dict[str, Sample], floor: str, limit: float, *, ahead: bool) -> Iterator[Row]:
     """Against the floor with its goal; against each peer with the goal to be ahead, where there is one.
 
     A synced line is no peer's way (programs that append lines do not sync them): it informs, like a bare write.
     """
     mine = samples.pop("holdfast")
     for name, other in samples.items():
-        goal = limit if name == "bare sqlite3" else 1 if ahead and not name.startswith(("bare", "JSONL")) else None
+        goal = limit if name == floor else 1 if ahead and not name.startswith(("bare", "JSONL")) else None
         yield at_most(f"{what}, p50", mine.p50, other.p50, goal, name)
-    if floor := samples.get("bare sqlite3"):
-        yield at_most(f"{what}, p99", mine.p99, floor.p99, None, "bare sqlite3")
+    if floor in samples:
+        yield at_most(f"{what}, p99", mine.p99, samples[floor].p99, None, floor)
 
 
 def growth(bench: Bench) -> Iterator[Row]:

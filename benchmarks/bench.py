@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import ours
 from benchmarks.corpus import Corpus
 from benchmarks.floor import Bare
+from benchmarks.onservers import Servers
 from holdfast import user
 
 _LISTED = (
@@ -26,6 +27,7 @@ class Bench:
         self.folder = folder
         self.quick = quick
         self.corpus = Corpus()
+        self.servers = Servers(folder)
         self._numbers = itertools.count(1)
         self._filled: dict[int, tuple[Path, Path]] = {}
         self._listed: dict[int, tuple[Path, Path]] = {}

@@ -58,7 +58,7 @@ def run(bench: Bench) -> Iterator[Row]:
     against = f"bare read + JSON + insert {bare:,.1f} MB/s"
     speed = min(small.rate, large.rate)
     yield Row(what, f"{speed:,.1f} MB/s", against, speed / bare, f"≥ {GOAL} MB/s", speed >= GOAL)
-    yield at_most("peak memory of an import of 96 MB ÷ of 24 MB", large.peak, small.peak, 1.2, "of 24 MB", _mebibytes)
+    yield at_most("peak memory of an import of 96 MB ÷ of 24 MB", large.peak, small.peak, 1.2, "of 24 MB", mebibytes)
 
 
 def _import(bench: Bench, command: list[str], size: int) -> Imported:
@@ -67,16 +67,22 @@ def _import(bench: Bench, command: list[str], size: int) -> Imported:
     url = ours.url(bench.path("holdfast.db"))
     places = ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_DATA_HOME")
     kept = {name: value for name, value in os.environ.items() if name not in places}
+    took, peak = weighed(command, {**kept, "HOME": str(home), "HOLDFAST_URL": url})
+    _assert_imported(url, home)
+    return Imported(size / MB / took, peak)
+
+
+def weighed(command: list[str], env: dict[str, str]) -> tuple[float, int]:
+    """Run a command: the seconds it took, and the bytes of memory it peaked at."""
     done = subprocess.run(
         [sys.executable, "-S", "-c", _WEIGH, *command],
-        env={**kept, "HOME": str(home), "HOLDFAST_URL": url},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=True,
     )
     took, peak = map(float, done.stdout.split())
-    _assert_imported(url, home)
-    return Imported(size / MB / took, int(peak * (1 if sys.platform == "darwin" else 1024)))
+    return took, int(peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def _assert_imported(url: str, home: Path) -> None:
@@ -102,5 +108,6 @@ def _bare(bench: Bench, size: int) -> float:
     return size / MB / took
 
 
-def _mebibytes(value: float) -> str:
+def mebibytes(value: float) -> str:
+    """Bytes as a person writes them."""
     return f"{value / 1024 / 1024:,.0f} MiB"

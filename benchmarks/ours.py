@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import sys
@@ -11,7 +12,7 @@ from unittest.mock import patch
 
 import holdfast
 from benchmarks.corpus import Said
-from holdfast import Message, Session, Store, message, tool_result
+from holdfast import Message, Session, Store, message, tool_result, user
 from holdfast.backends.fts import Background
 
 
@@ -33,6 +34,18 @@ def extend(session: Session, said: Sequence[Said]) -> None:
 def store(path: Path, durability: str = "disk") -> Store:
     """An open store."""
     return holdfast.open(url(path, durability))
+
+
+async def sessions(url: str, titles: Sequence[str]) -> None:
+    """A session of one message for each title, by many tasks: their commits share transactions."""
+    async with holdfast.aopen(url) as store:
+
+        async def work(task: int) -> None:
+            for n in range(task, len(titles), 64):
+                session = await store.create(f"session-{n}", title=titles[n])
+                await session.append(user("Where is it?"))
+
+        await asyncio.gather(*map(work, range(64)))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,10 @@ from typing import Any
 
 from benchmarks.corpus import Said
 
-PACKAGES = ("openai-agents", "google-adk", "langgraph-checkpoint-sqlite")
+PACKAGES = (
+    "openai-agents", "google-adk", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "sqlalchemy",
+    "asyncpg", "psycopg", "redis",
+)  # fmt: skip
 
 
 def version(package: str) -> str | None:
@@ -88,16 +91,16 @@ class OpenAIAgents:
 
 
 class GoogleADK:
-    """google-adk: `DatabaseSessionService` over SQLite, in its default settings."""
+    """google-adk: `DatabaseSessionService`, in its default settings, over the database of a URL of SQLAlchemy."""
 
     name = "google-adk"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, url: str) -> None:
         from google.adk.events import Event
         from google.adk.sessions import DatabaseSessionService
         from google.genai import types
 
-        self._service = DatabaseSessionService(f"sqlite+aiosqlite:///{path}")
+        self._service = DatabaseSessionService(url)
         self._event, self._types = Event, types
         self._sessions: dict[str, Any] = {}
 
@@ -230,9 +233,13 @@ def installed(path: Callable[[str], Path]) -> tuple[list[Peer], list[str]]:
     """The peers that can be measured here, each in a file of its own, and the names of those that can't, with why."""
     found: list[Peer] = []
     missing: list[str] = []
-    for kind, package in ((OpenAIAgents, "openai-agents"), (GoogleADK, "google-adk")):
+    kinds: tuple[tuple[Callable[[], Peer], str], ...] = (
+        (lambda: OpenAIAgents(path("openai-agents.db")), "openai-agents"),
+        (lambda: GoogleADK(f"sqlite+aiosqlite:///{path('google-adk.db')}"), "google-adk"),
+    )
+    for make, package in kinds:
         try:
-            found.append(kind(path(f"{kind.name}.db")))
+            found.append(make())
         except ImportError as error:
             missing.append(f"{package}: {str(error).splitlines()[0]}")
     return found, missing

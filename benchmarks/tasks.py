@@ -34,35 +34,41 @@ async def _measure(bench: Bench, rows: list[Row]) -> None:
         bare.append(id, said)
 
     async with holdfast.aopen(ours.url(bench.path("holdfast.db"))) as store:
-        sessions = {id: await store.session(id) for id in _ids()}
+        sessions = {id: await store.session(id) for id in ids()}
         contestants: dict[str, tuple[Append, int]] = {
             "holdfast": (lambda id, said: sessions[id].append(ours.payload(said)), each),
             "bare sqlite3, one commit each": (bare_append, each),
         }
         for peer in found:
             contestants[peer.name] = (peer.append, each if peer.name == "openai-agents" else max(1, each // 20))
-        samples, latencies = await _contest(bench, contestants, rounds)
+        samples, latencies = await contest(bench, contestants, rounds)
     for peer in found:
         await peer.close()
     bare.close()
-    rows += _rows(samples, latencies)
+    goals = {"openai-agents": 8, "bare sqlite3, one commit each": 4}
+    rows += rows_of("64 tasks on 64 sessions, durability disk", samples, latencies, goals)
     rows += [not_run("64 tasks on 64 sessions", why) for why in missing]
 
 
-def _ids() -> list[str]:
+def ids() -> list[str]:
+    """The sessions."""
     return [f"s{n}" for n in range(TASKS)]
 
 
-async def _contest(
+async def contest(
     bench: Bench, contestants: dict[str, tuple[Append, int]], rounds: int
 ) -> tuple[dict[str, float], dict[str, Sample]]:
+    """Let each append so many messages from each of 64 tasks, in turns: appends a second, and how long each takes.
+
+    The first round does not count.
+    """
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     waits: dict[str, list[list[float]]] = {name: [] for name in contestants}
     for round_ in range(rounds + 1):
         for name, (append, each) in contestants.items():
             said = bench.corpus.said(each)
             start = time.perf_counter()
-            times = await asyncio.gather(*(_task(append, id, said) for id in _ids()))
+            times = await asyncio.gather(*(_task(append, id, said) for id in ids()))
             took = time.perf_counter() - start
             if round_:
                 rates[name].append(each * TASKS / took)
@@ -79,9 +85,9 @@ async def _task(append: Append, id: str, said: list[Said]) -> list[float]:
     return times
 
 
-def _rows(rates: dict[str, float], waits: dict[str, Sample]) -> Iterator[Row]:
-    goals = {"openai-agents": 8, "bare sqlite3, one commit each": 4}
+def rows_of(what: str, rates: dict[str, float], waits: dict[str, Sample], goals: dict[str, float]) -> Iterator[Row]:
+    """Ours against each of the others."""
     mine = rates.pop("holdfast")
     note = f"each waits {seconds(waits['holdfast'].p50)} (p50), {seconds(waits['holdfast'].p99)} (p99)"
     for name, rate in rates.items():
-        yield at_least("64 tasks on 64 sessions, durability disk", mine, rate, goals.get(name), name, note=note)
+        yield at_least(what, mine, rate, goals.get(name), name, note=note)

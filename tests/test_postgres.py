@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 import holdfast
-from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, user
+from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
@@ -389,6 +389,32 @@ def test_words_that_the_index_can_not_tell_apart_are_told_by_their_text(backend:
     assert hits(backend, '"c d"') == {("s", 4)}
     assert hits(backend, '"b c"') == {("s", 4)}
     assert hits(backend, '"d c"') == set()
+
+
+def test_phrases_hit_the_same_however_long_the_texts_are(backend: Backend) -> None:
+    often, far = "pie x apple y " * 300, "a b " * 9000
+    texts = ("one apple pie two", "pie apple", f"apple pie {often}", f"{often} end apple pie", f"{far} apple pie", "x")
+    created(backend, append=entries(*texts))
+    for query in (
+        '"apple pie"', '"pie apple"', '"apple pi"*', '"apple pie two"', 'apple -"apple pie"', '"apple pie" OR x',
+        '"apple pie" -"one apple"', 'pie -"pie apple" OR x', '"b apple" -"apple pi"*', '"end apple" "apple pie"',
+    ):  # fmt: skip
+        node = search.parse(query)
+        assert node is not None
+        expected = {("s", n) for n, text in enumerate(texts, 1) if search.matches(node, " ".join(text.split()))}
+        assert hits(backend, query) == expected, query
+        for limit in (1, 2):
+            pages = [hit for at in range(0, 7, limit) for hit in hits(backend, query, limit=limit, offset=at)]
+            assert sorted(pages) == sorted(expected), query
+
+
+def test_a_page_deep_among_texts_that_must_be_read(backend: Backend) -> None:
+    long = "pie x apple y " * 260
+    every = [f"{long} {'apple pie' if n % 2 else ''} {n}".encode() for n in range(120)]
+    created(backend, append=[Entry("", 0, text) for text in every])
+    found = [hit for at in range(0, 60, 25) for hit in hits(backend, '"apple pie"', limit=25, offset=at, newest=True)]
+    assert len(set(found)) == 60
+    assert hits(backend, '"apple pie"', limit=25, offset=60) == set()
 
 
 def test_a_text_of_too_many_words_is_searched_all_the_same(backend: Backend) -> None:

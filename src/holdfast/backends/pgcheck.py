@@ -15,9 +15,9 @@ import psycopg
 from holdfast.backend import Problem
 from holdfast.backends.pgrows import ENTRY, HEAD, Row, head_of
 from holdfast.backends.pgserver import Connection, Server
+from holdfast.backends.pgwords import RULES
 from holdfast.errors import Corrupt
 from holdfast.plan import Entry, Head, Ref
-from holdfast.search import NORM
 
 CHUNK = 500
 """Rows that are fetched at a time."""
@@ -114,7 +114,7 @@ def _words(db: Connection, schema: str) -> Iterator[Problem]:
     meta = dict(
         db.execute(f"SELECT name, value FROM {schema}.meta WHERE name IN ('words', 'norm')".encode()).fetchall()
     )
-    if meta.get("norm") != str(NORM):
+    if meta.get("norm") != RULES:
         return  # the next search begins it anew
     join = f"FROM {schema}.entry e FULL JOIN {schema}.words w ON w.kind = e.kind AND w.id = e.id AND w.seq = e.seq"
     lost = (

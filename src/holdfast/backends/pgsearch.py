@@ -9,11 +9,11 @@ from holdfast import search
 from holdfast.backends.pgarrays import int8s, texts
 from holdfast.backends.pgrows import ENTRY, LIVING, tag_filter
 from holdfast.backends.pgserver import Connection, Server, cursor
-from holdfast.backends.pgwords import WordIndex, tsquery
+from holdfast.backends.pgwords import MARK, Terms, WordIndex, terms
 
 AHEAD = 1e6
 """What a score gets to be above every rank of the index."""
-PAGE = 200
+PAGE = 50
 """Entries that are read at a time to be matched."""
 _COLUMNS = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
 
@@ -45,20 +45,25 @@ def find(server: Server, schema: str, words: WordIndex, wanted: Wanted, *, behin
     Args:
         behind: The index could not be brought up to date, so what it lacks is read and matched.
     """
-    query, exact = tsquery(wanted.query)
+    query = terms(wanted.query)
     with server.snapshot() as db:
         if behind:
             return _with_fresh(db, schema, words, wanted, query)
-        vague = db.execute(f"SELECT 1 FROM {schema}.words WHERE words IS NULL LIMIT 1".encode()).fetchone()
-        if exact and not vague:
-            return list(_page(db, schema, wanted, query))
-        return list(_matched(db, schema, words, wanted, query))
+        return _known(db, schema, words, wanted, query)
 
 
-def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: str) -> list[Match]:
+def _known(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> list[Match]:
+    """The page of what the index knows."""
+    vague = db.execute(f"SELECT 1 FROM {schema}.words WHERE words IS NULL LIMIT 1".encode()).fetchone()
+    if query.plain and not vague:
+        return list(_page(db, schema, wanted, query))
+    return list(_matched(db, schema, words, wanted, query))
+
+
+def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> list[Match]:
     """What the index finds, and before it what it has not taken in; by time they make one order."""
     all_of_it = wanted._replace(offset=0, limit=wanted.offset + wanted.limit)
-    known = list(_matched(db, schema, words, all_of_it, query))
+    known = list(_matched(db, schema, words, all_of_it, query)) if words.is_there(db) else []
     where, values = tag_filter(wanted.tags, schema)
     living = f"SELECT 1 FROM {schema}.head h WHERE h.kind = %s AND h.id = %s AND h.standing = {LIVING}{where}"
     fresh: list[Match] = []
@@ -78,7 +83,7 @@ def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, q
     return found[wanted.offset : all_of_it.limit]
 
 
-def _found(schema: str, wanted: Wanted, query: str, columns: str, extra: str = "") -> tuple[str, list[Any]]:
+def _found(schema: str, wanted: Wanted, query: Terms, columns: str, extra: str = "") -> tuple[str, list[Any]]:
     where, values = tag_filter(wanted.tags, schema)
     whose: list[Any] = [wanted.kind] if wanted.id is None else [wanted.kind, wanted.id]
     of = " AND kind = %s" if wanted.id is None else " AND kind = %s AND id = %s"
@@ -92,40 +97,57 @@ def _found(schema: str, wanted: Wanted, query: str, columns: str, extra: str = "
         "WHERE n.kind = w.kind AND n.id = w.id AND n.seq = w.seq AND n.hidden = 0 OFFSET 0) AS e "
         f"CROSS JOIN LATERAL (SELECT 1 FROM {schema}.head h "
         f"WHERE h.kind = w.kind AND h.id = w.id AND h.standing = {LIVING}{where} OFFSET 0) AS living "
-        f"ORDER BY {order}, w.id DESC"
+        f"ORDER BY {order}, w.id DESC LIMIT %s OFFSET %s"
     )
-    return sql, [query, query, *whose, *values]
+    wants = query.maybe if query.plain or query.cut else f"{query.sure} | ({query.maybe} & {MARK})"
+    return sql, [query.maybe, wants, *whose, *values]
 
 
-def _page(db: Connection, schema: str, wanted: Wanted, query: str) -> Iterator[Match]:
+def _page(db: Connection, schema: str, wanted: Wanted, query: Terms) -> Iterator[Match]:
     """The page as the index finds it."""
     sql, values = _found(schema, wanted, query, _COLUMNS)
     bounds = [min(wanted.limit, 2**62), min(wanted.offset, 2**62)]
-    for row in cursor(db).execute(f"{sql} LIMIT %s OFFSET %s".encode(), [*values, *bounds]).fetchall():
+    for row in cursor(db).execute(sql.encode(), [*values, *bounds]).fetchall():
         yield Match(row[0], row[1], row[2:-1], row[-1])
 
 
-def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: str) -> Iterator[Match]:
-    """The page of those among what the index finds that match by their text."""
-    sql, values = _found(schema, wanted, query, "e.seq", " OR words IS NULL")
-    places = cursor(db).execute(sql.encode(), values).fetchall()
+def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> Iterator[Match]:
+    """The page of those among what the index finds that hit: for sure, or by their text."""
+    sure = "false" if query.cut else f"coalesce(NOT w.words @@ $${MARK}$$::tsquery, false)"
+    if query.plain:
+        sure = "w.words IS NOT NULL"
+    sql, values = _found(schema, wanted, query, f"e.seq, {sure}", " OR words IS NULL")
+    passed = given = start = 0
+    size = PAGE
+    while given < wanted.limit:
+        places = cursor(db).execute(sql.encode(), [*values, size, start]).fetchall()
+        for at in range(0, len(places), PAGE):
+            for match in _hits(db, schema, words, wanted, places[at : at + PAGE]):
+                passed += 1
+                if passed > wanted.offset:
+                    given += 1
+                    yield match
+                    if given == wanted.limit:
+                        return
+        if len(places) < size:
+            return
+        start += size
+        size *= 4
+
+
+def _hits(
+    db: Connection, schema: str, words: WordIndex, wanted: Wanted, places: Sequence[Sequence[Any]]
+) -> Iterator[Match]:
+    """Those of some places whose entry hits."""
+    kinds, ids, seqs, sures, scores = zip(*places, strict=True)
     select = (
         f"SELECT e.kind, e.id, {_COLUMNS} FROM unnest(%b, %b, %b) AS w (kind, id, seq) "  # quoted
         f"JOIN {schema}.entry e ON e.kind = w.kind AND e.id = w.id AND e.seq = w.seq"
     ).encode()
-    passed = given = 0
-    for start in range(0, len(places), PAGE):
-        kinds, ids, seqs, scores = zip(*places[start : start + PAGE], strict=True)
-        found = cursor(db).execute(select, (texts(kinds), texts(ids), int8s(seqs))).fetchall()
-        rows = {row[:3]: row for row in found}
-        for place, score in zip(zip(kinds, ids, seqs, strict=True), scores, strict=True):
-            row = rows[place]
-            text = words.words(row[-1])
-            if text is None or not search.matches(wanted.query, text):
-                continue
-            passed += 1
-            if passed > wanted.offset and given < wanted.limit:
-                given += 1
-                yield Match(row[0], row[1], row[2:], score)
-        if given >= wanted.limit:
-            return
+    found = cursor(db).execute(select, (texts(kinds), texts(ids), int8s(seqs))).fetchall()
+    rows = {row[:3]: row for row in found}
+    for kind, id, seq, sure, score in zip(kinds, ids, seqs, sures, scores, strict=True):
+        row = rows[kind, id, seq]
+        text = None if sure else words.words(row[-1])
+        if sure or (text is not None and search.matches(wanted.query, text)):
+            yield Match(row[0], row[1], row[2:], score)

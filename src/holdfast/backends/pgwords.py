@@ -4,13 +4,15 @@
 (`grown`), and up to which seq it is indexed from the index itself. Indexing locks the heads it reads against deletion
 (FOR KEY SHARE), never against an append; so words never outlive their entry.
 
-The index knows words with their places, as far as the type goes; where it can't tell (a phrase in a long text, a word
-too long) what it finds is read and matched as the reference does. So a query hits the same entries everywhere.
+The index knows words with their places, as far as the type goes; rows of which it does not know all are marked. Where
+it can't tell (a phrase in a marked row, a word too long) what it finds is read and matched as the reference does. So a
+query hits the same entries everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from holdfast import search
 from holdfast.backend import TextOf, readable
@@ -32,6 +34,10 @@ MAX_PLACE = 16_383
 """The last place in a text that the type knows."""
 MAX_PLACES = 255
 """Places of one word that the type keeps."""
+MARK = "'+'"
+"""The word of a row that holds not all places of its words, or not all of a word. No text has it: `+` separates."""
+RULES = f"{NORM}.1"
+"""By which rules a row's words are made of a text; an index by others is begun anew."""
 
 
 class WordIndex:
@@ -67,7 +73,7 @@ class WordIndex:
                 f"LEFT JOIN {self._schema}.meta m ON m.name = 'words' AND EXISTS "
                 f"(SELECT 1 FROM {self._schema}.meta n WHERE n.name = 'norm' AND n.value = %s)"
             ),
-            (str(NORM),),
+            (RULES,),
         )
         return row[0], row[1], row[2]
 
@@ -84,7 +90,7 @@ class WordIndex:
                     f"INSERT INTO {self._schema}.meta VALUES ('words', %s), ('norm', %s) "  # quoted
                     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
                 ).encode(),
-                (mark, str(NORM)),
+                (mark, RULES),
             )
         db.execute("COMMIT")
         return mark, horizon
@@ -96,6 +102,10 @@ class WordIndex:
             "AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot) ORDER BY kind, id"
         )
         return db.execute(sql.encode(), (horizon, mark)).fetchall()
+
+    def is_there(self, db: Connection) -> bool:
+        """Whether there is an index by these rules, as a transaction sees it that reads one state."""
+        return self._positions(db)[0] is not None
 
     def fresh(self, db: Connection) -> Iterator[Row]:
         """Kind, id and the columns of `ENTRY` of what is not indexed, as a transaction sees it that reads one state."""
@@ -167,15 +177,21 @@ class WordIndex:
 def vector(text: str) -> str | None:
     """The words of a text with their places, as the type `tsvector` is written; None if they are too many."""
     places: dict[str, list[int]] = {}
+    whole = True
     for place, word in enumerate(text.split(" "), 1):
         if word:
-            places.setdefault(_cut(word), []).append(min(place, MAX_PLACE))
-    parts = [
-        f"{_quoted(word)}:{','.join(map(str, at[:MAX_PLACES]))}" if at[0] < MAX_PLACE else _quoted(word)
-        for word, at in places.items()
-    ]
+            known = _cut(word)
+            whole = whole and known == word and place < MAX_PLACE
+            at = places.setdefault(known, [])
+            if place < MAX_PLACE:
+                at.append(place)
     if sum(len(word.encode()) + 4 + 2 * len(at) for word, at in places.items()) > MAX_WORDS:
         return None
+    parts = [
+        f"{_quoted(word)}:{','.join(map(str, at[:MAX_PLACES]))}" if at else _quoted(word) for word, at in places.items()
+    ]
+    if not whole or any(len(at) > MAX_PLACES for at in places.values()):
+        parts.append(MARK)
     return " ".join(parts)
 
 
@@ -188,21 +204,42 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def tsquery(node: search.Node) -> tuple[str, bool]:
-    """A query for the index, and whether what it finds is exactly what the query hits; else it is more, never less."""
+class Terms(NamedTuple):
+    """A query for the index. `sure` finds what hits, in rows that are not marked; `maybe` that and more, in any row.
+
+    `plain`: it has no phrase, so both are one, and sure in every row. `cut`: it has words that the index does not tell
+    from others, so `sure` may find more than hits.
+    """
+
+    sure: str
+    maybe: str
+    plain: bool
+    cut: bool
+
+
+def terms(node: search.Node) -> Terms:
+    """A query for the index."""
     match node:
         case search.Phrase(tokens, prefix):
             words = [_quoted(_cut(token)) for token in tokens]
-            long = any(_cut(token) != token for token in tokens)
             if prefix:
                 words[-1] += ":*"
-            return f"({' & '.join(words)})", len(tokens) == 1 and not long
+            cut = any(len(token.encode()) >= MAX_WORD - 4 for token in tokens)
+            return Terms(f"({' <-> '.join(words)})", f"({' & '.join(words)})", len(tokens) == 1 and not cut, cut)
         case search.Or(children):
-            found = [tsquery(child) for child in children]
-            return f"({' | '.join(text for text, _ in found)})", all(exact for _, exact in found)
+            return _joined(" | ", [terms(child) for child in children], [])
         case search.And(children, without):
-            found = [tsquery(child) for child in children]
-            out = [tsquery(child) for child in without]
-            # Only what the index knows for sure is not wanted may be left out by it.
-            parts = [text for text, _ in found] + [f"!{text}" for text, exact in out if exact]
-            return f"({' & '.join(parts)})", all(exact for _, exact in [*found, *out])
+            return _joined(" & ", [terms(child) for child in children], [terms(child) for child in without])
+
+
+def _joined(sign: str, found: Sequence[Terms], out: Sequence[Terms]) -> Terms:
+    # Only what the index knows for sure is not wanted may be left out by it: where it sees a phrase, there is one.
+    sure = [one.sure for one in found] + [f"!{one.sure}" for one in out if not one.cut]
+    maybe = [one.maybe for one in found] + [f"!{one.sure}" for one in out if one.plain]
+    every = [*found, *out]
+    return Terms(
+        f"({sign.join(sure)})",
+        f"({sign.join(maybe)})",
+        all(one.plain for one in every),
+        any(one.cut for one in every),
+    )

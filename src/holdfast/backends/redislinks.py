@@ -111,7 +111,7 @@ class Link:
         except BusyLoadingError as error:
             raise Lost(f"LOADING {error}") from error
         except ResponseError as error:
-            return Failed(_text_of(error))
+            return Failed(text_of(error))
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Lost(str(error)) from error
 
@@ -224,10 +224,10 @@ class Links:
                 self.duty.check(address, [link.try_answer() for _ in self.duty.questions])
         except AuthenticationError as error:
             link.drop()
-            raise Unavailable(f"the Redis server {address} does not let us in: {_text_of(error)}") from error
+            raise Unavailable(f"the Redis server {address} does not let us in: {text_of(error)}") from error
         except (RedisError, OSError, Lost) as error:
             link.drop()
-            raise Unreachable(_text_of(error)) from error
+            raise Unreachable(text_of(error)) from error
         except BaseException:
             link.drop()
             raise
@@ -273,7 +273,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def _text_of(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     """An error as the server said it: redis-py cuts the first word off those that it knows."""
     word = _WORDS.get(type(error).__name__, "")
     return f"{word} {error}" if word else str(error)

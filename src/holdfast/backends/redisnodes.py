@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from holdfast import forks
+from holdfast.backends.redisgroups import answers as answers_of, framed, grouped
 from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
 from holdfast.errors import HoldfastError, Unavailable, Uncertain
 
@@ -143,7 +144,8 @@ class Servers:
         by_server: dict[Address, list[int]] = defaultdict(list)
         for number, call in run.waiting.items():
             by_server[run.asked.pop(number, None) or self._server(call.shard)].append(number)
-        sent: list[tuple[Link, list[int]]] = []
+        sent: list[tuple[Link, list[list[int]]]] = []
+        first, run.first = run.first, False
         try:
             for address, numbers in by_server.items():
                 try:
@@ -154,40 +156,46 @@ class Servers:
                 except HoldfastError as error:  # it is not a server that may keep the store
                     run.settle(numbers, error)
                     continue
-                sent.append((link, numbers))
+                groups = grouped(numbers, run.waiting, cluster=self.cluster) if first else [[n] for n in numbers]
+                sent.append((link, groups))
                 try:
-                    link.send(self._commands(run, numbers, address))
+                    link.send(self._commands(run, groups, address))
                 except Lost as error:
                     run.lose(numbers, error, sent=True)
                     sent.pop()
                     link.drop()
             while sent:
-                link, numbers = sent.pop()
-                self._take_answers(run, link, numbers)
+                link, groups = sent.pop()
+                self._take_answers(run, link, groups)
         finally:
             for link, _ in sent:  # interrupted: what comes on it now would be taken for other answers
                 link.drop()
 
-    def _commands(self, run: _Run, numbers: Sequence[int], address: Address) -> list[tuple[Any, ...]]:
+    def _commands(self, run: _Run, groups: Sequence[Sequence[int]], address: Address) -> list[tuple[Any, ...]]:
         """What is sent for calls; last, if one of them writes, what waits until that is durable."""
         commands: list[tuple[Any, ...]] = []
-        for number in numbers:
-            if number in run.asking:
+        for group in groups:
+            if group[0] in run.asking:
                 commands.append(("ASKING",))
-            commands.append(run.waiting[number].command)
+            called = [run.waiting[number].command for number in group]
+            commands += framed(called) if len(group) > 1 else called
         wait = self._links.duty.wait(address)
-        if wait and any(run.waiting[n].writes for n in numbers):
+        if wait and any(run.waiting[n].writes for group in groups for n in group):
             commands.append(wait)
         return commands
 
-    def _take_answers(self, run: _Run, link: Link, numbers: list[int]) -> None:
+    def _take_answers(self, run: _Run, link: Link, groups: Sequence[Sequence[int]]) -> None:
         answers: dict[int, Any] = {}
+        numbers = [number for group in groups for number in group]
         try:
-            for number in numbers:
-                if number in run.asking:
-                    run.asking.discard(number)
+            for group in groups:
+                if len(group) > 1:
+                    answers.update(zip(group, answers_of(link, len(group)), strict=True))
+                    continue
+                if group[0] in run.asking:
+                    run.asking.discard(group[0])
                     link.answer()
-                answers[number] = link.try_answer()
+                answers[group[0]] = link.try_answer()
             writes = [n for n in numbers if run.waiting[n].writes]
             if writes and self._links.duty.wait(link.address):
                 waited = link.try_answer()
@@ -312,6 +320,7 @@ class _Run:
         self.asking: set[int] = set()
         self.lost = False
         self.at_once = False
+        self.first = True
         self._deadline = deadline
         self._pause = _PAUSE
         self._why: dict[int, Exception] = {}
