@@ -64,18 +64,18 @@ def run(bench: Bench) -> Iterator[Row]:
 def _measured(bench: Bench, name: str, url: str, goals: tuple[float, float]) -> Iterator[Row]:
     with holdfast.open(url) as store:
         delays, appends, idle = between_processes(store, url, bench.scaled(500, 10), bench.scaled(4, 1))
-    what = f"from an append's begin to a tail in another process, {name}"
+    what = f"from an append to a tail in another process, {name}"
     for figure, mine, its, goal in (
         ("p50", delays.p50, appends.p50, goals[0]),
         ("p99", delays.p99, appends.p99, goals[1]),
     ):
-        whole = f"the append alone {seconds(its)}"
-        yield Row(f"{what}, {figure}", seconds(mine), whole, mine / its, f"≤ {seconds(goal)}", mine <= goal)
+        alone = f"the append alone {seconds(its)}"
+        yield Row(f"{what}, {figure}", seconds(mine), alone, mine / its, f"≤ {seconds(goal)}", mine <= goal)
     yield Row(f"a tail that waits, {name}: share of a core", f"{idle:.2%}", "–", None, f"≤ {IDLE:.0%}", idle <= IDLE)
 
 
 def between_processes(store: Store, url: str, count: int, idle: float) -> tuple[Sample, Sample, float]:
-    """What each of so many appends took to arrive, and to be acknowledged; what the reader took of a core before."""
+    """What so many appends took to arrive, and to return; and the reader's share of a core while none came."""
     session = store.session("s")
     session.append(note("begin"))
     command = [sys.executable, "-c", READER, url, str(idle)]

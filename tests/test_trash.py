@@ -35,7 +35,7 @@ from holdfast import (
 from holdfast.bundle import read_bundle, write_bundle
 from holdfast.copies import copy_session
 from holdfast.finding.watch import Watcher
-from holdfast.heads.info import now, session_ref
+from holdfast.heads.info import session_ref
 from holdfast.plan import Commit, Head
 from holdfast.retention.putting import PRUNED, WHY
 
@@ -146,7 +146,7 @@ def test_copies_and_imports_do_not_write_into_it(store: Store) -> None:
 def test_a_watch_and_a_tail_are_told(store: Store) -> None:
     session = store.session("s", created_at=1)
     session.append(holdfast.Event(payload=user("one"), at=1))
-    watcher = Watcher(store.backend, now())
+    watcher = Watcher(store.backend)
     store.trash.put("s")
     assert [(c.session, c.trashed, c.deleted) for c in watcher.changes()] == [("s", True, False)]
     store.trash.restore("s")

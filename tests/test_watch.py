@@ -17,6 +17,8 @@ import holdfast
 from faults import BACKENDS, url_of
 from holdfast import Change, Invalid, Store, user
 from holdfast.backends import writers
+from shell import Shell
+from test_cli_json import documented
 from test_follow import eventually
 
 WRITER = """
@@ -249,3 +251,25 @@ def test_a_tail_goes_on_behind_its_seq_through_rewinds_and_forks(store: Store) -
     fork.append(user("later"))
     assert next(tail).seq == 5
     tail.close()  # type: ignore[attr-defined]
+
+
+def test_the_command_tells_changes_and_where_to_go_on(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with holdfast.open(shell.url) as store:
+        store.create("before").append(user("x"))
+        position = store.position()
+        store.create("after").append(user("x"))
+    with shell.start("watch", "--after", position, "--json") as running:
+        assert running.stdout is not None
+        change = json.loads(running.stdout.readline())
+        assert (change["session"], set(change)) == ("after", documented("change ("))
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+    with shell.start("watch", "--after", position) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline().startswith(b"after  event 1  ")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+        assert running.stderr.read().decode().split() == ["more:", "--after", change["position"]]
+    assert "another store" in shell("--store", "memory://", "watch", "--after", position).err

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     examples="""
     holdfast watch
     holdfast watch --since 2026-01-31T12:00:00Z
-    holdfast --json watch --after "$(cat position)" | jq -r .session
+    holdfast --json watch --after "$POSITION" | jq -r .session
     """,
 )
 @click.option("--after", metavar="POSITION", help="Go on behind the change that came with this position.")
