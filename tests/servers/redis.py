@@ -74,10 +74,14 @@ class Redis:
 
     def start(self) -> Redis:
         """Start it, or start it again, on the same port."""
+        self.begin()
+        self.wait_until(self.answers)
+        return self
+
+    def begin(self) -> None:
+        """Start it, and do not wait until it answers."""
         given = [part for key, value in self.settings.items() for part in (f"--{key}", value)]
         self._process = Process([program(self._name), *given], self.place / "log")
-        self._process.wait_until(self.answers)
-        return self
 
     def answers(self) -> bool:
         """Whether it takes commands."""

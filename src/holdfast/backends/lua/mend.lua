@@ -8,14 +8,15 @@ if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then
 end
 local fixed, take = 0, 5 + 2 * ARGV[4]
 for n = take, #ARGV, 2 do
-    fixed = fixed + redis.call('ZADD', KEYS[tonumber(ARGV[n])], 0, ARGV[n + 1])
+    fixed = fixed + redis.call('ZADD', KEYS[tonumber(ARGV[n])], 'CH', 0, ARGV[n + 1])
 end
 for n = 5, take - 1, 2 do
     fixed = fixed + redis.call('ZREM', KEYS[tonumber(ARGV[n])], ARGV[n + 1])
 end
 if ARGV[2] == '1' then
     local clock = redis.call('TIME')
-    local number = string.format('%.0f', clock[1] * 1000000 + clock[2])
-    fixed = fixed + redis.call('ZADD', KEYS[6], 'NX', number, ARGV[3])
+    local newest = redis.call('ZRANGE', KEYS[6], -1, -1, 'WITHSCORES')
+    local number = math.max(clock[1] * 1000000 + clock[2], (tonumber(newest[2]) or 0) + 1)
+    fixed = fixed + redis.call('ZADD', KEYS[6], 'NX', string.format('%.0f', number), ARGV[3])
 end
 return fixed
