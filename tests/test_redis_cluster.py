@@ -12,6 +12,7 @@ import holdfast
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import slot_of
+from holdfast.errors import Uncertain
 from holdfast.plan import Ref
 from holdfast.testing import BackendContract, BackendMachine
 from servers import redis as servers
@@ -104,3 +105,17 @@ def test_a_master_is_killed_and_its_replica_takes_over(
         assert store.backend.verify() == []
         if durability == "replicated":
             assert lost == []
+
+
+def test_a_connection_that_was_made_to_a_replica_is_not_trusted_once_it_is_a_master(cluster: servers.Cluster) -> None:
+    """It was held to nothing then. Now no replica is left, so nothing may be acknowledged as replicated."""
+    with holdfast.open(cluster.url(prefix="p", durability="replicated", shards="1", timeout="4")) as store:
+        session = store.create("s")
+        session.append(holdfast.user("one"))
+        store.backend.compact()  # it talks to replicas, too
+        slot = slot_of(b"p:{0}:")
+        victim = cluster.master_of(slot)
+        victim.kill()
+        cluster.wait_until(lambda: cluster.master_of(slot) is not victim)
+        with pytest.raises(Uncertain, match="0 of 1 replicas"):
+            session.append(holdfast.user("two"), key="k")

@@ -183,6 +183,40 @@ def test_places_that_are_nobodys_are_named_and_taken_away(store: Store, place: s
         assert (report.findings, report.repaired) == ((), 4)
 
 
+def test_places_of_sessions_that_are_all_gone_are_taken_away(place: str, client: Any) -> None:
+    with holdfast.open(place) as store:
+        store.create("only", user="u").append(holdfast.user("text"))
+        for what in ("head", "log"):
+            client.delete(key(store, f"{what}:session:only"))
+        assert {f.session for f in store.check().findings} == {"only"}
+        report = store.check(repair=True)
+        assert report.findings == ()
+        assert report.repaired
+        assert client.zcard(key(store, "at:session")) == 0
+
+
+def test_places_that_stand_out_of_order_are_put_back(store: Store, place: str, client: Any) -> None:
+    """A list is in the order of its bytes only while all of it has one score."""
+    before = everything(store)
+    client.zadd(key(store, "at:session"), {at_place(client, store, "b"): -1})
+    client.zadd(key(store, "id:session"), {b"la": 5})
+    with holdfast.open(place) as other:
+        assert {f.session for f in other.check().findings} == {"a", "b"}
+        report = other.check(repair=True)
+        assert (report.findings, report.repaired) == ((), 2)
+        assert everything(other) == before
+
+
+def test_a_change_that_is_noted_anew_is_behind_all_others(store: Store, place: str, client: Any) -> None:
+    """A reader who has passed a number looks for higher ones; a clock may have been set back."""
+    changed = key(store, "changed")
+    ahead = 2**52 - 10
+    client.zadd(changed, {b"session\0c": ahead})
+    client.zrem(changed, b"session\0b")
+    store.check(repair=True)
+    assert client.zscore(changed, b"session\0b") == ahead + 1
+
+
 def test_the_command_repairs(store: Store, place: str, client: Any, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     client.delete(key(store, "at:session"))

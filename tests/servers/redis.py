@@ -74,11 +74,15 @@ class Redis:
 
     def start(self) -> Redis:
         """Start it, or start it again, on the same port."""
+        self.begin()
+        self.wait_until(self.answers)
+        return self
+
+    def begin(self) -> None:
+        """Start it, and do not wait until it answers."""
         several = {"bind": self.settings["bind"].split()}
         given = [part for key, value in self.settings.items() for part in (f"--{key}", *several.get(key, [value]))]
         self._process = Process([program(self._name), *given], self.place / "log")
-        self._process.wait_until(self.answers)
-        return self
 
     def answers(self) -> bool:
         """Whether it takes commands."""

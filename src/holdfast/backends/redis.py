@@ -29,7 +29,7 @@ from holdfast.backends.redislists import Lists, Mark
 from holdfast.backends.redislogs import Logs
 from holdfast.backends.redisnodes import Call, Servers, slot_of
 from holdfast.backends.rediswords import Words, sound
-from holdfast.backends.rediswriter import Writer
+from holdfast.backends.rediswriter import Writer, script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 
@@ -68,6 +68,10 @@ class RedisBackend:
         """What the store says of itself, and its id; a new one is told now, and the id one of an earlier version."""
         meta = options.prefix.encode() + b":store"
         self._servers.place({META: slot_of(meta)})
+        denied = self._servers.ask([script("probe").call(META, [meta + b":probe"], ())])[0]
+        if denied:
+            names = ", ".join(sorted({name.decode() for name in denied}))
+            raise Unavailable(f"the Redis user of this URL may not run {names}, which a commit needs; allow it")
         shards = options.shards or (MANY if self._servers.cluster else 1)
         facts = self._facts(meta)
         if b"layout" not in facts or b"id" not in facts:

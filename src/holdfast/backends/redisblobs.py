@@ -17,7 +17,7 @@ from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import Call, Servers
 from holdfast.backends.rediswriter import script
-from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable, Uncertain
 
 LEASE = 60
 """Seconds after which a lock whose holder is silent is over."""
@@ -143,10 +143,14 @@ class RedisBlobs:
             finally:
                 stop.set()
                 thread.join()
-            if lost:
-                raise Unavailable(f"the lock of the store's blobs was lost ({lost[0]}); store the value again")
+            if lost:  # what was done under it was done
+                raise Uncertain(
+                    f"the lock of the store's blobs was lost ({lost[0]}), so a value may have been swept; repeat the "
+                    "same call with the same key"
+                )
         finally:
-            self._ask("give", token)
+            with contextlib.suppress(HoldfastError):  # it ends by itself, and what was done under it was done
+                self._ask("give", token)
 
     def _beat(self, token: str, stop: threading.Event, lost: list[str]) -> None:
         while not stop.wait(BEAT):

@@ -52,7 +52,7 @@ class Check:
             for ref in self._refs(shard, []):
                 kinds.add(ref.kind)
                 fixed += self._give_places(ref)
-            for kind in kinds:
+            for kind in kinds | self._kinds(shard):
                 for which in LISTS:
                     fixed += sum(self._take_away(ref, which, place) for ref, place in self._walked(shard, which, kind))
             if kinds:
@@ -168,7 +168,7 @@ class Check:
         calls.append(Call(shard, ("ZSCORE", keys.changed, rediskeys.member(ref))))
         calls.append(Call(shard, ("SISMEMBER", keys.kinds, ref.kind)))
         *scores, changed, kind = self._servers.ask(calls)
-        for which in sorted({which for (which, _), score in zip(places, scores, strict=True) if score is None}):
+        for which in sorted({which for (which, _), score in zip(places, scores, strict=True) if score != b"0"}):
             yield Problem(ref, None, f"the list by {NAMES[which]} does not have it; holdfast check --repair")
         if changed is None:
             yield Problem(ref, None, "the list of changes does not have it; holdfast check --repair")

@@ -14,6 +14,11 @@ from holdfast.errors import Unavailable, Uncertain
 OLDEST = (6, 2)
 WAITAOF = (7, 2)
 
+
+class Later(Unavailable):
+    """A server that may soon be the right one: it starts, or is still a replica."""
+
+
 _SAY = "or open the store with ?durability=process, which survives the death of this process alone"
 
 
@@ -30,7 +35,8 @@ class Duty:
         self.durability = durability
         self.replicas = replicas
         self._milliseconds = max(int(timeout * 500), 1)  # it must answer before its connection is given up
-        self._waits: dict[object, tuple[Any, ...]] = {}
+        self.waits = False
+        """Whether a write is, on any server, not yet as durable as promised when its answer comes."""
         self._facts: dict[object, dict[str, str]] = {}
 
     @property
@@ -41,15 +47,6 @@ class Duty:
     def facts(self, address: object) -> dict[str, str]:
         """What a server said of itself when it was connected to last."""
         return self._facts.get(address, {})
-
-    @property
-    def waits(self) -> bool:
-        """Whether a write is not yet as durable as promised when its answer comes."""
-        return any(self._waits.values())
-
-    def wait(self, address: object) -> tuple[Any, ...]:
-        """The command that waits until a write is as durable as promised; empty if its answer comes no sooner."""
-        return self._waits.get(address, ())
 
     def judge(self, waited: Any, written: Any) -> Any:
         """What a write came to, from what the wait behind it said."""
@@ -62,10 +59,15 @@ class Duty:
             else f"it was written, but whether it is on disk is not known ({waited}); repeat with the same key"
         )
 
-    def check(self, address: object, answers: Sequence[Any]) -> None:
+    def check(self, address: object, answers: Sequence[Any]) -> tuple[Any, ...] | None:
         """Refuse a server that does not do its duty.
 
+        Returns:
+            The command that waits until a write is as durable as promised, empty if its answer comes no sooner; None
+            for a replica in a cluster, which is held to nothing before it is a master.
+
         Raises:
+            Later: it starts, or is a replica.
             Unavailable: the sentence names the setting to change.
         """
         info, always, rewrite = answers
@@ -74,6 +76,8 @@ class Duty:
         facts = _facts(info)
         facts["appendfsync"] = _setting(always)
         facts["no-appendfsync-on-rewrite"] = _setting(rewrite)
+        if facts.get("loading") == "1":  # until then it says that it has no append-only file
+            raise Later(f"LOADING: the Redis server {address} starts and reads its files; try again in a while")
         self._facts[address] = facts
         version = _version(facts)
         if version < OLDEST:
@@ -87,17 +91,19 @@ class Duty:
             )
         if facts.get("role") == "slave":
             if facts.get("cluster_enabled") == "1":
-                return  # it redirects to its master, which is asked by itself
-            raise Unavailable(
+                return None  # it redirects to its master, which is asked by itself
+            raise Later(
                 f"the Redis server {address} is a replica; open the store at its master "
                 f"{facts.get('master_host')}:{facts.get('master_port')}"
             )
-        if self.durability != "process":
-            self._check_disk(address, facts, version)
-        elif self.replicas:
-            self._waits[address] = ("WAIT", self.replicas, self._milliseconds)
+        wait: tuple[Any, ...] = ("WAIT", self.replicas, self._milliseconds) if self.replicas else ()
+        if self.durability != "process" and self._behind(address, facts, version):
+            wait = ("WAITAOF", 1, self.replicas, self._milliseconds)
+        self.waits = self.waits or bool(wait)
+        return wait
 
-    def _check_disk(self, address: object, facts: dict[str, str], version: tuple[int, int]) -> None:
+    def _behind(self, address: object, facts: dict[str, str], version: tuple[int, int]) -> bool:
+        """Whether a server syncs behind its answers, and lets that be waited for; refused if it does neither."""
         fsync = facts["appendfsync"]
         if facts.get("aof_enabled") != "1":
             raise Unavailable(
@@ -108,24 +114,23 @@ class Duty:
             raise Unavailable(f"the Redis server {address} could not write its append-only file; look at its log")
         rewrites = facts["no-appendfsync-on-rewrite"] == "yes"
         if fsync == "always" and not rewrites:
-            self._waits[address] = ("WAIT", self.replicas, self._milliseconds) if self.replicas else ()
-        elif version >= WAITAOF and fsync in ("always", "everysec"):
-            self._waits[address] = ("WAITAOF", 1, self.replicas, self._milliseconds)
-        elif not fsync:
+            return False
+        if version >= WAITAOF and fsync in ("always", "everysec"):
+            return True
+        if not fsync:
             raise Unavailable(
                 f"the Redis server {address} does not tell when it syncs its append-only file (CONFIG GET is not "
                 f"allowed); allow it, {_SAY}"
             )
-        elif rewrites:
+        if rewrites:
             raise Unavailable(
                 f"the Redis server {address} does not sync its append-only file while it is rewritten; "
                 f"set no-appendfsync-on-rewrite no, {_SAY}"
             )
-        else:
-            raise Unavailable(
-                f"the Redis server {address} syncs its append-only file behind its answers (appendfsync {fsync}), so "
-                f"an acknowledged write may be lost; set appendfsync always, or take Redis 7.2 or Valkey, {_SAY}"
-            )
+        raise Unavailable(
+            f"the Redis server {address} syncs its append-only file behind its answers (appendfsync {fsync}), so "
+            f"an acknowledged write may be lost; set appendfsync always, or take Redis 7.2 or Valkey, {_SAY}"
+        )
 
 
 def _facts(info: bytes) -> dict[str, str]:

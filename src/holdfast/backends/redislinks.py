@@ -76,6 +76,8 @@ class Link:
         self._connection = connection
         self._home = home
         self._poll: select.poll | None = None
+        self.wait: tuple[Any, ...] = ()
+        """What is sent behind a write, to wait until that is as durable as promised; empty if nothing is."""
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         """Send commands.
@@ -107,10 +109,8 @@ class Link:
             Lost: there is none.
         """
         try:
-            return self._connection.read_response(disable_decoding=True)
-        except BusyLoadingError as error:
-            raise Lost(f"LOADING {error}") from error
-        except ResponseError as error:
+            return self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        except (ResponseError, BusyLoadingError, AuthenticationError) as error:
             return Failed(text_of(error))
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Lost(str(error)) from error
@@ -137,6 +137,10 @@ class Link:
         """Close it."""
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()
+
+    def once(self) -> None:
+        """Do not keep it behind the call it was made for."""
+        self._home = None
 
     def give_back(self) -> None:
         """Keep it for the next call, if it may be used for any."""
@@ -221,7 +225,11 @@ class Links:
             connection.connect()
             if checked:
                 link.send(self.duty.questions)
-                self.duty.check(address, [link.try_answer() for _ in self.duty.questions])
+                wait = self.duty.check(address, [link.try_answer() for _ in self.duty.questions])
+                if wait is None:  # once it is a master, it must be held to more than now
+                    link.once()
+                else:
+                    link.wait = wait
         except AuthenticationError as error:
             link.drop()
             raise Unavailable(f"the Redis server {address} does not let us in: {text_of(error)}") from error
@@ -241,6 +249,13 @@ class Links:
                 idle.append(link)
                 return
         link.drop()
+
+    def forget(self, address: Address) -> None:
+        """Keep no connection to a server that is not what it was when they were made."""
+        with self._lock:
+            links = self._idle.pop(address, ())
+        for link in links:
+            link.drop()
 
     def close(self) -> None:
         """Close what is kept."""
@@ -270,6 +285,7 @@ _WORDS = {
     "NoScriptError": "NOSCRIPT", "MovedError": "MOVED", "AskError": "ASK", "TryAgainError": "TRYAGAIN",
     "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "ReadOnlyError": "READONLY",
     "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "ClusterCrossSlotError": "CROSSSLOT",
+    "BusyLoadingError": "LOADING", "AuthenticationError": "NOAUTH",
 }  # fmt: skip
 
 

@@ -7,13 +7,14 @@ it is back.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from holdfast import forks
-from holdfast.backends.redislinks import Failed, Link, Links, Lost, Unreachable
+from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
 from holdfast.backends.redisnodes import Servers
 from holdfast.errors import HoldfastError
 
@@ -92,25 +93,26 @@ class Listening:
         return thread, bell
 
     def _listen(self, bell: int) -> None:
-        while True:
+        for attempt in itertools.count():
             with contextlib.suppress(Lost, Unreachable, Failed, HoldfastError):  # whoever asks the store is told why
-                for _ in self._messages(bell):
+                masters = self._servers.masters()  # each tells what is told at any
+                for _ in self._messages(masters[attempt % len(masters)], bell):
                     self.wake()
                 return
             if _rings(bell, RETRY):
                 return
             self._servers.refresh()
 
-    def _messages(self, bell: int) -> Iterator[None]:
+    def _messages(self, address: Address, bell: int) -> Iterator[None]:
         """Something for each message, and once when the channel is subscribed to; the end is the bell's."""
-        link = self._links.take(self._servers.masters()[0])
+        link = self._links.take(address)
         try:
             link.send([("SUBSCRIBE", self._channel)])
             link.answer()
             yield
             while True:
                 if not link.readable():
-                    ready, _, _ = select.select([link.fileno(), bell], [], [], PING)
+                    ready = _ready([link.fileno(), bell], PING)
                     if bell in ready:
                         return
                     if not ready:
@@ -125,13 +127,20 @@ class Listening:
 def _try(link: Link, bell: int) -> None:
     """Find out whether the server is still there."""
     link.send([("PING",)])
-    ready, _, _ = select.select([link.fileno(), bell], [], [], PING)
-    if not ready:
+    if not _ready([link.fileno(), bell], PING):
         raise Lost("the server is silent")
 
 
 def _rings(bell: int, seconds: float) -> bool:
-    return bool(select.select([bell], [], [], seconds)[0])
+    return bool(_ready([bell], seconds))
+
+
+def _ready(files: Sequence[int], seconds: float) -> list[int]:
+    """Those of some open files that have something to tell; `select` knows none above 1023."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(seconds * 1000)]
 
 
 def _join(ended: tuple[threading.Thread, tuple[int, int]] | None) -> None:

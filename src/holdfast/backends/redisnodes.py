@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from holdfast import forks
+from holdfast.backends.redisduty import Later
 from holdfast.backends.redisgroups import answers as answers_of, framed, grouped
 from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
 from holdfast.errors import HoldfastError, Unavailable, Uncertain
@@ -150,16 +151,17 @@ class Servers:
             for address, numbers in by_server.items():
                 try:
                     link = self._links.take(address)
-                except Unreachable as error:
+                except (Unreachable, Later) as error:
                     run.lose(numbers, error, sent=False)
                     continue
                 except HoldfastError as error:  # it is not a server that may keep the store
-                    run.settle(numbers, error)
+                    for number in numbers:
+                        run.settle([number], run.answered(number, error))
                     continue
                 groups = grouped(numbers, run.waiting, cluster=self.cluster) if first else [[n] for n in numbers]
                 sent.append((link, groups))
                 try:
-                    link.send(self._commands(run, groups, address))
+                    link.send(self._commands(run, groups, link))
                 except Lost as error:
                     run.lose(numbers, error, sent=True)
                     sent.pop()
@@ -171,7 +173,7 @@ class Servers:
             for link, _ in sent:  # interrupted: what comes on it now would be taken for other answers
                 link.drop()
 
-    def _commands(self, run: _Run, groups: Sequence[Sequence[int]], address: Address) -> list[tuple[Any, ...]]:
+    def _commands(self, run: _Run, groups: Sequence[Sequence[int]], link: Link) -> list[tuple[Any, ...]]:
         """What is sent for calls; last, if one of them writes, what waits until that is durable."""
         commands: list[tuple[Any, ...]] = []
         for group in groups:
@@ -179,9 +181,8 @@ class Servers:
                 commands.append(("ASKING",))
             called = [run.waiting[number].command for number in group]
             commands += framed(called) if len(group) > 1 else called
-        wait = self._links.duty.wait(address)
-        if wait and any(run.waiting[n].writes for group in groups for n in group):
-            commands.append(wait)
+        if link.wait and any(run.waiting[n].writes for group in groups for n in group):
+            commands.append(link.wait)
         return commands
 
     def _take_answers(self, run: _Run, link: Link, groups: Sequence[Sequence[int]]) -> None:
@@ -197,11 +198,11 @@ class Servers:
                     link.answer()
                 answers[group[0]] = link.try_answer()
             writes = [n for n in numbers if run.waiting[n].writes]
-            if writes and self._links.duty.wait(link.address):
+            if writes and link.wait:
                 waited = link.try_answer()
                 for n in writes:
-                    if answers[n] == WRITTEN:
-                        answers[n] = self._links.duty.judge(waited, WRITTEN)
+                    if not isinstance(answers[n], (Failed, list)):  # it was not refused
+                        answers[n] = self._links.duty.judge(waited, answers[n])
         except (Lost, Failed) as error:
             run.lose(numbers, error, sent=True)
             link.drop()
@@ -216,7 +217,7 @@ class Servers:
     def _note(self, run: _Run, number: int, outcome: Any, address: Address) -> None:
         """What an answer means for its call."""
         if not isinstance(outcome, Failed):
-            run.settle([number], outcome if outcome == WRITTEN else run.answered(number, outcome))
+            run.settle([number], run.answered(number, outcome) if isinstance(outcome, list) else outcome)
             return
         call, text = run.waiting[number], str(outcome)
         word, _, rest = text.partition(" ")
@@ -233,7 +234,9 @@ class Servers:
             run.at_once = True
         elif _AGAIN.search(text):
             run.lose([number], outcome, sent=False)
-        elif call.writes and not _REFUSED.search(text):
+            if "READONLY" in text:  # it was the master when it was connected to
+                self._links.forget(address)
+        elif call.writes and (not _REFUSED.search(text) or ("NOPERM" in text and "script" in text)):
             run.settle([number], Uncertain(f"the server {address} failed amid a write ({text}); repeat with the key"))
         else:
             error = Unavailable(f"the server {address} refuses: {text}; nothing was stored")
@@ -256,6 +259,7 @@ class Servers:
     def _find_out(self) -> bool:
         """Whether the first server that answers is one of a cluster, and who the others are."""
         errors: list[str] = []
+        masters: list[Address] = []
         refused: Unavailable | None = None
         for seed in self._links.seeds:
             try:
@@ -265,13 +269,20 @@ class Servers:
                     if self.cluster:
                         link.send([("CLUSTER", "SLOTS")])
                         self._adopt(link.answer(), seed)
-                    else:
-                        self._masters = [seed]
-                    return self.cluster
+                        return True
+                    masters.append(seed)
             except (Lost, Unreachable, Failed) as error:
                 errors.append(f"{seed}: {error}")
             except Unavailable as error:  # a replica, or one that may not keep the store: another one may
                 refused = refused or error
+        if len(masters) > 1:  # one was replaced and came back: what is written there is lost when that is noticed
+            raise Unavailable(
+                f"the Redis servers {' and '.join(map(str, masters))} are each a master of its own; name the one that "
+                "has the store, and make the others its replicas"
+            )
+        if masters:
+            self._masters = masters
+            return False
         raise refused or Unavailable(f"no Redis server can be reached ({'; '.join(errors)})")
 
     def refresh(self) -> None:
@@ -288,7 +299,7 @@ class Servers:
                     link.send([("CLUSTER", "SLOTS")])
                     self._adopt(link.answer(), address)
                     return
-            except (Lost, Unreachable, Failed):
+            except (Lost, Unreachable, Failed, HoldfastError):  # whoever asks the store is told why
                 continue
 
     def _adopt(self, answer: Any, told_by: Address) -> None:

@@ -39,10 +39,12 @@ CREATE TABLE head (
 CREATE TABLE tag (head INTEGER, name TEXT, value TEXT, PRIMARY KEY (head, name)) WITHOUT ROWID;
 CREATE INDEX by_tag ON tag (name, value, head);
 CREATE TABLE entry (
-    n INTEGER PRIMARY KEY, head INTEGER, place INTEGER, at INTEGER, void INTEGER, crc INTEGER, UNIQUE (head, place)
+    n INTEGER PRIMARY KEY AUTOINCREMENT, head INTEGER, place INTEGER, at INTEGER, void INTEGER, crc INTEGER,
+    UNIQUE (head, place)
 );
 CREATE VIRTUAL TABLE fts USING fts5(text, content='', tokenize='ascii');
 """
+"""The words of a row can't be taken out of `fts`, so no number of an entry comes again (AUTOINCREMENT)."""
 
 Found = tuple[Ref, int, int, float]
 """A match: whose, its place, the checksum of its record, its score."""

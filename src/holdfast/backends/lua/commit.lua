@@ -78,5 +78,5 @@ for first = fields, leave - 1, MOST do
     redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + MOST, leave) - 1))
 end
 redis.call('SET', KEYS[1], ARGV[2])
-redis.call('PUBLISH', ARGV[8], ARGV[9])
+redis.pcall('PUBLISH', ARGV[8], ARGV[9])  -- a hint: who may not use channels has committed all the same
 return 1

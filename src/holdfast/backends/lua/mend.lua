@@ -8,7 +8,7 @@ if redis.call('GETRANGE', KEYS[1], 0, 19) ~= ARGV[1] then
 end
 local fixed, take = 0, 5 + 2 * ARGV[4]
 for n = take, #ARGV, 2 do
-    fixed = fixed + redis.call('ZADD', KEYS[tonumber(ARGV[n])], 0, ARGV[n + 1])
+    fixed = fixed + redis.call('ZADD', KEYS[tonumber(ARGV[n])], 'CH', 0, ARGV[n + 1])
 end
 for n = 5, take - 1, 2 do
     fixed = fixed + redis.call('ZREM', KEYS[tonumber(ARGV[n])], ARGV[n + 1])

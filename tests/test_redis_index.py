@@ -1,0 +1,53 @@
+"""What a process remembers of a store on Redis, beside what changes, is lost or ends there: its words, who listens."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from servers import redis as servers
+from test_redis import prefix
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis")]
+
+
+def test_the_words_of_what_is_gone_find_nothing_else(tmp_path: Path) -> None:
+    """The last row of the index goes, and the next event gets a row: not the same."""
+    with holdfast.open(servers.url(prefix=prefix(tmp_path))) as store:
+        store.create("a").append(holdfast.user("apple"))
+        assert len(store.search("apple").items) == 1
+        store.delete("a")
+        store.create("b").append(holdfast.user("pear"))
+        assert [hit.session for hit in store.search("pear").items] == ["b"]
+        assert store.search("apple").items == []
+
+
+def test_a_process_with_many_open_files_listens(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2048), hard), hard))
+    files: list[int] = []
+    url = servers.url(prefix=prefix(tmp_path))
+    try:
+        while not files or files[-1] < 1100:
+            files.append(os.dup(0))
+        with holdfast.open(url) as store, holdfast.open(url) as other:
+            session = other.create("s")
+            woken = threading.Event()
+            stop = store.backend.listen(woken.set)
+            try:
+                assert woken.wait(20)
+                for n in range(3):
+                    woken.clear()
+                    session.append(holdfast.user(f"text {n}"))
+                    assert woken.wait(20)
+            finally:
+                stop()
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
