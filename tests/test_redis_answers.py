@@ -13,6 +13,7 @@ import redis
 import holdfast
 from holdfast.errors import Unavailable, Uncertain
 from servers import redis as servers
+from servers.proxy import Proxy
 from test_redis import prefix
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-duty")]
