@@ -11,7 +11,7 @@ from collections.abc import Callable
 from holdfast import forks
 
 INTERVAL = 0.03
-"""Seconds between two looks at what other processes did. Mostly it is the waking that costs: with 0.02 who waits takes 1.2 % of a core."""
+"""Seconds between two looks at what other processes did. Waking is what costs: with 0.02, 1.2 % of a core."""
 
 
 class Listening:
