@@ -67,8 +67,9 @@ class RedisBackend:
     def _opened(self, options: Options) -> tuple[Layout, Packer, str]:
         """What the store says of itself, and its id; a new one is told now, and the id one of an earlier version."""
         meta = options.prefix.encode() + b":store"
-        self._servers.place({META: slot_of(meta)})
-        denied = self._servers.ask([script("probe").call(META, [meta + b":probe"], ())])[0]
+        probe = Layout(options.prefix, 1).tag(0) + b"probe"
+        self._servers.place({META: slot_of(meta), 0: slot_of(probe)})
+        denied = self._servers.ask([script("probe").call(0, [probe], ())])[0]
         if denied:
             names = ", ".join(sorted({name.decode() for name in denied}))
             raise Unavailable(f"the Redis user of this URL may not run {names}, which a commit needs; allow it")
