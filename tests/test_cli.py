@@ -63,7 +63,7 @@ def test_what_changes_something_can_be_tried_dry() -> None:
         *(f"session {name}" for name in ("fork", "rewind", "undo", "note", "star", "state", "resume", "recover")),
         *(f"session {name}" for name in ("compact", "repair", "archive")),
         *(f"session {name}" for name in ("new", "rename", "label", "delete")),
-        *("append", "import", "copy", "compact", "restore"),
+        *("append", "import", "copy", "compact", "backup", "restore"),
         *("artifact put", "artifact delete", "report add", "doc put", "doc delete"),
         *("prune apply", "prune undo", "trash put", "trash restore", "trash purge", "check"),
     }
