@@ -235,8 +235,8 @@ def test_a_listener_outlives_its_connection(server: servers.Redis) -> None:
         try:
             assert woken.wait(20)  # it listens now
             server.kill()
-            server.start()
             woken.clear()
+            server.start()
             assert woken.wait(20)  # it is back, and what was told meanwhile is made up for
             woken.clear()
             session.append(holdfast.user("one"))
