@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +21,7 @@ from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import Subject
+from large_writer import killed_large_writer
 from servers import postgres
 from servers.s3 import KEYS, ObjectStorage, storage
 
@@ -205,24 +203,10 @@ def test_a_note_that_cant_be_read_is_told(base: str, place: str) -> None:
         holdfast.open(base)
 
 
-WRITER = """
-import sys, holdfast
-with holdfast.open(sys.argv[1]) as store:
-    for number in range(1000):
-        store.session("s").append(holdfast.user(str(number) * 100_000), key=str(number))
-        print(number, flush=True)
-"""
-
-
 def test_a_killed_writer_loses_nothing_and_holds_nobody_up(base: str, place: str) -> None:
     given = f"{base}&blobs={place}"
-    with subprocess.Popen([sys.executable, "-c", WRITER, given], stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        for line in writer.stdout:
-            if int(line) == 5:
-                writer.send_signal(signal.SIGKILL)
-                break
+    killed_large_writer(given)
     with holdfast.open(base) as store:
         assert store.check(sweep=True).ok
         messages = [str(message.text) for message in store.session("s").messages()]
-        assert messages[:6] == [str(number) * 100_000 for number in range(6)]
+        assert messages[:6] == [str(number) * 300_000 for number in range(6)]
