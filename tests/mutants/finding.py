@@ -185,9 +185,14 @@ class TellsChangesByTime(Mutant):
 
     machine = False
 
-    def changed(self, since: object = None) -> tuple[object, list[Ref]]:
-        newest = max(((h.at, h.ref) for h in self._heads.values()), default=(-1, Ref("", "")))[0]
-        return newest, [h.ref for h in self._heads.values() if isinstance(since, int) and h.at > since]
+    def __init__(self, text_of: TextOf) -> None:
+        super().__init__(text_of)
+        self._newest: dict[str, int] = {}
+
+    def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
+        now, _ = super().changed(since)
+        self._newest[now] = max((head.at for head in self._heads.values()), default=-1)
+        return now, [] if since is None else [r for r, head in self._heads.items() if head.at > self._newest[since]]
 
 
 # --- Searching ---

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from holdfast.backend import CHUNK, Backend
 from holdfast.errors import Invalid
 from holdfast.plan import Commit, Head, Range, Ref, Refused
@@ -306,8 +304,7 @@ class SharingContract(Subject):
     def test_what_is_no_position_is_refused(self, backend: Backend) -> None:
         created(backend)
         for position in ("", "x", "W10", "é", "bnVsbA", "x" * 10_000, "WyJhIiwxXQ", "W10=", "\ud800"):
-            with pytest.raises(Invalid):
-                backend.changed(position)
+            assert _why_no_position(backend, position)
 
     def test_a_position_of_another_store_is_refused(self, backend: Backend, place: Path) -> None:
         other = place / "other"
@@ -316,8 +313,7 @@ class SharingContract(Subject):
         try:
             created(backend)
             created(another)
-            with pytest.raises(Invalid, match="another store"):
-                backend.changed(another.changed()[0])
+            assert "another store" in _why_no_position(backend, another.changed()[0])
         finally:
             another.close()
 
@@ -405,3 +401,12 @@ class SharingContract(Subject):
             assert backend.blobs.get(digest) == b"kept"
         finally:
             backend.close()
+
+
+def _why_no_position(backend: Backend, position: str) -> str:
+    """How a position is refused; "" if it is not."""
+    try:
+        backend.changed(position)
+    except Invalid as error:
+        return str(error)
+    return ""
