@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, replay_document
+from holdfast.copies import STORE_ERRORS, Copied, needed, own_tags, replay, replay_document
 from holdfast.documents import docheads
 from holdfast.documents.docheads import DOC
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
@@ -109,12 +109,16 @@ def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes
     yield _sealed(first, head.body)
     tally, events = Tally(), 0
     for entry in stored(store, head):
-        for digest in digests(store, entry):
+        try:
+            blobs, fault = needed(store, head, entry), ""
+        except Corrupt as error:
+            blobs, fault = [], entry.fault or error.message
+        for digest in blobs:
             if digest not in sent:
                 sent.add(digest)
                 yield _blob_line(store, digest)
         tally.take(entry)
-        line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
+        line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=fault)
         yield _sealed(line, entry.body)
         events += 1
     told = msgspec.structs.replace(seen, tags=own_tags(head))
@@ -334,7 +338,7 @@ class _Reader:
             raise Corrupt(f"line {self.number} of the bundle is damaged or was changed", line=self.number)
         try:
             return _decoder.decode(rest)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Corrupt(f"line {self.number} of the bundle can't be read: {error}", line=self.number) from None
 
     def find_head(self) -> bool:
