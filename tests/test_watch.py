@@ -273,3 +273,24 @@ def test_the_command_tells_changes_and_where_to_go_on(tmp_path: Path) -> None:
         assert running.wait(20) == 130
         assert running.stderr.read().decode().split() == ["more:", "--after", change["position"]]
     assert "another store" in shell("--store", "memory://", "watch", "--after", position).err
+
+
+def test_the_command_says_where_to_go_on_after_an_error(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with holdfast.open(shell.url) as store:
+        position = store.position()
+        store.create("one").append(user("x"))
+    with shell.start("watch", "--after", position) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline().startswith(b"one  ")
+        (shell.place / "store.db").write_bytes(b"another file by now" * 1000)
+        assert running.wait(20) not in (0, 130)
+        assert b"more: --after " in running.stderr.read()
+
+
+def test_an_empty_position_is_refused_and_not_taken_for_now(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with holdfast.open(shell.url) as store:
+        store.create("s")
+    assert shell("watch", "--after", "").code == 2
