@@ -118,8 +118,7 @@ def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes
                 sent.add(digest)
                 yield _blob_line(store, digest)
         tally.take(entry)
-        line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=fault)
-        yield _sealed(line, entry.body)
+        yield _sealed(Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=fault), entry.body)
         events += 1
     told = msgspec.structs.replace(seen, tags=own_tags(head))
     yield _sealed(Line(end=head.ref.id, events=events, digest=tally.of(told)), b"")
@@ -160,12 +159,11 @@ def write_documents(store: Storage, *, damaged: list[str] | None = None) -> Iter
 
 def _blob_line(store: Storage, digest: str) -> bytes:
     try:
-        data = store.backend.blobs.get(digest)
+        data, fault = store.backend.blobs.get(digest), "it is missing"
     except Corrupt as error:
-        return _sealed(Line(blob=digest, fault=error.message), b"")
-    if data is None:
-        return _sealed(Line(blob=digest, fault="it is missing"), b"")
-    return _sealed(Line(blob=digest, data=base64.b64encode(data).decode()), b"")
+        data, fault = None, error.message
+    line = Line(blob=digest, fault=fault) if data is None else Line(blob=digest, data=base64.b64encode(data).decode())
+    return _sealed(line, b"")
 
 
 def _sealed(line: Line, body: bytes) -> bytes:
@@ -294,14 +292,13 @@ def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
         except Corrupt as error:
             faults[""] = error.message
             continue
-        id = reader.head.ref.id
         try:
             for _ in reader.entries():
                 pass
         except Corrupt as error:
-            faults[id] = error.message
+            faults[reader.head.ref.id] = error.message
         else:
-            whole.add(id)
+            whole.add(reader.head.ref.id)
 
 
 class _Reader:
@@ -382,8 +379,7 @@ class _Reader:
         return True
 
     def _close(self, line: Line) -> None:
-        lines, sessions, documents = self._part
-        self._part = [0, 0, 0]
+        (lines, sessions, documents), self._part = self._part, [0, 0, 0]
         if (lines - 1, sessions, documents) != (line.lines, line.sessions, line.documents):
             raise Corrupt(
                 f"the bundle should hold {line.sessions:,} sessions and {line.documents:,} documents in {line.lines:,} "
@@ -424,8 +420,8 @@ class _Reader:
                 self.digest = line.digest
                 return
             if line.fault:
-                what = f"event {line.seq}" if line.seq else f"blob {line.blob}"
-                raise Corrupt(f"{what} of {called(self.head.ref)} was damaged when it was written: {line.fault}")
+                what = f"{f'event {line.seq}' if line.seq else f'blob {line.blob}'} of {called(self.head.ref)}"
+                raise Corrupt(f"{what} was damaged when it was written: {line.fault}")
             if line.blob:
                 self._put(line)
             else:
