@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -51,3 +52,36 @@ def test_a_process_with_many_open_files_listens(tmp_path: Path) -> None:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_child_that_is_forked_amid_a_search_can_search(tmp_path: Path) -> None:
+    """SQLite has locks for all of a process: one that a thread held at the fork would never be free in the child."""
+    with holdfast.open(servers.url(prefix=prefix(tmp_path))) as store:
+        store.create("s").append(holdfast.user("apple"))
+        words, done = store.backend._words, threading.Event()  # type: ignore[attr-defined]  # to be in SQLite all the time
+
+        def work() -> None:
+            while not done.is_set():
+                words.forget()
+                words.catch_up()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            assert [status for _ in range(20) if (status := _searched_by_a_child(store))] == []
+        finally:
+            done.set()
+            thread.join()
+
+
+def _searched_by_a_child(store: holdfast.Store) -> int:
+    """How a child ended that searches at once; an alarm ends one that waits for ever."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        status = 1
+        try:
+            status = 0 if len(store.search("apple").items) == 1 else 2
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
