@@ -270,15 +270,23 @@ class Links:
 def _packed(commands: Sequence[tuple[Any, ...]]) -> bytes:
     """Commands as they are sent; a third of the time that redis-py takes, on the path of every append."""
     parts: list[bytes] = []
+    add = parts.append
     for command in commands:
-        parts.append(b"*%d\r\n" % len(command))
+        add(b"*%d\r\n" % len(command))
         for given in command:
+            if type(given) is int and 0 <= given < len(_SMALL):
+                add(_SMALL[given])
+                continue
             if type(given) is str:
                 given = given.encode()
             elif type(given) is not bytes:
                 given = b"%d" % given
-            parts.append(b"$%d\r\n%b\r\n" % (len(given), given))
+            add(b"$%d\r\n%b\r\n" % (len(given), given))
     return b"".join(parts)
+
+
+_SMALL = [b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(1024)]
+"""Numbers as they are sent: counts, mostly, and places in short logs."""
 
 
 _WORDS = {
