@@ -104,7 +104,7 @@ class Drafting:
             leave = [place for place in self._stored.found_at if place not in take]
         arguments = [
             self._stored.stamp, record, b"1" if self._anew else b"0", first, last,
-            rediskeys.member(self._ref), self._ref.kind, layout.channel, b"1",
+            rediskeys.member(self._ref), self._ref.kind, layout.channel, layout.id,
             len(self._asked), len(fields), 2 * len(leave), 2 * len(take),
             *(f"i{id}" for id in self._asked), *fields, *_flat(leave), *_flat(take),
         ]  # fmt: skip

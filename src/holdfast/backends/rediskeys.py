@@ -39,9 +39,10 @@ class Keys(NamedTuple):
 class Layout:
     """The names of the keys of one store, under its prefix."""
 
-    def __init__(self, prefix: str, shards: int) -> None:
+    def __init__(self, prefix: str, shards: int, id: str = "") -> None:
         self.prefix = prefix.encode()
         self.shards = shards
+        self.id = id
         self.meta = self.prefix + b":store"
         self.channel = self.prefix + b":changes"
 
@@ -74,6 +75,10 @@ class Layout:
     def list(self, shard: int, which: int, kind: str) -> bytes:
         """The key of a list of one shard."""
         return self.tag(shard) + {AT: b"at:", ID: b"id:", TAG: b"tag:"}[which] + quoted(kind)
+
+    def owner(self, shard: int) -> bytes:
+        """The key of the id of the store that a shard belongs to."""
+        return self.tag(shard) + b"store"
 
     def changed(self, shard: int) -> bytes:
         """The key of the list by change of one shard."""

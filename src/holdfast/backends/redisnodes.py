@@ -201,7 +201,7 @@ class Servers:
             if writes and link.wait:
                 waited = link.try_answer()
                 for n in writes:
-                    if not isinstance(answers[n], (Failed, list)):  # it was not refused
+                    if not isinstance(answers[n], (Failed, list, bytes)):  # it was not refused
                         answers[n] = self._links.duty.judge(waited, answers[n])
         except (Lost, Failed) as error:
             run.lose(numbers, error, sent=True)
@@ -251,6 +251,13 @@ class Servers:
                 if first <= slot <= last:
                     return address
             return self._masters[0]  # it tells who has the slot, or that nobody has
+
+    def by_server(self, shards: Iterable[int]) -> list[list[int]]:
+        """Shards, those of one server together."""
+        found: dict[Address, list[int]] = defaultdict(list)
+        for shard in shards:
+            found[self._server(shard)].append(shard)
+        return list(found.values())
 
     def _learn(self, slot: int, address: Address) -> None:
         with self._lock:

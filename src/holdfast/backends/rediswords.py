@@ -154,12 +154,25 @@ class Words:
     def _catch_up(self, db: sqlite3.Connection) -> int:
         if self._position is None:
             self._position = [Mark()] * self._lists.shards
-        position, refs = self._lists.changed(self._position)
+        position, refs, whole = self._lists.changed(self._position)
+        if whole:
+            self._forget_others(db, {shard: set[Ref]() for shard in whole}, refs)
         new = 0
         for start in range(0, len(refs), GROUP):
             new += self._take_in(db, refs[start : start + GROUP])
         self._position = position
         return new
+
+    def _forget_others(self, db: sqlite3.Connection, told: Mapping[int, set[Ref]], refs: Sequence[Ref]) -> None:
+        """Of shards that were told whole, forget what is not among it: it is lost."""
+        for ref in refs:
+            told.get(self._lists.shard_of(ref), set()).add(ref)
+        with self._sqlite:
+            for n, kind, id in db.execute("SELECT n, kind, id FROM head").fetchall():
+                ref = Ref(kind, id)
+                shard = self._lists.shard_of(ref)
+                if shard in told and ref not in told[shard]:
+                    _forget(db, n)
 
     def _take_in(self, db: sqlite3.Connection, refs: Sequence[Ref]) -> int:
         heads = self._lists.heads(refs)

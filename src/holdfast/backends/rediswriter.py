@@ -59,11 +59,14 @@ class _Group:
 class Writer:
     """Makes commits. One batch at a time."""
 
-    def __init__(self, servers: Servers, layout: Layout, packer: Packer, remains: Remains) -> None:
+    def __init__(
+        self, servers: Servers, layout: Layout, packer: Packer, remains: Remains, own: Callable[[int], None]
+    ) -> None:
         self._servers = servers
         self._layout = layout
         self._packer = packer
         self._remains = remains
+        self._own = own
         self._script = script("commit")
         self._start()
         forks.watch(self)
@@ -168,12 +171,17 @@ class Writer:
     def _send(self, groups: Sequence[_Group]) -> list[tuple[_Group, Any]]:
         calls = [
             self._script.call(
-                self._layout.shard_of(g.ref), self._layout.keys(g.ref), g.draft.arguments or (), writes=True
+                self._layout.shard_of(g.ref), self._keys(g.ref, g.draft.arguments), g.draft.arguments, writes=True
             )
             for g in groups
-            if g.draft
+            if g.draft and g.draft.arguments
         ]
         return list(zip(groups, self._servers.run(calls), strict=True)) if calls else []
+
+    def _keys(self, ref: Ref, arguments: Sequence[Any]) -> Sequence[bytes]:
+        """The keys of a commit; one that makes a head looks whose the shard is."""
+        keys = self._layout.keys(ref)
+        return keys if arguments[0] else (*keys, self._layout.owner(self._layout.shard_of(ref)))
 
     def _judge(self, outcomes: Sequence[tuple[_Group, Any]], stored: bool) -> bool:
         """Note which sessions were written, and which must be planned anew; whether any was written so far."""
@@ -186,10 +194,13 @@ class Writer:
             raise _half(errors[0]) if stored else errors[0]
         try:
             for group, outcome in outcomes:
-                if outcome != WRITTEN:
+                if isinstance(outcome, bytes):
+                    group.draft = None
+                    self._own(self._layout.shard_of(group.ref))
+                elif outcome != WRITTEN:
                     group.draft = None
                     self._take(group, outcome)
-        except Corrupt as error:
+        except (Corrupt, Unavailable) as error:
             if stored:
                 raise _half(error) from error
             raise

@@ -1,12 +1,14 @@
 -- One commit of one session, or several that were planned one after the other: all of it or nothing.
 --
--- KEYS: the head, the log, then the lists of its shard: by time, by id, by tag, by change, the kinds.
+-- KEYS: the head, the log, then the lists of its shard: by time, by id, by tag, by change, the kinds; for a new head
+--       also the id of the store that the shard belongs to.
 -- ARGV: 1 the stamp of the head that was planned on ('' for none), 2 the head to write ('' to look only),
 --       3 '1' to begin the log anew, 4 and 5 the first and last entry to forget (0: none),
---       6 the member of the list by change, 7 the kind, 8 the channel to tell, 9 what to tell,
+--       6 the member of the list by change, 7 the kind, 8 the channel to tell, 9 the store's id,
 --       10 how many ids must not be in the log, 11 fields and values of the log, 12 places to leave, 13 places to take;
 --       then these lists, a place being the number of its key and the member.
--- Returns 1 if it is written; else what is there: {head, bounds, hidden, id, its entry, ...}.
+-- Returns 1 if it is written; else what is there: {head, bounds, hidden, id, its entry, ...}, or, if the shard is not
+-- known to be the store's, whose it is, '' for nobody's: all may have been deleted, and another store begun.
 local STAMP, MOST = 20, 4000
 local ids, fields, leave, take = 14, 0, 0, 0
 fields = ids + ARGV[10]
@@ -37,6 +39,11 @@ if ARGV[2] == '' or stamp ~= ARGV[1] or #known > 0 then
         there[n + 3] = value
     end
     return there
+end
+
+local owner = KEYS[8] and (redis.call('GET', KEYS[8]) or '')
+if owner and owner ~= ARGV[9] then
+    return owner
 end
 
 -- The first write is one that a server without memory refuses, before anything is changed. The number of a change is
