@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,30 @@ def _searched_by_a_child(store: holdfast.Store) -> int:
         finally:
             os._exit(status)
     return os.waitpid(child, 0)[1]
+
+
+def test_a_listener_that_stops_as_it_is_woken_leaves_others_files_alone(tmp_path: Path) -> None:
+    """Its thread still looks at its own file then, whose number another one may have a moment later."""
+    with holdfast.open(servers.url(prefix=prefix(tmp_path))) as store:
+        taken: list[int] = []
+        stops: list[Callable[[], None]] = []
+        told, known = threading.Event(), threading.Event()
+
+        def wake() -> None:
+            if threading.current_thread().name == "holdfast-listen" and not taken:
+                known.wait(20)
+                stops[0]()
+                taken.extend((*os.pipe(), *os.pipe()))
+                told.set()
+
+        stops.append(store.backend.listen(wake))
+        [thread] = [t for t in threading.enumerate() if t.name == "holdfast-listen"]
+        known.set()
+        try:
+            assert told.wait(20)
+            thread.join(20)
+            assert not thread.is_alive()
+        finally:
+            for file in taken:
+                os.fstat(file)  # still ours
+                os.close(file)

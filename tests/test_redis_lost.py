@@ -1,4 +1,4 @@
-"""What an open store makes of a server that lost what it had: its own memory is not believed, and nothing new missed."""
+"""What an open store makes of a server that lost what it had: it believes no memory, and nothing new is missed."""
 
 from __future__ import annotations
 
