@@ -22,6 +22,7 @@ from holdfast.backends.redisblobs import blobs_of
 from holdfast.backends.redischeck import Check, remains
 from holdfast.backends.rediscompact import compact
 from holdfast.backends.redisduty import Duty
+from holdfast.backends.redisforget import Forgetting
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redislinks import Address, Links
 from holdfast.backends.redislisten import Listening
@@ -60,9 +61,11 @@ class RedisBackend:
         self._lists = Lists(self._servers, self._layout)
         self._logs = Logs(self._servers, self._layout, self._packer.unpack)
         self._words = Words(self._servers, self._logs, self._lists, text_of)
+        self._forgetting = Forgetting(self._servers, self._layout)
         self._writer = Writer(
-            self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout), self._own
-        )
+            self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout), self._own,
+            self._forgetting.one,
+        )  # fmt: skip
         self._listening = Listening(self._servers, self._links, self._layout.channel)
         self.blobs = blobs_of(options.blobs, self._servers, self._layout)
 
@@ -216,6 +219,7 @@ class RedisBackend:
     def compact(self) -> None:
         """Have the servers write their files anew, without what is gone."""
         self._words.forget()
+        self._forgetting.all()
         compact(self._servers, self._links)
 
     def verify(self) -> list[Problem]:

@@ -80,6 +80,10 @@ class Layout:
         """The key of the id of the store that a shard belongs to."""
         return self.tag(shard) + b"store"
 
+    def forgetting(self, shard: int) -> bytes:
+        """The key of the logs of one shard that have forgotten entries to remove."""
+        return self.tag(shard) + b"forgetting"
+
     def changed(self, shard: int) -> bytes:
         """The key of the list by change of one shard."""
         return self.tag(shard) + b"changed"
