@@ -18,12 +18,12 @@ from holdfast import search
 from holdfast.backend import Heads, Hit, Location, Problem, TextOf
 from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
-from holdfast.backends.redisblobs import blobs_of
+from holdfast.backends.redisblobs import blobs_of, noting
 from holdfast.backends.redischeck import Check, remains
 from holdfast.backends.rediscompact import compact
 from holdfast.backends.redisduty import Duty
 from holdfast.backends.redisforget import Forgetting
-from holdfast.backends.rediskeys import Layout
+from holdfast.backends.rediskeys import META, Layout
 from holdfast.backends.redislinks import Address, Links
 from holdfast.backends.redislisten import Listening
 from holdfast.backends.redislists import Lists, Mark
@@ -33,14 +33,13 @@ from holdfast.backends.rediswords import Words, sound
 from holdfast.backends.rediswriter import Writer, script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.shown import shown_place
 
 FORMAT = 1
 """How a store is laid out; a newer one is refused."""
 PORT = 6379
 MANY = 64
 """Shards of a new store on a cluster; on one server it has one."""
-META = -1
-"""The shard that the facts of a store are in."""
 
 
 class RedisBackend:
@@ -67,7 +66,7 @@ class RedisBackend:
             self._forgetting.one,
         )  # fmt: skip
         self._listening = Listening(self._servers, self._links, self._layout.channel)
-        self.blobs = blobs_of(options.blobs, self._servers, self._layout)
+        self.blobs, self._note = blobs_of(options.blobs, self._servers, self._layout)
 
     def _opened(self, options: Options) -> tuple[Layout, Packer]:
         """What the store says of itself; a new one is told now, and its id one of an earlier version."""
@@ -116,10 +115,12 @@ class RedisBackend:
                 f"the store {self._options.prefix!r} was emptied and begun anew since it was opened here; nothing was "
                 "stored; open it again"
             )
-        call = Call(shard, ("SET", self._layout.owner(shard), self._layout.id), writes=True)
-        outcome = self._servers.run([call])[0]
-        if isinstance(outcome, HoldfastError):
-            raise outcome
+        calls = [Call(shard, ("SET", self._layout.owner(shard), self._layout.id), writes=True)]
+        if self._note is not None:
+            calls.append(Call(META, noting(self._layout, self._note), writes=True))
+        for outcome in self._servers.run(calls):
+            if isinstance(outcome, HoldfastError):
+                raise outcome
 
     def _facts(self, meta: bytes) -> dict[bytes, bytes]:
         flat = self._servers.ask([Call(META, ("HGETALL", meta))])[0]
@@ -246,7 +247,7 @@ class RedisBackend:
             "appendfsync": facts.get("appendfsync", "?") if facts.get("aof_enabled") == "1" else "no append-only file",
             "prefix": self._options.prefix,
             "shards": str(self._layout.shards),
-            "blobs": self._options.blobs or "none",
+            "blobs": shown_place(self._note.blobs if self._note else self._options.blobs or "none"),
         }
 
     def close(self) -> None:

@@ -20,6 +20,9 @@ AT, ID, TAG = 3, 4, 5
 """The lists that have places, by the number of their keys in `Shard.keys`."""
 LISTS = (AT, ID, TAG)
 
+META = -1
+"""The shard that the facts of a store are in."""
+
 Place = tuple[int, bytes]
 """A list and the member of it by which a head is found."""
 
