@@ -31,12 +31,14 @@ from holdfast.backends.redislogs import Logs
 from holdfast.backends.redisnodes import Call, Servers, slot_of
 from holdfast.backends.rediswords import Words, sound
 from holdfast.backends.rediswriter import Writer, script
-from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.shown import shown_place
 
 FORMAT = 1
 """How a store is laid out; a newer one is refused."""
+WRITES = frozenset({"SET", "SETRANGE", "UNLINK", "HSET", "HDEL", "ZADD", "ZREM", "SADD", "SREM"})
+"""What a commit needs beside reading: a user who may run none of these may read. One who may run some is refused."""
 PORT = 6379
 MANY = 64
 """Shards of a new store on a cluster; on one server it has one."""
@@ -74,9 +76,11 @@ class RedisBackend:
         probe = Layout(options.prefix, 1).tag(0) + b"probe"
         self._servers.place({META: slot_of(meta), 0: slot_of(probe)})
         denied = self._servers.ask([script("probe").call(0, [probe], ())])[0]
-        if denied:
-            names = ", ".join(sorted({name.decode() for name in denied}))
-            raise Unavailable(f"the Redis user of this URL may not run {names}, which a commit needs; allow it")
+        names = {name.decode() for name in denied}
+        self._reads_only = names >= WRITES
+        if names and (not self._reads_only or names - WRITES):
+            told = ", ".join(sorted(names))
+            raise Unavailable(f"the Redis user of this URL may not run {told}, which a commit needs; allow it")
         shards = options.shards or (MANY if self._servers.cluster else 1)
         facts = self._told(meta, shards, secrets.token_hex(8))
         format, kept = _layout_in(facts[b"layout"])
@@ -128,6 +132,8 @@ class RedisBackend:
 
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
         """Make commits in order, those of one session by one script."""
+        if self._reads_only:
+            raise ReadOnly("the Redis user of this URL may only read; open the store as one who may write")
         results = self._writer.commit(batch)
         self._listening.wake()
         return results
