@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -45,6 +45,8 @@ class Server:
         self._given = _given(where, timeout)
         self._adapters = _Context()
         self._closed = False
+        self.duty: Callable[[Connection], None] | None = None
+        """Refuses a server that can't keep what the store promises; asked of each new connection."""
         self._start()
         forks.watch(self)
 
@@ -58,10 +60,16 @@ class Server:
         """A connection of its own, which the caller closes.
 
         Raises:
-            Unavailable: the server can't be reached, or refuses.
+            Unavailable: the server can't be reached, or refuses, or is refused.
         """
         try:
             db = Connection.connect(**self._given, autocommit=True, prepare_threshold=None, context=self._adapters)
+            try:
+                if self.duty is not None:
+                    self.duty(db)
+            except BaseException:
+                db.close()
+                raise
         except psycopg.Error as error:
             raise self.explain(error) from error
 
