@@ -130,8 +130,15 @@ class Link:
         return self._connection._sock.fileno()  # there is no other way to its socket
 
     def readable(self) -> bool:
-        """Whether an answer, or a part of one, is there."""
-        return self._connection.can_read(0)
+        """Whether an answer, or a part of one, is there.
+
+        Raises:
+            Lost: there will be none.
+        """
+        try:
+            return self._connection.can_read(0)
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise Lost(str(error)) from error
 
     def drop(self) -> None:
         """Close it."""
