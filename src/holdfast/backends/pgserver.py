@@ -298,4 +298,3 @@ def is_lost(error: psycopg.Error) -> bool:
 def may_be_tried_again(error: psycopg.Error) -> bool:
     """Whether the transaction met another one, and did nothing."""
     return error.sqlstate in _AGAIN
-
