@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 import holdfast
-from holdfast import Corrupt, Large, Store, note, user
+from holdfast import Corrupt, Large, Store, Unavailable, note, user
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import session_ref
 from holdfast.moving import copying
@@ -122,6 +122,45 @@ def test_a_store_that_keeps_other_bytes_than_it_was_given_is_found_out(monkeypat
         assert isinstance(report.failed[0].error, Corrupt)
         assert report.failed[0].error.source != report.failed[0].error.target
         assert report.sessions == 2
+
+
+def copying_threads() -> list[str]:
+    """Those that copy and have not ended."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast-copy")]
+
+
+def fill_much(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the threads of a copy take on at once."""
+    monkeypatch.setattr(copying, "GROUP_EVENTS", 20)
+    for n in range(60):
+        store.session(f"many-{n:02}").append(*[user(f"{n} {i}") for i in range(5)])
+
+
+def test_a_copy_that_is_left_midway_leaves_no_thread_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with holdfast.open("memory://") as store, holdfast.open(f"sqlite://{tmp_path}/target.db") as target:
+        fill_much(store, monkeypatch)
+        copier = Copier(store, target)
+        left = copier.all()
+        assert next(left).error is None
+        left.close()
+        assert copying_threads() == []
+        assert copier.session("many-59").error is None
+        told = [one.session for one in copier.all()]
+        assert sorted(told) == [f"many-{n:02}" for n in range(60)]
+        assert digests(target) == digests(store)
+
+
+def test_a_target_that_is_closed_amid_a_copy_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holdfast.open("memory://") as store, holdfast.open(f"sqlite://{tmp_path}/target.db") as target:
+        fill_much(store, monkeypatch)
+        copied = Copier(store, target).all()
+        next(copied)
+        target.close()
+        with pytest.raises(Unavailable):
+            list(copied)
+        assert copying_threads() == []
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from psycopg import adapt, adapters
 from psycopg.abc import Buffer
 from psycopg.pq import Format
 
-_INT8, _TEXT, _BYTEA = 20, 25, 17
-_INT8S, _TEXTS, _BYTEAS = 1016, 1009, 1001
+_INT8, TEXT, BYTEA = 20, 25, 17
+INT8S, TEXTS, BYTEAS = 1016, 1009, 1001
 _header = Struct("!iiIii").pack
 _length = Struct("!i").pack
 _NULL = _length(-1)
@@ -40,12 +40,12 @@ def int8s(values: Sequence[int]) -> Int8s:
 
 def texts(values: Sequence[str | None]) -> Texts:
     """An array of texts."""
-    return Texts(_packed(_TEXT, len(values), (None if text is None else text.encode() for text in values)))
+    return Texts(_packed(TEXT, len(values), (None if text is None else text.encode() for text in values)))
 
 
 def byteas(values: Sequence[bytes | None]) -> Byteas:
     """An array of bytes."""
-    return Byteas(_packed(_BYTEA, len(values), values))
+    return Byteas(_packed(BYTEA, len(values), values))
 
 
 def _packed(oid: int, count: int, values: Iterable[bytes | None]) -> bytes:
@@ -77,5 +77,5 @@ def adapter_map() -> adapt.AdaptersMap:
 
 def register(known: adapt.AdaptersMap) -> None:
     """Teach somebody's adapters these arrays; nobody else has values of their classes."""
-    for kind, oid in ((Int8s, _INT8S), (Texts, _TEXTS), (Byteas, _BYTEAS)):
+    for kind, oid in ((Int8s, INT8S), (Texts, TEXTS), (Byteas, BYTEAS)):
         known.register_dumper(kind, type(f"{kind.__name__}Dumper", (_AsItIs,), {"oid": oid}))

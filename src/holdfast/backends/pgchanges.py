@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.backends.pgarrays import byteas, int8s, texts
+from holdfast.backends.pgarrays import BYTEA, BYTEAS, INT8S, TEXT, TEXTS, byteas, int8s, texts
 from holdfast.backends.pgrows import encode, entry_values, head_crc, standing
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused, plan
+
+WRITE = (TEXT, TEXTS, TEXTS, INT8S, BYTEAS, BYTEAS, BYTEAS, INT8S, TEXTS, BYTEAS, INT8S, TEXTS, TEXTS)
+"""What the arguments of the function `write` are."""
+GROW = (TEXT, TEXT, TEXT, INT8S, BYTEA, INT8S, TEXTS, BYTEAS)
+"""What those of `grow` are."""
 
 
 class Known:
@@ -127,19 +132,20 @@ class Written:
             self._tags += [(number, name, value) for name, value in head.tags.items() if old.get(name) != value]
         self.known[head.ref] = Known(head, tags, head.rev, crc)
 
-    def grown(self, durability: str) -> tuple[object, ...] | None:
+    def grown(self, durability: bytes) -> tuple[bytes, ...] | None:
         """What `grow` is called with; None if more changes than one log, and its head's numbers and counts."""
         if len(self._refs) != 1 or self._tags or not self._keys or self._heads[0] < 0:
             return None
         tags, counts, body = self._columns[0]
         if tags is not None or body is not None or not self._only_grew or counts is None:
             return None
+        kind, id = self._refs[0]
         return (
-            durability, *self._refs[0], int8s(self._heads), counts,
+            durability, kind.encode(), id.encode(), int8s(self._heads), counts,
             int8s(self._entries), texts(self._keys), byteas(self._bodies),
         )  # fmt: skip
 
-    def arguments(self, durability: str) -> tuple[object, ...]:
+    def arguments(self, durability: bytes) -> tuple[bytes, ...]:
         """What `write` is called with."""
         tags, counts, bodies = zip(*self._columns, strict=True)
         numbers, names, values = zip(*self._tags, strict=True) if self._tags else ((), (), ())

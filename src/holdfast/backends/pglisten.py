@@ -17,6 +17,7 @@ from collections.abc import Callable
 import psycopg
 
 from holdfast import forks
+from holdfast.backends.pgarrays import TEXT
 from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import HoldfastError
 
@@ -94,7 +95,8 @@ class Hints:
 
 def notify(db: Connection, channel: str) -> None:
     """Wake all who listen. Nothing is stored, so nobody need wait for the disk."""
-    db.execute("SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, '')", (channel,))
+    sql = b"SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')"
+    db.call(sql, (channel.encode(),), (TEXT,))
 
 
 class Listener:

@@ -11,11 +11,11 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq
 from psycopg.rows import tuple_row
 
 from holdfast import forks
@@ -34,6 +34,27 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection; `warned` is what the server warned of since it was last cleared."""
 
     warned: str = ""
+    _poll: select.poll | None = None
+
+    def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> None:
+        """Execute one statement that returns nothing of use, on values that are packed already.
+
+        A cursor finds out anew what each value is and how it goes over the wire, which takes longer than sending it.
+        """
+        pgconn = self.pgconn
+        pgconn.send_query_params(sql, values, types, [pq.Format.BINARY] * len(values), pq.Format.BINARY)
+        for result in self.wait(generators.execute(pgconn)):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+
+    def is_over(self) -> bool:
+        """Whether the server has closed it, or said something that nobody asked for."""
+        if self.closed:
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
 
 
 class Server:
@@ -99,14 +120,16 @@ class Server:
 
     def _take(self) -> Connection:
         with self._free:
-            if not self._free.wait_for(lambda: self._closed or self._lent < MAX_CONNECTIONS, self.timeout):
+            if self._lent >= MAX_CONNECTIONS and not self._free.wait_for(
+                lambda: self._closed or self._lent < MAX_CONNECTIONS, self.timeout
+            ):
                 raise Unavailable(f"all {MAX_CONNECTIONS} connections to {self.shown} are in use; try again")
             if self._closed:
                 raise Unavailable(f"the store {self.shown} was closed")
             self._lent += 1
             while self._idle:
                 db = self._idle.pop()
-                if not _is_over(db):
+                if not db.is_over():
                     db.warned = ""
                     return db
                 self.drop(db)
@@ -135,7 +158,7 @@ class Server:
             if db not in self._open:
                 return  # of before a fork
             self._lent -= 1
-            if self._closed or db.closed or db.info.transaction_status != pq.TransactionStatus.IDLE:
+            if self._closed or db.closed or db.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self.drop(db)
             else:
                 self._idle.append(db)
@@ -275,12 +298,3 @@ def is_lost(error: psycopg.Error) -> bool:
 def may_be_tried_again(error: psycopg.Error) -> bool:
     """Whether the transaction met another one, and did nothing."""
     return error.sqlstate in _AGAIN
-
-
-def _is_over(db: Connection) -> bool:
-    """Whether the server has closed a connection, or said something that nobody asked for."""
-    if db.closed:
-        return True
-    waiting = select.poll()
-    waiting.register(db.fileno(), select.POLLIN)
-    return bool(waiting.poll(0))

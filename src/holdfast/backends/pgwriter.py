@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from holdfast.backends.pgarrays import int8s, register, texts
-from holdfast.backends.pgchanges import Change, Known, Written
+from holdfast.backends.pgchanges import GROW, WRITE, Change, Known, Written
 from holdfast.backends.pgrows import ENTRY, HEAD, HIDDEN, Row, entry_crc, head_of, is_sound
 from holdfast.backends.pgserver import Connection, Server, cursor, may_be_tried_again
 from holdfast.clock import now
@@ -39,16 +39,17 @@ class Writer:
 
     def __init__(self, server: Server, schema: str, durability: str) -> None:
         self._server = server
-        self._durability = durability
+        self._durability = durability.encode()
         self._heads: OrderedDict[Ref, Known] = OrderedDict()
         self._lock = threading.Lock()
-        given = ", ".join(["%b"] * 12)
+        given = ", ".join(["%b"] * (len(WRITE) - 1))
         patience = f"'{server.timeout * 1000:.0f}'"
-        self._write = f"SELECT {schema}.write(%s, {patience}, {given})".encode()
+        self._write = f"SELECT {schema}.write({_numbered(len(WRITE), patience)})".encode()
+        self._grow = f"SELECT {schema}.grow({_numbered(len(GROW), patience)})".encode()
+        self._piped = f"SELECT {schema}.write('{durability}', {patience}, {given})".encode()
         # Whoever's transaction it is has said how durable it is to be, and how long it waits.
         theirs = "current_setting('synchronous_commit'), current_setting('lock_timeout')"
         self._within = f"SELECT {schema}.write({theirs}, {given})".encode()
-        self._grow = f"SELECT {schema}.grow(%s, {patience}, %s, %s, %b, %b, %b, %b, %b)".encode()
         self._wait = f"SET LOCAL lock_timeout = {patience}".encode()
         self._schema = schema
 
@@ -88,9 +89,9 @@ class Writer:
         with self._server.lend() as db:
             try:
                 if (grown := written.grown(self._durability)) is not None:
-                    db.execute(self._grow, grown)
+                    db.call(self._grow, grown, GROW)
                 else:
-                    db.execute(self._write, written.arguments(self._durability))
+                    db.call(self._write, written.arguments(self._durability), WRITE)
             except psycopg.Error as error:
                 if may_be_tried_again(error):
                     return None
@@ -111,7 +112,7 @@ class Writer:
                 with db.pipeline():
                     for sql, values in reworked:
                         db.execute(sql, values)
-                    db.execute(self._write, written.arguments(self._durability))
+                    db.execute(self._piped, written.arguments(self._durability)[1:])
                     db.execute("COMMIT")
             except psycopg.Error as error:
                 if may_be_tried_again(error):
@@ -274,6 +275,11 @@ class Writer:
                 "not known; repeat with the same key",
                 warning=db.warned,
             )
+
+
+def _numbered(count: int, second: str) -> str:
+    """So many arguments, and a second one that is always the same."""
+    return ", ".join(("$1", second, *(f"${n}" for n in range(2, count + 1))))
 
 
 def _hidden(ref: Ref, row: Row, change: Change) -> tuple[int, int, int] | None:

@@ -2,14 +2,16 @@
 
 Sessions that are new to the target and small go together, many in a transaction, each as one commit; all others by
 `copies.replay`. So what was interrupted at any moment is a copy of some sessions, of some of them a beginning, and the
-same call goes on. Invariant: a session counts as copied only once its digest, computed from what each of the two stores
+same call goes on. Two threads copy at a time, each some sessions: while one waits for a store, the other packs and
+compares. Invariant: a session counts as copied only once its digest, computed from what each of the two stores
 holds, is the same.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -29,7 +31,7 @@ from holdfast.copies import (
     same_heads,
 )
 from holdfast.documents.docheads import all_documents, id_of, owner_of
-from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale
+from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import check_head
 from holdfast.history.ancestry import newest_edit, whole
@@ -41,6 +43,8 @@ GROUP = 200
 """Sessions that are looked at, and may be committed, together."""
 GROUP_EVENTS = 5 * BATCH
 """Events above which a group is committed before it has `GROUP` sessions."""
+ABREAST = 2
+"""Threads that copy sessions. More would only wait for each other: one process packs and compares for all of them."""
 TRIES = 20
 """How often a session is copied anew because events of it were hidden or shown meanwhile."""
 
@@ -71,6 +75,19 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
             events=self.events + one.events,
             new=self.new + one.new,
         )
+
+
+def _parts(heads: Sequence[Head]) -> Iterator[list[Head]]:
+    """Sessions that one thread copies, and are told of together."""
+    part, events = list[Head](), 0
+    for head in heads:
+        part.append(head)
+        events += head.last - max(head.base, head.trim)
+        if len(part) == GROUP or events >= GROUP_EVENTS:
+            yield part
+            part, events = [], 0
+    if part:
+        yield part
 
 
 def copy_store(
@@ -134,8 +151,10 @@ class Copier:
         self._trashed = trashed
         self._remember = remember
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+        self._ended = False
 
-    def all(self, *, changed: bool = False) -> Iterator[Copied]:
+    def all(self, *, changed: bool = False) -> Generator[Copied]:
         """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread."""
         yield from self._sessions(trashed=False, changed=changed)
         if self._trashed:
@@ -185,13 +204,16 @@ class Copier:
         self._read_back(there, theirs, after)
         self._compare(seen, ours, there, theirs)
         if self._remember:
-            self._known[head.ref.id] = _Known(ours, theirs, start, known.edit)
-            while len(self._known) > self._remember:
-                self._known.popitem(last=False)
+            with self._lock:
+                self._known[head.ref.id] = _Known(ours, theirs, start, known.edit)
+                while len(self._known) > self._remember:
+                    self._known.popitem(last=False)
         return copied
 
     def _tallied(self, head: Head, tally: Tally, after: int) -> Iterator[Entry]:
         for entry in carried(self._source, self._target, head, after):
+            if self._ended:
+                raise Unavailable("the copy was ended; the same call goes on", session=head.ref.id)
             tally.take(entry)
             yield entry
 
@@ -222,11 +244,29 @@ class Copier:
             )
 
     def _sessions(self, *, trashed: bool, changed: bool) -> Iterator[Copied]:
-        for page in all_heads(self._source.backend, trashed=trashed):
-            for first in range(0, len(page), GROUP):
-                yield from self._group(page[first : first + GROUP], changed=changed)
-            for ref in page.damaged:
-                yield self.session(ref.id)
+        from concurrent.futures import Future, ThreadPoolExecutor  # slow to import, and few programs copy
+
+        def copied(part: Sequence[Head]) -> list[Copied]:
+            return list(self._group(part, changed=changed))
+
+        running: deque[Future[list[Copied]]] = deque()
+        try:
+            with ThreadPoolExecutor(ABREAST, thread_name_prefix="holdfast-copy") as threads:
+                try:
+                    for page in all_heads(self._source.backend, trashed=trashed):
+                        for part in _parts(page):
+                            running.append(threads.submit(copied, part))
+                            if len(running) > ABREAST:
+                                yield from running.popleft().result()
+                        for ref in page.damaged:
+                            yield self.session(ref.id)
+                    while running:
+                        yield from running.popleft().result()
+                finally:  # nobody waits any more for what still runs
+                    self._ended = bool(running)
+                    threads.shutdown(wait=False, cancel_futures=True)
+        finally:
+            self._ended = False
 
     def _group(self, heads: Sequence[Head], *, changed: bool) -> Iterator[Copied]:
         try:
