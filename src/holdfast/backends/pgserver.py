@@ -1,17 +1,18 @@
 """The connections of one process to one PostgreSQL server, and what its errors mean.
 
-A connection is lent for one operation and keeps nothing between two: no prepared statement, no session lock, no
-setting. So a pooler that gives each transaction another server's session may stand between. Nobody pings: an idle
-connection that the server has closed has something to read, which is seen without asking the server.
+A connection is lent for one operation and needs nothing that was left by the one before: no session lock, no setting,
+and a statement that was prepared may be gone. So a pooler that gives each transaction another server's session may
+stand between. Nobody pings: an idle connection that the server has closed has something to read, which is seen without
+asking the server.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import psycopg
@@ -21,19 +22,24 @@ from psycopg.rows import tuple_row
 from holdfast import forks
 from holdfast.backend import Location
 from holdfast.backends.pgarrays import adapter_map
+from holdfast.backends.pgprepared import Prepared
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable, Uncertain
 
 MAX_CONNECTIONS = 12
 """Connections that one store has at the most, beside those that hold a lock or listen."""
+MAX_AGE = 600.0
+"""Seconds after which a connection is made anew: its server may keep plans for tables that were small then."""
 _FATAL = ("FATAL", "PANIC")
 _AGAIN = ("40001", "40P01", "HF409", "23505")
 """SQLSTATEs of a transaction that did nothing, and may come to something if it is begun anew."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection; `warned` is what the server warned of since it was last cleared."""
+    """A connection. `warned` is what the server warned of since it was last cleared, `made` when it was made."""
 
     warned: str = ""
+    made: float
+    prepared: Prepared
 
 
 class Server:
@@ -45,6 +51,7 @@ class Server:
         self._given = _given(where, timeout)
         self._adapters = _Context()
         self._closed = False
+        self._prepares = True
         self._start()
         forks.watch(self)
 
@@ -70,6 +77,7 @@ class Server:
                 db.warned = told.message_primary or "a warning"
 
         db.add_notice_handler(warn)
+        db.made, db.prepared = time.monotonic(), Prepared(db)
         self._open.add(db)
         return db
 
@@ -161,6 +169,24 @@ class Server:
                 raise self.explain(error) from error
         with self.guarded() as db:
             return db.execute(sql.encode(), values, binary=True).fetchall()
+
+    def often(self, sql: str, values: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        """`read` of what is asked again and again: prepared, where that can be. Its text must not be one of many."""
+        if self._prepares:
+            db = self._take()
+            try:
+                rows = db.prepared.read(sql, values)
+                self._prepares = db.prepared.works
+            except psycopg.Error:
+                rows = None  # it is asked again, and the error told by that
+            except BaseException:
+                self._end_transaction(db)
+                raise
+            finally:
+                self._give_back(db)
+            if rows is not None:
+                return rows
+        return self.read(sql, values)
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Connection]:
@@ -270,9 +296,5 @@ def may_be_tried_again(error: psycopg.Error) -> bool:
 
 
 def _is_over(db: Connection) -> bool:
-    """Whether the server has closed a connection, or said something that nobody asked for."""
-    if db.closed:
-        return True
-    waiting = select.poll()
-    waiting.register(db.fileno(), select.POLLIN)
-    return bool(waiting.poll(0))
+    """Whether a connection is old, or the server has closed it, or said something that nobody asked for."""
+    return db.closed or time.monotonic() - db.made > MAX_AGE or db.prepared.told()

@@ -20,7 +20,7 @@ from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
 from holdfast.backends.pgreplicas import Replicas
-from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LIVING, Row, head_of, is_sound
+from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LISTED, LIVING, Row, head_of, heads_of, is_sound
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
@@ -149,12 +149,12 @@ class PostgresBackend:
         if not refs:
             return []
         if len(refs) == 1:
-            sql, values = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s", tuple(refs[0])
+            sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s"
+            found = self._server.often(sql, refs[0])
         else:
             sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b))"
-            values = (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs]))
-        rows = {Ref(*row[:2]): row for row in self._server.read(sql, values)}
-        heads = {ref: head_of(row) for ref, row in rows.items()}
+            found = self._server.read(sql, (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs])))
+        heads = {head.ref: head for head in map(head_of, found)}
         return [heads.get(ref) for ref in refs]
 
     def read(
@@ -180,7 +180,8 @@ class PostgresBackend:
         if limit is not None:
             sql += " LIMIT %s"
             values.append(limit)
-        return [self._entry(ref, row) for row in self._server.read(sql, values)]
+        read = self._server.often if ids is None else self._server.read
+        return [self._entry(ref, row) for row in read(sql, values)]
 
     def _entry(self, ref: Ref, row: Row) -> Entry:
         seq, key, at, hidden, _, packed = row
@@ -204,16 +205,18 @@ class PostgresBackend:
         """Living heads, or tombstones, newest first."""
         stands = DEAD if dead else IN_TRASH if trashed else LIVING
         rows, bound = find_rows(self._server, self._schema, kind, tags, after, stands)
-        return _sound(rows, limit, bound)
+        return _sound(kind, stands, rows, limit, bound)
 
     def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
         stands = IN_TRASH if trashed else LIVING
         sql = (
-            f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
+            f"SELECT {LISTED} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
             "ORDER BY id LIMIT %s"
         )
-        return _sound(lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after))
+        return _sound(
+            kind, stands, lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after)
+        )
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
@@ -315,21 +318,23 @@ class PostgresBackend:
 _IN_TRANSACTION = psycopg.pq.TransactionStatus.INTRANS
 
 
-def _sound(rows_from: Callable[[tuple[int, str], int], Sequence[Row]], limit: int, bound: tuple[int, str]) -> Heads:
+def _sound(
+    kind: str,
+    stands: int,
+    rows_from: Callable[[tuple[int, str], int], Sequence[Row]],
+    limit: int,
+    bound: tuple[int, str],
+) -> Heads:
     """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
     sound, damaged = list[Head](), list[Ref]()
-    want = limit
-    while want > 0:
+    while (want := limit - len(sound)) > 0:
         rows = rows_from(bound, want)
-        for row in rows:
-            try:
-                sound.append(head_of(row))
-            except Corrupt:
-                damaged.append(Ref(*row[:2]))
+        found = heads_of(kind, stands, rows)
+        sound += found
+        damaged += found.damaged
         if len(rows) < want:
             break
-        bound = rows[-1][6], rows[-1][1]
-        want = limit - len(sound)
+        bound = rows[-1][5], rows[-1][0]
     return Heads(sound, damaged)
 
 
