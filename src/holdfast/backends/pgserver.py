@@ -30,7 +30,9 @@ MAX_CONNECTIONS = 12
 MAX_AGE = 600.0
 """Seconds after which a connection is made anew: its server may keep plans for tables that were small then."""
 _FATAL = ("FATAL", "PANIC")
-_AGAIN = ("40001", "40P01", "HF409", "23505")
+CLASH = "23505"
+"""SQLSTATE of a row that is there already: another writer's, or damage where no other can be."""
+_AGAIN = ("40001", "40P01", "HF409", CLASH)
 """SQLSTATEs of a transaction that did nothing, and may come to something if it is begun anew."""
 
 
@@ -207,6 +209,13 @@ class Server:
             return Unavailable(
                 f"{said}: a transaction that others began, or this program (commit_in), holds what was to be changed; "
                 "end it, and try again",
+                sqlstate=state,
+            )
+        if state == CLASH:
+            where = error.diag.message_detail or told[0]
+            return Corrupt(
+                f"{self.shown}: a row stands where only damage can have put it ({where}): the head of a session and "
+                "its events disagree; nothing was stored, and `holdfast check` names what is damaged",
                 sqlstate=state,
             )
         if state in ("XX001", "XX002"):
