@@ -20,7 +20,19 @@ from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
 from holdfast.backends.pgreplicas import Replicas
-from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LISTED, LIVING, Row, head_of, heads_of, is_sound
+from holdfast.backends.pgrows import (
+    DEAD,
+    ENTRY,
+    HEAD,
+    HIDDEN,
+    IN_TRASH,
+    LISTED,
+    LIVING,
+    Row,
+    head_of,
+    heads_of,
+    is_sound,
+)
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
@@ -258,20 +270,25 @@ class PostgresBackend:
         if known is None:
             history, snapshot = self._server.read(f"SELECT {_HISTORY}, {_SEEN}")[0]
             return positions.written(self._id, Moment(history, snapshot)), []
-        # Another history may have given the same numbers to other transactions.
+        # What the index is looked up by is one number, so that a planner can tell how few heads are above it.
         sql = (
             f"SELECT s.history, {_SEEN}, h.kind, h.id "
-            f"FROM (SELECT {_HISTORY} AS history, %s::pg_snapshot AS old, %s::text AS known) AS s "
-            f"LEFT JOIN {self._schema}.head h "
-            "ON h.grown >= CASE WHEN s.history = s.known THEN pg_snapshot_xmin(s.old)::text::bigint ELSE 0 END "
-            "AND NOT (s.history = s.known AND pg_visible_in_snapshot(h.grown::text::xid8, s.old))"
+            f"FROM (SELECT {_HISTORY} AS history) AS s LEFT JOIN {self._schema}.head h "
+            "ON h.grown >= %s AND NOT pg_visible_in_snapshot(h.grown::text::xid8, %s::pg_snapshot)"
         )
+        oldest = known.snapshot.partition(":")[0]
         try:
-            rows = self._server.read(sql, (known.snapshot, known.history))
+            rows = self._server.read(sql, (int(oldest) if oldest.isdecimal() else 0, known.snapshot))
         except HoldfastError as error:
             if error.facts.get("sqlstate") in _NO_SNAPSHOT:
                 raise positions.no_position(str(since)) from error
             raise
+        if rows[0][0] != known.history:
+            # Another history may have given the same numbers to other transactions.
+            sql = (
+                f"SELECT {_HISTORY}, {_SEEN}, h.kind, h.id FROM (SELECT) AS one LEFT JOIN {self._schema}.head h ON true"
+            )
+            rows = self._server.read(sql)
         now = positions.written(self._id, Moment(*rows[0][:2]))
         return now, [Ref(kind, id) for _, _, kind, id in rows if kind is not None]
 
