@@ -6,6 +6,7 @@ nothing that was acknowledged is lost.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -261,8 +262,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_standby_that_takes_over_has_all_that_was_acknowledged_as_replicated(server: Postgres) -> None:
-    """The primary waits for its standby, and is killed amid writes; clients go on at the one that took over."""
+@contextlib.contextmanager
+def standby_of(server: Postgres) -> Iterator[tuple[Postgres, str]]:
+    """A standby that the server waits for, and the address of both."""
     standby = server.base_backup(name="standby").start()
     try:
         with psycopg.connect(server.conninfo(), autocommit=True) as admin:
@@ -270,8 +272,15 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged_as_replicated(s
             admin.execute("SELECT pg_reload_conf()")
             streaming = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
             wait_until(lambda: bool(admin.execute(streaming).fetchall()))
-        hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
-        url = server.url(durability="replicated").replace(f"127.0.0.1:{server.port}", hosts)
+        both = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+        yield standby, server.url().replace(f"127.0.0.1:{server.port}", both)
+    finally:
+        standby.stop()
+
+
+def test_a_standby_that_takes_over_has_all_that_was_acknowledged(server: Postgres) -> None:
+    """The primary waits for its standby, and is killed amid writes; clients go on at the one that took over."""
+    with standby_of(server) as (standby, url):
         writers = Writers(url)
         try:
             writers.wait_for(20)
@@ -282,9 +291,29 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged_as_replicated(s
             writers.wait_for(20)  # the standby is all there is
         finally:
             writers.end()
-        writers.check(url.replace("durability=replicated", "durability=disk"))
-    finally:
-        standby.stop()
+        writers.check(url)
+
+
+def test_what_took_over_is_held_to_what_was_promised(server: Postgres) -> None:
+    """It may be alone, and then nothing is acknowledged as replicated."""
+    with standby_of(server) as (standby, url), holdfast.open(f"{url}&durability=replicated") as store:
+        session = store.create("s")
+        append(session, "with the standby")
+        server.kill()
+        with psycopg.connect(standby.conninfo(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+            admin.execute("SELECT pg_promote()")
+        wait_until(lambda: "now waits for no standby" in refused(session))
+        with holdfast.open(url) as other:
+            assert [m.text for m in other.session("s").messages()] == ["with the standby"]
+            append(other.session("s"), "on disk alone")
+
+
+def refused(session: Session) -> str:
+    """What an append is refused with, which must be so."""
+    with pytest.raises((Unavailable, Uncertain)) as caught:
+        append(session, "alone")
+    return str(caught.value)
 
 
 def test_a_replica_is_read_and_says_that_it_takes_no_writes(server: Postgres) -> None:

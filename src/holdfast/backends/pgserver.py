@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import psycopg
@@ -54,6 +54,8 @@ class Server:
         self._adapters = _Context()
         self._closed = False
         self._prepares = True
+        self.duty: Callable[[Connection], None] | None = None
+        """Refuses a server that can't keep what the store promises; asked of each new connection."""
         self._start()
         forks.watch(self)
 
@@ -67,10 +69,16 @@ class Server:
         """A connection of its own, which the caller closes.
 
         Raises:
-            Unavailable: the server can't be reached, or refuses.
+            Unavailable: the server can't be reached, or refuses, or is refused.
         """
         try:
             db = Connection.connect(**self._given, autocommit=True, prepare_threshold=None, context=self._adapters)
+            try:
+                if self.duty is not None:
+                    self.duty(db)
+            except BaseException:
+                db.close()
+                raise
         except psycopg.Error as error:
             raise self.explain(error) from error
 

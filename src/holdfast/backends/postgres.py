@@ -16,6 +16,7 @@ from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.pgarrays import texts
 from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
 from holdfast.backends.pgcheck import row_problems
+from holdfast.backends.pgduty import check_duty, synchronous_of
 from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
@@ -89,9 +90,9 @@ class PostgresBackend:
             self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
             wanted, lock = where.params.get("blobs"), Lock(self._server, name)
             migrate(self._server, name, lambda db: begin_blobs(db, schema, wanted, lock))
-            self._facts = _facts(self._server, where)
+            self._facts = check_duty(self._server, where)
             self._packer = self._make_packer()
-            durability = _synchronous(where, self._facts)
+            durability = synchronous_of(where, self._facts)
             self.blobs: Blobs = open_blobs(PostgresBlobs(self._server, schema, lock, durability), wanted, lock)
             self._id = str(self._server.read(f"SELECT value FROM {schema}.meta WHERE name = 'store'")[0][0])  # quoted
         except BaseException:
@@ -362,13 +363,6 @@ def _schema(where: Location) -> str:
     return name
 
 
-def _synchronous(where: Location, facts: Mapping[str, str]) -> str:
-    """What `synchronous_commit` is for a commit."""
-    if where.params.get("durability") == "process":
-        return "off"
-    return "remote_apply" if facts["synchronous_commit"] == "remote_apply" else "on"
-
-
 def _timeout(where: Location) -> float:
     text = where.params.get("timeout", "30")
     try:
@@ -385,33 +379,3 @@ def _listens(where: Location) -> bool:
     if text not in ("on", "off"):
         raise Invalid(f"listen={text!r} is neither on nor off", listen=text)
     return text == "on"
-
-
-def _facts(server: Server, where: Location) -> dict[str, str]:
-    """What the server says of itself; and the class of durability, refused if the server can't keep it."""
-    names = ("server_version", "fsync", "synchronous_commit", "synchronous_standby_names")
-    columns = ", ".join(f"current_setting('{name}')" for name in names)
-    version, fsync, synchronous, standbys = server.read(f"SELECT {columns}")[0]
-    asked = where.params.get("durability")
-    if asked == "replicated" and not standbys:
-        raise Invalid(
-            f"durability=replicated, but {server.shown} waits for no standby; set synchronous_standby_names there",
-            durability=asked,
-        )
-    if fsync == "off" and asked in ("disk", "replicated"):
-        raise Invalid(
-            f"durability={asked}, but {server.shown} has fsync=off; turn it on, or say durability=process",
-            durability=asked,
-        )
-    durability = "process" if fsync == "off" else asked or "disk"
-    library = f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version_pretty(psycopg.pq.version())}"
-    return {
-        "engine": "postgresql",
-        "durability": durability,
-        "server": version,
-        "library": library,
-        "path": where.url.partition("?")[0],
-        "fsync": fsync,
-        "synchronous_commit": synchronous,
-        "synchronous_standby_names": standbys,
-    }
