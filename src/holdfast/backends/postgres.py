@@ -30,9 +30,9 @@ from holdfast.backends.pgrows import (
     LISTED,
     LIVING,
     Row,
+    entry_crc,
     head_of,
     heads_of,
-    is_sound,
 )
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
@@ -197,8 +197,8 @@ class PostgresBackend:
         return [self._entry(ref, row) for row in read(sql, values)]
 
     def _entry(self, ref: Ref, row: Row) -> Entry:
-        seq, key, at, hidden, _, packed = row
-        if not is_sound(ref, row):
+        seq, key, at, hidden, crc, packed = row
+        if hidden not in (0, HIDDEN) or crc != entry_crc(ref, seq, key, at, hidden, packed):
             return Entry(key or "", at, packed, seq, hidden == HIDDEN, "its checksum does not match")
         try:
             return Entry(key or "", at, self._packer.unpack(packed), seq, hidden == HIDDEN)
