@@ -137,8 +137,10 @@ def test_both_are_called_alike(sync: type, mirror: type, name: str) -> None:
     assert there.__doc__, f"{name} has no docstring"
 
 
-def test_both_are_opened_alike() -> None:
+def test_both_are_opened_and_copied_alike() -> None:
     assert called_like(holdfast.aopen) == called_like(holdfast.open)
+    assert called_like(holdfast.acopy_store) == called_like(holdfast.copy_store)
+    assert called_like(holdfast.afollow_store) == called_like(holdfast.follow_store)
 
 
 # --- The same answers ---

@@ -19,6 +19,7 @@ import zstandard
 
 import holdfast
 from holdfast import Corrupt, Exists, Invalid, NotFound, Store, Unavailable, user
+from holdfast.backend import Heads
 from holdfast.backends.sqlite import SQLiteBackend
 from holdfast.finding.listing import all_heads
 from holdfast.moving.bundlefiles import packing
@@ -321,3 +322,27 @@ def test_a_dry_run_names_what_is_damaged(shell: Shell) -> None:
     tried, done = (shell("backup", "b.jsonl.zst", "--json", *more) for more in (["--dry-run"], []))
     assert (tried.code, done.code) == (5, 5)
     assert tried.json["damaged"] == done.json["damaged"] != {}
+
+
+def test_a_session_that_comes_back_from_the_trash_meanwhile_is_in_the_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with holdfast.open("memory://") as store, holdfast.open("memory://") as target:
+        for id in ("away", "purged", "there"):
+            store.session(id).append(user(id))
+        store.trash.put("away")
+        store.trash.put("purged")
+        scan, looked, restored = store.backend.scan, list[bool](), list[str]()
+
+        def late(kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
+            if trashed and False in looked and not restored:
+                restored.append(store.trash.restore("away").id)  # all that are not away were told
+                store.trash.purge("purged")
+            looked.append(trashed)
+            return scan(kind, after, limit, trashed=trashed)
+
+        monkeypatch.setattr(store.backend, "scan", late)
+        done = store.backup(str(tmp_path / "b"))
+        assert (done.sessions, done.damaged) == (2, {})
+        assert target.restore(done.path).sessions == 2
+        assert [m.text for m in target.session("away").messages()] == ["away"]

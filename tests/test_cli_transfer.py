@@ -391,3 +391,16 @@ def test_an_export_whose_name_says_so_is_packed(order: Shell) -> None:
     order.ok("export", "order-7", "-o", "order.md.zst")
     page = zstandard.ZstdDecompressor().stream_reader((order.place / "order.md.zst").read_bytes()).read()
     assert page.decode() == order.ok("export", "-f", "md", "order-7").out
+
+
+def test_a_packed_bundle_that_was_cut_off_is_told(order: Shell) -> None:
+    order.ok("export", "order-7", "-o", "order.jsonl.zst")
+    packed = (order.place / "order.jsonl.zst").read_bytes()
+    for end in (4, len(packed) // 2, len(packed) - 5, len(packed) - 1):
+        (order.place / "cut.jsonl.zst").write_bytes(packed[:end])
+        done = order("import", "cut.jsonl.zst", "--store", "sqlite:other.db")
+        assert (done.code, "cut off" in done.err) == (8, True), (end, done)
+        done = order("import", "-", "--store", "sqlite:other.db", stdin=packed[:end])
+        assert (done.code, "cut off" in done.err) == (8, True), (end, done)
+    (order.place / "two.jsonl.zst").write_bytes(packed + packed)  # as `cat` joins them
+    order.ok("import", "two.jsonl.zst", "--store", "sqlite:other.db")

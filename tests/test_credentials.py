@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import logging
 import pickle
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -295,6 +297,47 @@ def test_object_storage_that_is_gone(ear: Ear, bucket: str, monkeypatch: pytest.
             ear.fails(store.backend.blobs.scan)
             ear.fails(lambda: store.backend.blobs.delete(digest))
             ear.fails(lambda: store.check(sweep=True))
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Refuses every request and repeats its headers, as the answer to a wrong signature does in parts."""
+
+    def do(self) -> None:
+        heard = " ".join(f"<H>{name}: {value}</H>" for name, value in self.headers.items())
+        answer = f"<?xml version='1.0'?><Error><Code>SignatureDoesNotMatch</Code>{heard}</Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do  # noqa: N815  # http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing on stderr."""
+
+
+def test_object_storage_that_repeats_what_it_was_sent(
+    ear: Ear, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite://{tmp_path}/s.db?blobs={bucket}%3Fencryption=sse-c"
+    holdfast.open(url).close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            with holdfast.open(url) as store:
+                blobs = store.backend.blobs
+                told = ear.fails(lambda: store.session("s").append(user(BIG)))
+                ear.fails(lambda: blobs.get("0" * 64))
+                ear.fails(blobs.scan)
+                ear.fails(lambda: blobs.delete("0" * 64))
+                ear.fails(lambda: store.check(sweep=True))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "403 Forbidden (SignatureDoesNotMatch)" in told.message
 
 
 def test_a_store_that_works_keeps_and_tells_none(

@@ -7,11 +7,25 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast import Corrupt, Large, Store, TooLarge, assistant, custom, note, step, tool_call, tool_result, user
+from holdfast import (
+    Corrupt,
+    Large,
+    Store,
+    TooLarge,
+    Unavailable,
+    assistant,
+    custom,
+    note,
+    step,
+    tool_call,
+    tool_result,
+    user,
+)
 
 MIB = 1024 * 1024
 LIMIT = 64 * 1024
@@ -198,3 +212,21 @@ def test_the_digest_names_the_whole_value(store: Store) -> None:
     assert isinstance(value, Large)
     assert value.ref is not None
     assert value.ref.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_blob_that_the_system_cant_read_hides_no_other(tmp_path: Path) -> None:
+    with holdfast.open(f"file://{tmp_path}/store") as store:
+        for id in ("bad", "good"):
+            store.session(id).append(note(id * 100_000))
+        ref = hashlib.sha256(b"bad" * 100_000).hexdigest()
+        place = tmp_path / "store" / "blobs" / ref[:2] / ref[2:]
+        place.unlink()
+        place.mkdir()
+        assert [finding.session for finding in store.check().findings] == ["bad"]
+        with pytest.raises(Corrupt):
+            store.backend.blobs.get(ref)
+        with pytest.raises(Unavailable):
+            store.backend.blobs.delete(ref)
+        with holdfast.open("memory://") as target:
+            report = holdfast.copy_store(store, target)
+            assert (report.sessions, [one.session for one in report.failed]) == (1, ["bad"])

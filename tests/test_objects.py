@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import itertools
 import os
 import sqlite3
@@ -14,6 +15,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import obstore
@@ -162,6 +164,70 @@ def test_two_stores_share_no_place(base: str, tmp_path: Path, blobs: str) -> Non
         other.check(sweep=True)
     with holdfast.open(base) as store:
         assert big_of(store) == BIG
+
+
+@pytest.mark.parametrize("how", ["not asked for", "not heeded"])
+def test_two_stores_share_no_place_where_anything_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ObjectStorage, how: str
+) -> None:
+    where = bucket_of(tmp_path)
+    if how == "not asked for":
+        monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+        relay = None
+    else:
+        relay = Heedless(server.port)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.server_port}")
+    with contextlib.ExitStack() as held:
+        if relay is not None:
+            held.enter_context(relay.running())
+        with holdfast.open(f"sqlite://{tmp_path}/one.db?blobs={where}") as store:
+            store.session("s").append(user(BIG))
+            with pytest.raises(Invalid, match="another store keeps"):
+                holdfast.open(f"sqlite://{tmp_path}/second.db?blobs={where}")
+            assert store.check(sweep=True).ok
+            assert big_of(store) == BIG
+
+
+class Heedless(ThreadingHTTPServer):
+    """Object storage that knows no condition: it overwrites what is there."""
+
+    def __init__(self, port: int) -> None:
+        class Relay(BaseHTTPRequestHandler):
+            def do(self) -> None:
+                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                there = http.client.HTTPConnection("127.0.0.1", port)
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "if-none-match"}
+                there.request(self.command, self.path, content, headers)
+                answer = there.getresponse()
+                body = answer.read()
+                there.close()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                        self.send_header(name, value)
+                if answer.getheader("Content-Length") is None:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do  # noqa: N815  # http.server's names
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing on stderr."""
+
+        super().__init__(("127.0.0.1", 0), Relay)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While the block lasts."""
+        thread = threading.Thread(target=self.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
 
 
 def test_the_place_is_said_when_the_store_is_begun_and_never_again(base: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import holdfast
 
 NAMES = """
-AsyncSession AsyncStore AsyncTurn aopen
+AsyncSession AsyncStore AsyncTurn aopen acopy_store afollow_store
 Branch CheckReport Context ContextUsage Finding Problem Repair
 Conflict Corrupt Deleted Denied Exists HoldfastError Invalid KeyReused LeaseHeld LeaseLost NotFound ReadOnly
 Stale TooLarge Trashed Unavailable Uncertain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 import holdfast
-from holdfast.errors import Unavailable, Uncertain
+from holdfast.errors import ReadOnly, Unavailable, Uncertain
 from servers import redis as servers
 from servers.proxy import Proxy
 from test_redis import prefix
@@ -55,6 +56,52 @@ def test_who_may_not_do_all_is_told_at_the_door(started: Start, name: str, comma
         client.execute_command("ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all", f"-{command}")
     with pytest.raises(Unavailable, match=f"(?i){command}"):
         holdfast.open(_login(server.url(), "u"))
+
+
+@pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
+def test_the_rights_that_are_documented_suffice(started: Start, name: str) -> None:
+    server = started(name)
+    page = (Path(__file__).parent.parent / "docs" / "REDIS.md").read_text()
+    with server.client() as client:
+        for line in page.splitlines():
+            if line.startswith("ACL SETUSER"):
+                client.execute_command(*line.split())
+    writing, reading = (
+        server.url(prefix="holdfast").replace("redis://", f"redis://{user}:secret@") for user in ("writer", "reader")
+    )
+    with pytest.raises(Unavailable):
+        holdfast.open(reading)  # it is not there yet, and who reads can't begin it
+    with holdfast.open(f"{writing}&blobs=redis") as store:
+        session = store.create("s", labels=["x"])
+        session.append(holdfast.user("an apple"), holdfast.user("x" * 100_000), key="k")
+        assert session.append(holdfast.user("an apple"), holdfast.user("x" * 100_000), key="k").repeated
+        session.rewind(to=1)
+        assert store.backend.blobs.scan()
+        store.create("gone").append(holdfast.user("a pear"))
+        store.delete("gone")
+        assert all(receipt.last for receipt in [store.create(f"n{n}").append(holdfast.user("n")) for n in range(3)])
+        assert store.check(sweep=True).ok
+        assert len(store.search("apple").items) == 1
+        woken = threading.Event()
+        with holdfast.open(f"{reading}&blobs=redis") as reader:
+            stop = reader.backend.listen(woken.set)
+            try:
+                assert woken.wait(20)  # it listens
+                woken.clear()
+                session.append(holdfast.user("more"))
+                assert woken.wait(20)
+            finally:
+                stop()
+            assert {info.id for info in reader.sessions(label="x")} == {"s"}
+            assert len(reader.search("apple").items) == 1
+            assert [event.seq for event in reader.session("s").events(last=1)] == [session.info().last]
+            assert reader.check().ok
+            with pytest.raises(ReadOnly, match="may only read"):
+                reader.session("s").append(holdfast.user("no"))
+            with pytest.raises(ReadOnly):
+                reader.create("no")
+    with holdfast.open(writing) as store:
+        assert not store.exists("no")
 
 
 @pytest.mark.parametrize("how", ["settings", "password", "closed"])

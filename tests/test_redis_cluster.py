@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,7 +13,7 @@ import holdfast
 from holdfast.backend import Backend, TextOf, open_backend
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import slot_of
-from holdfast.errors import Uncertain
+from holdfast.errors import Unavailable, Uncertain
 from holdfast.plan import Ref
 from holdfast.testing import BackendContract, BackendMachine
 from servers import redis as servers
@@ -119,3 +120,32 @@ def test_a_connection_that_was_made_to_a_replica_is_not_trusted_once_it_is_a_mas
         cluster.wait_until(lambda: cluster.master_of(slot) is not victim)
         with pytest.raises(Uncertain, match="0 of 1 replicas"):
             session.append(holdfast.user("two"), key="k")
+
+
+def test_servers_that_send_a_call_to_each_other_are_unavailable(tmp_path: Path) -> None:
+    """Each believes that the other has the slot."""
+    cluster = servers.shared_cluster()
+    with holdfast.open(cluster.url(prefix=prefix(tmp_path), durability="process", shards="1024", timeout="2")) as store:
+        layout: Layout = store.backend._layout  # type: ignore[attr-defined]  # to find a slot that nobody else uses
+        ref = next(ref for n in range(10_000) if layout.shard_of(ref := Ref("session", str(n))) > 512)
+        slot = slot_of(layout.keys(ref).head)
+        owner = cluster.master_of(slot)
+        other = next(server for server in cluster.servers[:3] if server is not owner)
+        with owner.client() as one, other.client() as two:
+            clients = {owner: one, other: two}
+            ids = {server: cluster._id(client) for server, client in clients.items()}
+            try:
+                one.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[other])
+                before = _moved(clients.values())
+                with pytest.raises(Unavailable, match=r"from one server to another.*MOVED"):
+                    store.backend.get([ref])
+                assert _moved(clients.values()) - before < 30
+            finally:
+                for client in clients.values():
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[owner])
+        assert store.backend.get([ref]) == [None]
+
+
+def _moved(clients: Iterable[Any]) -> int:
+    """How many calls some servers have sent to others."""
+    return sum(client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"] for client in clients)

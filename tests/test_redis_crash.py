@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import holdfast
 from faults import output
 from faults.work import BASE, Judge, perform, text_of
 from holdfast import Store
+from holdfast.backends.redislinks import Lost
 from holdfast.errors import Unavailable, Uncertain
 from servers import redis as servers
 from servers.proxy import Proxy, When
@@ -243,6 +245,17 @@ def test_a_listener_outlives_its_connection(server: servers.Redis) -> None:
             assert woken.wait(20)
         finally:
             stop()
+
+
+def test_a_connection_that_ends_as_it_is_looked_at_is_lost(server: servers.Redis) -> None:
+    """The thread that listens makes another one; it died of it."""
+    with holdfast.open(server.url()) as store:
+        link = store.backend._links.take(store.backend._servers.masters()[0])  # type: ignore[attr-defined]  # one end
+        server.kill()
+        select.select([link.fileno()], [], [], 20)
+        with pytest.raises(Lost):
+            link.readable()
+        link.drop()
 
 
 @pytest.mark.parametrize("how", ["fork", "pool", "busy", "left", "two"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,65 @@ def test_a_process_with_many_open_files_listens(tmp_path: Path) -> None:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_child_that_is_forked_amid_a_search_can_search(tmp_path: Path) -> None:
+    """SQLite has locks for all of a process: one that a thread held at the fork would never be free in the child."""
+    with holdfast.open(servers.url(prefix=prefix(tmp_path))) as store:
+        store.create("s").append(holdfast.user("apple"))
+        words, done = store.backend._words, threading.Event()  # type: ignore[attr-defined]  # to be in SQLite all the time
+
+        def work() -> None:
+            while not done.is_set():
+                for _ in range(10):
+                    words.forget()
+                    words._open()
+                os.sched_yield()  # locks are not fair, and the fork waits for this one
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            assert all(_searched_by_a_child(store) == 0 for _ in range(40))
+        finally:
+            done.set()
+            thread.join()
+
+
+def _searched_by_a_child(store: holdfast.Store) -> int:
+    """How a child ended that searches at once; an alarm ends one that waits for ever."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        status = 1
+        try:
+            status = 0 if len(store.search("apple").items) == 1 else 2
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_listener_that_stops_as_it_is_woken_leaves_others_files_alone(tmp_path: Path) -> None:
+    """Its thread still looks at its own file then, whose number another one may have a moment later."""
+    with holdfast.open(servers.url(prefix=prefix(tmp_path))) as store:
+        taken: list[int] = []
+        stops: list[Callable[[], None]] = []
+        told, known = threading.Event(), threading.Event()
+
+        def wake() -> None:
+            if threading.current_thread().name == "holdfast-listen" and not taken:
+                known.wait(20)
+                stops[0]()
+                taken.extend((*os.pipe(), *os.pipe()))
+                told.set()
+
+        stops.append(store.backend.listen(wake))
+        [thread] = [t for t in threading.enumerate() if t.name == "holdfast-listen"]
+        known.set()
+        try:
+            assert told.wait(20)
+            thread.join(20)
+            assert not thread.is_alive()
+        finally:
+            for file in taken:
+                os.fstat(file)  # still ours
+                os.close(file)

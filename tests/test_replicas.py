@@ -458,8 +458,16 @@ def test_what_a_position_says() -> None:
     assert (seen.reached, seen.dated, seen.lacks) == (90.0, 70.0, 500)
     seen.learn((True, 7, 2, 4600, None), deque([NOW]))  # it went on, and the older position is forgotten
     assert seen.reached == 90.0
-    seen.learn((True, 7, 2, 4000, 1_000_005.0), deque([NOW]))  # it was set up anew
-    assert (seen.reached, seen.dated) == (float("-inf"), 100.0)
+    seen.learn((True, 7, 2, 4000, 999_999.0), deque([NOW]))  # it was set up anew
+    assert (seen.reached, seen.dated) == (float("-inf"), 99.0)
+    seen.learn((True, 7, 2, 5100, 1_000_000.5), deque([NOW]))  # it went on while it was asked
+    assert seen.has() == 100.0
+
+
+def test_a_server_whose_clock_was_put_back_makes_no_replica_fresh() -> None:
+    seen = known()
+    seen.learn((True, 7, 2, 4000, 1_003_600.0), deque([NOW]))
+    assert seen.has() == float("-inf")
 
 
 @pytest.mark.parametrize(("lsn", "end"), [(8192 + 24, 8192), (8192 + 40, 8192), (8192 + 48, 8192 + 48), (8192, 8192)])

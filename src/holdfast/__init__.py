@@ -18,6 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from holdfast.aio.artifacts import AsyncArtifacts as AsyncArtifacts
     from holdfast.aio.documents import AsyncDocuments as AsyncDocuments
+    from holdfast.aio.moving import (
+        acopy_store as acopy_store,
+        afollow_store as afollow_store,
+    )
     from holdfast.aio.retention import (
         AsyncPrunePlan as AsyncPrunePlan,
         AsyncTrash as AsyncTrash,
@@ -182,6 +186,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "documents.agents": "AgentPrune AppliedAgents PlannedAgent",
+    "aio.moving": "acopy_store afollow_store",
     "aio.store": "AsyncStore aopen",
     "aio.documents": "AsyncDocuments",
     "aio.artifacts": "AsyncArtifacts",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.copies import STORE_ERRORS, Copied, digests, own_tags, replay, replay_document
+from holdfast.copies import STORE_ERRORS, Copied, needed, own_tags, replay, replay_document
 from holdfast.documents import docheads
 from holdfast.documents.docheads import DOC
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
@@ -109,13 +109,16 @@ def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes
     yield _sealed(first, head.body)
     tally, events = Tally(), 0
     for entry in stored(store, head):
-        for digest in digests(store, entry):
+        try:
+            blobs, fault = needed(store, head, entry), ""
+        except Corrupt as error:
+            blobs, fault = [], entry.fault or error.message
+        for digest in blobs:
             if digest not in sent:
                 sent.add(digest)
                 yield _blob_line(store, digest)
         tally.take(entry)
-        line = Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=entry.fault)
-        yield _sealed(line, entry.body)
+        yield _sealed(Line(seq=entry.seq, id=entry.id, at=entry.at, hidden=entry.void, fault=fault), entry.body)
         events += 1
     told = msgspec.structs.replace(seen, tags=own_tags(head))
     yield _sealed(Line(end=head.ref.id, events=events, digest=tally.of(told)), b"")
@@ -156,12 +159,11 @@ def write_documents(store: Storage, *, damaged: list[str] | None = None) -> Iter
 
 def _blob_line(store: Storage, digest: str) -> bytes:
     try:
-        data = store.backend.blobs.get(digest)
+        data, fault = store.backend.blobs.get(digest), "it is missing"
     except Corrupt as error:
-        return _sealed(Line(blob=digest, fault=error.message), b"")
-    if data is None:
-        return _sealed(Line(blob=digest, fault="it is missing"), b"")
-    return _sealed(Line(blob=digest, data=base64.b64encode(data).decode()), b"")
+        data, fault = None, error.message
+    line = Line(blob=digest, fault=fault) if data is None else Line(blob=digest, data=base64.b64encode(data).decode())
+    return _sealed(line, b"")
 
 
 def _sealed(line: Line, body: bytes) -> bytes:
@@ -290,14 +292,13 @@ def verify_bundle(lines: Iterable[bytes]) -> tuple[set[str], dict[str, str]]:
         except Corrupt as error:
             faults[""] = error.message
             continue
-        id = reader.head.ref.id
         try:
             for _ in reader.entries():
                 pass
         except Corrupt as error:
-            faults[id] = error.message
+            faults[reader.head.ref.id] = error.message
         else:
-            whole.add(id)
+            whole.add(reader.head.ref.id)
 
 
 class _Reader:
@@ -334,7 +335,7 @@ class _Reader:
             raise Corrupt(f"line {self.number} of the bundle is damaged or was changed", line=self.number)
         try:
             return _decoder.decode(rest)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Corrupt(f"line {self.number} of the bundle can't be read: {error}", line=self.number) from None
 
     def find_head(self) -> bool:
@@ -378,8 +379,7 @@ class _Reader:
         return True
 
     def _close(self, line: Line) -> None:
-        lines, sessions, documents = self._part
-        self._part = [0, 0, 0]
+        (lines, sessions, documents), self._part = self._part, [0, 0, 0]
         if (lines - 1, sessions, documents) != (line.lines, line.sessions, line.documents):
             raise Corrupt(
                 f"the bundle should hold {line.sessions:,} sessions and {line.documents:,} documents in {line.lines:,} "
@@ -420,8 +420,8 @@ class _Reader:
                 self.digest = line.digest
                 return
             if line.fault:
-                what = f"event {line.seq}" if line.seq else f"blob {line.blob}"
-                raise Corrupt(f"{what} of {called(self.head.ref)} was damaged when it was written: {line.fault}")
+                what = f"{f'event {line.seq}' if line.seq else f'blob {line.blob}'} of {called(self.head.ref)}"
+                raise Corrupt(f"{what} was damaged when it was written: {line.fault}")
             if line.blob:
                 self._put(line)
             else:

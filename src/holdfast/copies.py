@@ -51,17 +51,6 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     error: HoldfastError | None = None
 
 
-def digests(store: Storage, entry: Entry) -> list[str]:
-    """The blobs that an entry needs; none if it can't be decoded."""
-    if entry.fault or b'"large"' not in entry.body:
-        return []
-    try:
-        found = codec.larges(codec.decode(entry.body, store.large))
-        return [digest for value in found if value.ref for digest in store.large.digests(value.ref)]
-    except Corrupt:
-        return []
-
-
 def needed(store: Storage, head: Head, entry: Entry) -> list[str]:
     """The digests of the blobs that an entry needs.
 

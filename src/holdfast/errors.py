@@ -122,7 +122,7 @@ class Denied(HoldfastError, PermissionError):
 
 
 class ReadOnly(HoldfastError):
-    """The store's files can't be written; their mode, or their folder's, is in the way."""
+    """The store can't be written: the mode of its files or folder is in the way, or its user may only read."""
 
 
 class Corrupt(HoldfastError):

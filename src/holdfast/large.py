@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -22,6 +23,9 @@ from holdfast.errors import Corrupt
 from holdfast.model import LargeRef
 
 _Manifest = list[str]
+_is_digest = re.compile("[0-9a-f]{64}").fullmatch
+_LEVELS = 4
+"""Manifests above one another at the most; the second is for values beyond 16 GB."""
 
 
 class Hold(threading.local):
@@ -104,16 +108,27 @@ class LargeValues:
         return lambda: io.BufferedReader(_Chunks(self._blobs(), self._digests(ref), ref), CHUNK)
 
     def digests(self, ref: LargeRef) -> list[str]:
-        """Every blob that a large value needs: its chunks and what lists them."""
-        if ref.manifest is None:
-            return [ref.sha256]
-        return [*self.digests(_decode_ref(ref.manifest)), *self._digests(ref)]
+        """Every blob that a large value needs: its chunks and what lists them.
+
+        Raises:
+            Corrupt: what lists them is damaged or missing, or something names no blob.
+        """
+        lists = [] if ref.manifest is None else self.digests(_decode_ref(ref.manifest))
+        return [*lists, *self._digests(ref)]
 
     def _digests(self, ref: LargeRef) -> _Manifest:
-        if ref.manifest is None:
-            return [ref.sha256]
-        with self.opener(_decode_ref(ref.manifest))() as stream:
-            return msgspec.json.decode(stream.read(), type=_Manifest)
+        found = [ref.sha256] if ref.manifest is None else self._listed(ref.manifest)
+        # A reference is data, and may have been made up: it must not be more than one damaged value.
+        if strange := next((digest for digest in found if not _is_digest(digest)), None):
+            raise Corrupt(f"{strange[:80]!r} is the digest of no blob")
+        return found
+
+    def _listed(self, manifest: str) -> _Manifest:
+        with self.opener(_decode_ref(manifest))() as stream:
+            try:
+                return msgspec.json.decode(stream.read(), type=_Manifest)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise Corrupt(f"the list of the chunks of a large value can't be read: {error}") from None
 
     def _blobs(self) -> Blobs:
         if self.blobs is None:
@@ -128,6 +143,8 @@ def _encode_ref(ref: LargeRef) -> str:
 def _decode_ref(text: str) -> LargeRef:
     sha256, _, rest = text.partition(":")
     size, _, manifest = rest.partition(":")
+    if text.count(":") > 2 * _LEVELS or len(size) > 19 or not (size or "0").isdecimal():
+        raise Corrupt(f"{text[:80]!r} names no list of the chunks of a large value")
     return LargeRef(sha256=sha256, size=int(size or 0), form="json", manifest=manifest or None)
 
 

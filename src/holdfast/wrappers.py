@@ -111,7 +111,7 @@ class UserBlobs:
             if needed.manifest is not None:
                 try:
                     yield from self._large.digests(needed)
-                except (Corrupt, msgspec.MsgspecError, ValueError):
+                except Corrupt:
                     continue  # opening it will say so
 
 

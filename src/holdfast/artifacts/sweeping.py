@@ -161,7 +161,7 @@ class _Look:
                 ref_to = LargeRef(sha256="", size=0, manifest=manifest.decode())
                 self.unused.difference_update(self._store.large.digests(ref_to))
                 self._manifests.add(manifest)
-            except (Corrupt, msgspec.MsgspecError) as error:
+            except Corrupt as error:
                 if manifest in surely:  # else it is a word of somebody's own
                     where = f"{ref.kind} {ref.id!r}" if seq is None else f"event {seq} of {ref.kind} {ref.id!r}"
                     self._miss(f"a large value of {where} can't be read: {error}")

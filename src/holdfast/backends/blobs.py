@@ -6,6 +6,7 @@ A blob is written beside its place, synced, and moved there, so that a name alwa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -21,6 +22,8 @@ from holdfast.errors import Conflict, Corrupt, Invalid
 
 _RAW = b"\x00"
 _ZSTD = b"\x01"
+_DAMAGE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
+"""What stands in the place of a blob can't be one, or its sectors are bad."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -84,24 +87,36 @@ class DirectoryBlobs:
         """The bytes, or None.
 
         Raises:
-            Corrupt: the file is damaged.
+            Corrupt: the file is damaged, or the device can't read it.
+            Unavailable: the system refuses.
         """
+        place = self._place(digest)
         try:
-            with open(self._place(digest), "rb") as file:
+            with open(place, "rb") as file:
                 content = file.read()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in _DAMAGE:  # of this one: it hides no other
+                raise Corrupt(f"blob {digest} can't be read: {error.strerror}", digest=digest) from error
+            raise unavailable(error, f"blob {digest} can't be read") from error
         return unpacked(digest, content)
 
     def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
+        """Remove the bytes.
+
+        Raises:
+            Unavailable: the system refuses.
+        """
         place = self._place(digest)
         try:
             os.unlink(place)
+            if self._durable:
+                sync_dir(os.path.dirname(place))
         except FileNotFoundError:
             return False
-        if self._durable:
-            sync_dir(os.path.dirname(place))
+        except OSError as error:
+            raise unavailable(error, f"blob {digest} was not deleted") from error
         return True
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -39,6 +40,8 @@ PATIENCE = 60
 """Seconds after which a request that is tried again and again is given up."""
 PAGE = 1000
 """Names that one request lists."""
+
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 
 _used_in: int | None = None
 """The process whose threads carry the requests: a child that it forks has none of them."""
@@ -71,14 +74,17 @@ class ObjectBlobs:
             Unavailable: the object store refuses, or does not answer.
         """
         check_digest(digest)
-        errors = self._obstore.exceptions
         with self._told(f"blob {digest} was not stored"):
-            try:
-                self._obstore.put(self._store, digest, packed(data), mode="create")
-            except errors.AlreadyExistsError:
-                return
-            except errors.NotSupportedError:  # it knows no conditional put; the same name means the same bytes
-                self._obstore.put(self._store, digest, packed(data))
+            self._create(digest, packed(data))
+
+    def _create(self, name: str, content: bytes) -> None:
+        """Store an object unless it is there."""
+        try:
+            self._obstore.put(self._store, name, content, mode="create")
+        except self._obstore.exceptions.AlreadyExistsError:
+            return
+        except NotImplementedError:  # no conditional put is to be asked for; the same name means the same bytes
+            self._obstore.put(self._store, name, content)
 
     def get(self, digest: str) -> bytes | None:
         """The bytes, or None.
@@ -89,13 +95,16 @@ class ObjectBlobs:
         """
         check_digest(digest)
         with self._told(f"blob {digest} can't be read"):
-            try:
-                content = bytes(self._obstore.get(self._store, digest).bytes())
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise
-                return None
-        return unpacked(digest, content)
+            content = self._content(digest)
+        return None if content is None else unpacked(digest, content)
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return bytes(self._obstore.get(self._store, name).bytes())
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise
+            return None
 
     def delete(self, digest: str) -> bool:
         """Remove the bytes."""
@@ -140,11 +149,11 @@ class ObjectBlobs:
     def claim(self, owner: str) -> str:
         """Mark the prefix as this owner's unless it has one; whose it is."""
         with self._told("the mark of whose it is can't be written or read"):
-            try:
-                self._obstore.put(self._store, "owner", owner.encode(), mode="create")
-            except self._obstore.exceptions.AlreadyExistsError:
-                return bytes(self._obstore.get(self._store, "owner").bytes()).decode("ascii", "replace")
-        return owner
+            # It is looked for first: not every server refuses to overwrite, whatever it is asked.
+            if (mark := self._content("owner")) is None:
+                self._create("owner", owner.encode())
+                mark = self._content("owner")
+        return (mark or b"").decode("ascii", "replace")
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Generator[None]:
@@ -153,8 +162,17 @@ class ObjectBlobs:
         try:
             yield
         except (self._obstore.exceptions.BaseError, OSError) as error:
-            said = str(error).partition("\n")[0]
-            raise Unavailable(f"{what}: {self._where} answers: {said}", place=self._where) from None
+            raise Unavailable(f"{what}: {self._where} answers: {_said(error)}", place=self._where) from None
+
+
+def _said(error: Exception) -> str:
+    """What a failure says, but of the server's answer only the code: the rest may repeat what it was sent."""
+    text = str(error)
+    said, status, answer = text.partition("\n")[0].partition("status code: ")
+    if not status:
+        return said
+    code = _CODE.search(text)
+    return f"{said}{status}{answer.partition(':')[0]}" + (f" ({code[1]})" if code else "")
 
 
 def _check_process() -> None:

@@ -93,7 +93,8 @@ class Known:
             # One that was set up anew under the same address may have gone back.
             found = [p.at for p in positions if p.timeline == timeline and p.lsn <= replayed]
             self.reached = max(*found, _NEVER, self.reached if replayed >= self.replayed else _NEVER)
-            self.dated = _NEVER if stamp is None else newest.at - max(0.0, newest.clock - stamp)
+            # A commit that it has and the server is yet to make: the server's clock was put back, and tells nothing.
+            self.dated = _NEVER if stamp is None or stamp > newest.clock else newest.at - (newest.clock - stamp)
             self.replayed = replayed
             self.lacks = max(0, newest.lsn - replayed)
             self.why = ""

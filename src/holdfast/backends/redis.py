@@ -18,11 +18,12 @@ from holdfast import search
 from holdfast.backend import Heads, Hit, Location, Problem, TextOf
 from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
-from holdfast.backends.redisblobs import blobs_of
+from holdfast.backends.redisblobs import blobs_of, noting
 from holdfast.backends.redischeck import Check, remains
 from holdfast.backends.rediscompact import compact
 from holdfast.backends.redisduty import Duty
-from holdfast.backends.rediskeys import Layout
+from holdfast.backends.redisforget import Forgetting
+from holdfast.backends.rediskeys import META, Layout
 from holdfast.backends.redislinks import Address, Links
 from holdfast.backends.redislisten import Listening
 from holdfast.backends.redislists import Lists, Mark
@@ -30,16 +31,17 @@ from holdfast.backends.redislogs import Logs
 from holdfast.backends.redisnodes import Call, Servers, slot_of
 from holdfast.backends.rediswords import Words, sound
 from holdfast.backends.rediswriter import Writer, script
-from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.shown import shown_place
 
 FORMAT = 1
 """How a store is laid out; a newer one is refused."""
+WRITES = frozenset({"SET", "SETRANGE", "UNLINK", "HSET", "HDEL", "ZADD", "ZREM", "SADD", "SREM"})
+"""What a commit needs beside reading: a user who may run none of these may read. One who may run some is refused."""
 PORT = 6379
 MANY = 64
 """Shards of a new store on a cluster; on one server it has one."""
-META = -1
-"""The shard that the facts of a store are in."""
 
 
 class RedisBackend:
@@ -52,7 +54,7 @@ class RedisBackend:
         self._links = Links(seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty)
         try:
             self._servers = Servers(self._links, options.timeout)
-            self._layout, self._packer, self._id = self._opened(options)
+            self._layout, self._packer = self._opened(options)
         except BaseException:
             self._links.close()
             raise
@@ -60,40 +62,69 @@ class RedisBackend:
         self._lists = Lists(self._servers, self._layout)
         self._logs = Logs(self._servers, self._layout, self._packer.unpack)
         self._words = Words(self._servers, self._logs, self._lists, text_of)
-        self._writer = Writer(self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout))
+        self._forgetting = Forgetting(self._servers, self._layout)
+        self._writer = Writer(
+            self._servers, self._layout, self._packer, partial(remains, self._servers, self._layout), self._own,
+            self._forgetting.one,
+        )  # fmt: skip
         self._listening = Listening(self._servers, self._links, self._layout.channel)
-        self.blobs = blobs_of(options.blobs, self._servers, self._layout)
+        self.blobs, self._note = blobs_of(options.blobs, self._servers, self._layout)
 
-    def _opened(self, options: Options) -> tuple[Layout, Packer, str]:
-        """What the store says of itself, and its id; a new one is told now, and the id one of an earlier version."""
+    def _opened(self, options: Options) -> tuple[Layout, Packer]:
+        """What the store says of itself; a new one is told now, and its id one of an earlier version."""
         meta = options.prefix.encode() + b":store"
         probe = Layout(options.prefix, 1).tag(0) + b"probe"
         self._servers.place({META: slot_of(meta), 0: slot_of(probe)})
         denied = self._servers.ask([script("probe").call(0, [probe], ())])[0]
-        if denied:
-            names = ", ".join(sorted({name.decode() for name in denied}))
-            raise Unavailable(f"the Redis user of this URL may not run {names}, which a commit needs; allow it")
+        names = {name.decode() for name in denied}
+        self._reads_only = names >= WRITES
+        if names and (not self._reads_only or names - WRITES):
+            told = ", ".join(sorted(names))
+            raise Unavailable(f"the Redis user of this URL may not run {told}, which a commit needs; allow it")
         shards = options.shards or (MANY if self._servers.cluster else 1)
-        facts = self._facts(meta)
-        if b"layout" not in facts or b"id" not in facts:
-            told: list[tuple[str, Any]] = [(f"dictionary:{CURRENT}", dictionary()), ("layout", _layout_record(shards))]
-            told.append(("id", secrets.token_hex(8)))
-            for outcome in self._servers.run([Call(META, ("HSETNX", meta, *it), writes=True) for it in told]):
-                if isinstance(outcome, HoldfastError):
-                    raise outcome
-            facts = self._facts(meta)
+        facts = self._told(meta, shards, secrets.token_hex(8))
         format, kept = _layout_in(facts[b"layout"])
         if format > FORMAT:
             raise Unavailable(f"the store {options.prefix!r} is of a newer format ({format}); update holdfast")
         if options.shards not in (None, kept):
             raise Invalid(f"the store {options.prefix!r} has {kept} shards, which can't be changed; leave shards= out")
-        layout = Layout(options.prefix, kept)
+        layout = Layout(options.prefix, kept, facts[b"id"].decode("ascii", "replace"))
         self._servers.place({META: slot_of(meta), **{s: slot_of(layout.tag(s)) for s in range(kept)}})
         # The copy in the store has no checksum; the shipped one is the same to the byte, and later ones add to it.
         dictionaries = {
             int(name.partition(b":")[2]): data for name, data in facts.items() if name.startswith(b"dictionary:")
         }
-        return layout, Packer({**dictionaries, CURRENT: dictionary()}), facts[b"id"].decode("ascii", "replace")
+        return layout, Packer({**dictionaries, CURRENT: dictionary()})
+
+    def _told(self, meta: bytes, shards: int, id: str) -> dict[bytes, bytes]:
+        """What the store says of itself; of a new one that is what is given here."""
+        facts = self._facts(meta)
+        if b"layout" not in facts or b"id" not in facts:
+            told: list[tuple[str, Any]] = [(f"dictionary:{CURRENT}", dictionary()), ("layout", _layout_record(shards))]
+            told.append(("id", id))
+            for outcome in self._servers.run([Call(META, ("HSETNX", meta, *it), writes=True) for it in told]):
+                if isinstance(outcome, HoldfastError):
+                    raise outcome
+            facts = self._facts(meta)
+        return facts
+
+    def _own(self, shard: int) -> None:
+        """Say of a shard that does not say so that it is this store's, unless it was emptied and another begun there.
+
+        An empty one goes on as it was: with its id, and as many shards.
+        """
+        facts = self._told(self._layout.meta, self._layout.shards, self._layout.id)
+        if facts[b"id"] != self._layout.id.encode() or _layout_in(facts[b"layout"])[1] != self._layout.shards:
+            raise Unavailable(
+                f"the store {self._options.prefix!r} was emptied and begun anew since it was opened here; nothing was "
+                "stored; open it again"
+            )
+        calls = [Call(shard, ("SET", self._layout.owner(shard), self._layout.id), writes=True)]
+        if self._note is not None:
+            calls.append(Call(META, noting(self._layout, self._note), writes=True))
+        for outcome in self._servers.run(calls):
+            if isinstance(outcome, HoldfastError):
+                raise outcome
 
     def _facts(self, meta: bytes) -> dict[bytes, bytes]:
         flat = self._servers.ask([Call(META, ("HGETALL", meta))])[0]
@@ -101,6 +132,8 @@ class RedisBackend:
 
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
         """Make commits in order, those of one session by one script."""
+        if self._reads_only:
+            raise ReadOnly("the Redis user of this URL may only read; open the store as one who may write")
         results = self._writer.commit(batch)
         self._listening.wake()
         return results
@@ -180,11 +213,11 @@ class RedisBackend:
 
     def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """The heads that changed, by the numbers of their last changes."""
-        known = None if since is None else positions.read(since, self._id, list[Mark])
+        known = None if since is None else positions.read(since, self._layout.id, list[Mark])
         if since is not None and known is not None and len(known) != self._layout.shards:
             raise positions.no_position(since)
-        marks, refs = self._lists.changed(known)
-        return positions.written(self._id, marks), refs
+        marks, refs, _ = self._lists.changed(known)
+        return positions.written(self._layout.id, marks), refs
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after each commit of this process, and as soon as another's is told."""
@@ -193,6 +226,7 @@ class RedisBackend:
     def compact(self) -> None:
         """Have the servers write their files anew, without what is gone."""
         self._words.forget()
+        self._forgetting.all()
         compact(self._servers, self._links)
 
     def verify(self) -> list[Problem]:
@@ -219,7 +253,7 @@ class RedisBackend:
             "appendfsync": facts.get("appendfsync", "?") if facts.get("aof_enabled") == "1" else "no append-only file",
             "prefix": self._options.prefix,
             "shards": str(self._layout.shards),
-            "blobs": self._options.blobs or "none",
+            "blobs": shown_place(self._note.blobs if self._note else self._options.blobs or "none"),
         }
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the large values of a store on Redis are: in a folder that is named, in Redis only if that is asked for.
+"""Where the large values of a store on Redis are: in a folder or object storage, in Redis only if that is asked for.
 
 Without a word of either, a large value is refused: memory that is replicated and written to a log is no place for
 files, and nobody should find them there by accident.
@@ -11,14 +11,23 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Generator
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
 
 from holdfast.backend import BLOB_PATIENCE, Blobs, parse_url
+from holdfast.backends.blobplace import Note, begun, check_same, note_in, placed
 from holdfast.backends.blobs import DirectoryBlobs
-from holdfast.backends.rediskeys import Layout
+from holdfast.backends.rediskeys import META, Layout
 from holdfast.backends.redisnodes import Call, Servers
 from holdfast.backends.rediswriter import script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable, Uncertain
+from holdfast.shown import shown_place
 
+NOTE = "blobs"
+"""The field of a store's facts that says where in object storage its blobs are."""
 LEASE = 60
 """Seconds after which a lock whose holder is silent is over."""
 BEAT = 10.0
@@ -26,16 +35,61 @@ BEAT = 10.0
 LOOK = 0.05
 
 
-def blobs_of(where: str, servers: Servers, layout: Layout) -> Blobs:
-    """The blobs that the URL's parameter `blobs` names."""
+def blobs_of(where: str, servers: Servers, layout: Layout) -> tuple[Blobs, Note | None]:
+    """The blobs of a store, and its note of where in object storage they are.
+
+    The URL's parameter `blobs` names them. Object storage is noted by who names it first, for all who open the store
+    after that; a folder may be at another path on each machine, so each says it.
+
+    Raises:
+        Invalid: it is no place, not this store's, or not where this store's blobs are.
+        Corrupt: the note can't be read.
+        Unavailable: the place can't be had.
+    """
+    lock = Lock(servers, layout)
+    note = _noted(servers, layout)
+    if note is None and urlsplit(where).scheme == "s3":
+        note = _begun(where, servers, layout, lock)
+    if note is not None:
+        check_same(where or None, note, where)
+        return placed(note.blobs, note.owner, lambda _: lock), note
     if not where:
-        return NoBlobs()
+        return NoBlobs(), None
     if where == "redis":
-        return RedisBlobs(servers, layout)
-    place = parse_url(where)
-    if place.scheme != "file":
-        raise Invalid(f"blobs={where!r} is neither a folder (file:///dir) nor redis", blobs=where)
-    return DirectoryBlobs(place.path)
+        return RedisBlobs(servers, layout, lock), None
+    if urlsplit(where).scheme != "file":
+        raise Invalid(
+            f"blobs={shown_place(where)!r} is neither a folder (file:///dir), nor s3://bucket/prefix, nor redis",
+            parameter="blobs",
+        )
+    return DirectoryBlobs(parse_url(where).path), None
+
+
+def noting(layout: Layout, note: Note) -> tuple[Any, ...]:
+    """The command that notes where the blobs are, unless that is noted."""
+    return ("HSETNX", layout.meta, NOTE, msgspec.json.encode(note))
+
+
+def _noted(servers: Servers, layout: Layout) -> Note | None:
+    content = servers.ask([Call(META, ("HGET", layout.meta, NOTE))])[0]
+    return None if content is None else note_in(content, f"the field {NOTE!r} of the key {layout.meta.decode()!r}")
+
+
+def _begun(where: str, servers: Servers, layout: Layout, lock: Lock) -> Note:
+    """Make object storage the place of a store that has no large value yet, as far as can be told."""
+    with lock.exclusive():
+        note = _noted(servers, layout)
+        if note is not None:
+            return note
+        if RedisBlobs(servers, layout, lock).scan(limit=1):
+            raise Invalid(
+                "this store has its large values in Redis; leave blobs=redis, or copy it to a new store", blobs="redis"
+            )
+        note = begun(where, lambda _: lock)
+        outcome = servers.run([Call(META, noting(layout, note), writes=True)])[0]
+        if isinstance(outcome, HoldfastError):
+            raise outcome
+        return note
 
 
 class NoBlobs:
@@ -45,7 +99,7 @@ class NoBlobs:
         """Refuse it."""
         raise Invalid(
             f"a value of {len(data):,} bytes is kept beside the events, and this store has no place for it; open it "
-            "with ?blobs=file:///folder (one that all its machines share), or with ?blobs=redis",
+            "with ?blobs=file:///folder (one that all its machines share), ?blobs=s3://bucket/prefix, or ?blobs=redis",
             digest=digest,
         )
 
@@ -70,46 +124,13 @@ class NoBlobs:
         return contextlib.nullcontext()
 
 
-class RedisBlobs:
-    """Blobs in keys of their own, spread over the shards."""
+class Lock:
+    """The lock of a store's blobs, wherever they are: all its machines share the server."""
 
     def __init__(self, servers: Servers, layout: Layout) -> None:
         self._servers = servers
         self._layout = layout
         self._lock = script("lock")
-
-    def put(self, digest: str, data: bytes) -> None:
-        """Store the bytes, and only then name them."""
-        shard, key = self._place(digest)
-        for command in (("SET", key, data), ("ZADD", self._list(shard), 0, digest)):
-            outcome = self._servers.run([Call(shard, command, writes=True)])[0]
-            if isinstance(outcome, HoldfastError):
-                raise outcome
-
-    def get(self, digest: str) -> bytes | None:
-        """The bytes, or None."""
-        shard, key = self._place(digest)
-        data: bytes | None = self._servers.ask([Call(shard, ("GET", key))])[0]
-        if data is not None and hashlib.sha256(data).hexdigest() != digest:
-            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
-        return data
-
-    def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
-        shard, key = self._place(digest)
-        calls = [
-            Call(shard, ("ZREM", self._list(shard), digest), writes=True),
-            Call(shard, ("UNLINK", key), writes=True),
-        ]
-        _, removed = self._servers.ask(calls)
-        return bool(removed)
-
-    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Digests above `after`, in order."""
-        low = f"({after}" if after else "-"
-        shards = range(self._layout.shards)
-        calls = [Call(s, ("ZRANGEBYLEX", self._list(s), low, "+", "LIMIT", 0, limit)) for s in shards]
-        return sorted(digest.decode() for page in self._servers.ask(calls) for digest in page)[:limit]
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
@@ -163,6 +184,56 @@ class RedisBlobs:
     def _ask(self, what: str, token: str) -> int:
         key = self._layout.tag(0) + b"blob-lock"
         return self._servers.ask([self._lock.call(0, [key], [what, token, LEASE])])[0]
+
+
+class RedisBlobs:
+    """Blobs in keys of their own, spread over the shards."""
+
+    def __init__(self, servers: Servers, layout: Layout, lock: Lock) -> None:
+        self._servers = servers
+        self._layout = layout
+        self._lock = lock
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Store the bytes, and only then name them."""
+        shard, key = self._place(digest)
+        for command in (("SET", key, data), ("ZADD", self._list(shard), 0, digest)):
+            outcome = self._servers.run([Call(shard, command, writes=True)])[0]
+            if isinstance(outcome, HoldfastError):
+                raise outcome
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None."""
+        shard, key = self._place(digest)
+        data: bytes | None = self._servers.ask([Call(shard, ("GET", key))])[0]
+        if data is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise Corrupt(f"blob {digest} does not hold the bytes of that digest", digest=digest)
+        return data
+
+    def delete(self, digest: str) -> bool:
+        """Remove the bytes."""
+        shard, key = self._place(digest)
+        calls = [
+            Call(shard, ("ZREM", self._list(shard), digest), writes=True),
+            Call(shard, ("UNLINK", key), writes=True),
+        ]
+        _, removed = self._servers.ask(calls)
+        return bool(removed)
+
+    def scan(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests above `after`, in order."""
+        low = f"({after}" if after else "-"
+        shards = range(self._layout.shards)
+        calls = [Call(s, ("ZRANGEBYLEX", self._list(s), low, "+", "LIMIT", 0, limit)) for s in shards]
+        return sorted(digest.decode() for page in self._servers.ask(calls) for digest in page)[:limit]
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Keep deleters out."""
+        return self._lock.shared()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else out."""
+        return self._lock.exclusive()
 
     def _place(self, digest: str) -> tuple[int, bytes]:
         if len(digest) != 64 or digest.strip("0123456789abcdef"):

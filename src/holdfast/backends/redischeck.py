@@ -110,8 +110,8 @@ class Check:
     def _log(self, ref: Ref, head: Head | None) -> Iterator[Problem]:
         """What is wrong with the log of a head, or of a damaged one."""
         shard, key = self._layout.shard_of(ref), self._layout.keys(ref).log
-        bounds, hidden, length = self._servers.ask(
-            [Call(shard, ("HGET", key, "m")), Call(shard, ("HGET", key, "v")), Call(shard, ("HLEN", key))]
+        (bounds, hidden, forgetting), length = self._servers.ask(
+            [Call(shard, ("HMGET", key, "m", "v", "t")), Call(shard, ("HLEN", key))]
         )
         if head is not None and head.dead:
             if length:
@@ -138,7 +138,11 @@ class Check:
             yield from problems
             met += fields
             place = part.first + len(part.records) - 1
-        if head is not None and length != met + sum(record is not None for record in (bounds, hidden)):
+        if (
+            head is not None
+            and forgetting is None
+            and length != met + sum(record is not None for record in (bounds, hidden))
+        ):
             yield Problem(ref, None, f"its log has {length} fields, and its entries need {met}")
 
     def _entries(

@@ -31,6 +31,16 @@ class Draft(NamedTuple):
     arguments: list[Any] | None
     after: Stored
 
+    @property
+    def creates(self) -> bool:
+        """Whether it makes a head where there never was one."""
+        return bool(self.arguments) and not self.arguments[0]
+
+    @property
+    def forgets(self) -> bool:
+        """Whether entries are to be removed behind it."""
+        return bool(self.arguments) and self.arguments[3] != b""
+
 
 class Drafting:
     """Commits of one session, planned one after the other."""
@@ -96,28 +106,26 @@ class Drafting:
         if not self._changed or head is None:
             return None, self._stored
         record = head_record(head)
-        first, last = self._forgotten(head)
         fields = self._fields(head)
         leave, take = rediskeys.moved(self._stored.head, head)
         if self._stored.found_at is not None:
             take = list(rediskeys.places(head))
             leave = [place for place in self._stored.found_at if place not in take]
         arguments = [
-            self._stored.stamp, record, b"1" if self._anew else b"0", first, last,
-            rediskeys.member(self._ref), self._ref.kind, layout.channel, b"1",
+            self._stored.stamp, record, b"1" if self._anew else b"0", self._forgotten(head),
+            rediskeys.member(self._ref), self._ref.kind, layout.channel, layout.id,
             len(self._asked), len(fields), 2 * len(leave), 2 * len(take),
             *(f"i{id}" for id in self._asked), *fields, *_flat(leave), *_flat(take),
         ]  # fmt: skip
         return arguments, Stored(record[:20], head, self._hidden)
 
-    def _forgotten(self, head: Head) -> tuple[int, int]:
-        """The first and the last place of those stored that are to be forgotten."""
+    def _forgotten(self, head: Head) -> int | bytes:
+        """Behind which place stored entries are to be forgotten."""
         before = self._stored.head
         if self._anew or before is None:
-            return 0, 0
+            return b""
         was, now = bounds_of(before), bounds_of(head)
-        last = min(now.trim, was.last)
-        return (was.trim + 1, last) if last > was.trim else (0, 0)
+        return was.trim if min(now.trim, was.last) > was.trim else b""
 
     def _fields(self, head: Head) -> list[Any]:
         """Fields and values of the log to write."""
@@ -163,7 +171,7 @@ def draft(
 def look(ids: Iterable[str]) -> list[Any]:
     """The arguments that only look: what is there, and which of the ids the log holds."""
     fields = [f"i{id}" for id in ids]
-    return [b"", b"", b"0", 0, 0, b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]
+    return [b"", b"", b"0", b"", b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]
 
 
 def touch(stored: Stored) -> list[Any]:

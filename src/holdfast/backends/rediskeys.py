@@ -20,6 +20,9 @@ AT, ID, TAG = 3, 4, 5
 """The lists that have places, by the number of their keys in `Shard.keys`."""
 LISTS = (AT, ID, TAG)
 
+META = -1
+"""The shard that the facts of a store are in."""
+
 Place = tuple[int, bytes]
 """A list and the member of it by which a head is found."""
 
@@ -39,9 +42,10 @@ class Keys(NamedTuple):
 class Layout:
     """The names of the keys of one store, under its prefix."""
 
-    def __init__(self, prefix: str, shards: int) -> None:
+    def __init__(self, prefix: str, shards: int, id: str = "") -> None:
         self.prefix = prefix.encode()
         self.shards = shards
+        self.id = id
         self.meta = self.prefix + b":store"
         self.channel = self.prefix + b":changes"
 
@@ -74,6 +78,14 @@ class Layout:
     def list(self, shard: int, which: int, kind: str) -> bytes:
         """The key of a list of one shard."""
         return self.tag(shard) + {AT: b"at:", ID: b"id:", TAG: b"tag:"}[which] + quoted(kind)
+
+    def owner(self, shard: int) -> bytes:
+        """The key of the id of the store that a shard belongs to."""
+        return self.tag(shard) + b"store"
+
+    def forgetting(self, shard: int) -> bytes:
+        """The key of the logs of one shard that have forgotten entries to remove."""
+        return self.tag(shard) + b"forgetting"
 
     def changed(self, shard: int) -> bytes:
         """The key of the list by change of one shard."""

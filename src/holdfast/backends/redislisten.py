@@ -40,6 +40,8 @@ class Listening:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._bell: tuple[int, int] | None = None
+        self._left: list[tuple[int, int]] = []
+        """Bells that were rung from within a wake: their thread still looks at them."""
 
     def before_fork(self) -> None:
         """See `forks`."""
@@ -47,9 +49,8 @@ class Listening:
     def after_fork(self, *, child: bool) -> None:
         """See `forks`: the thread stays with the parent; the next listener starts another."""
         if child:
-            if self._bell is not None:
-                for end in self._bell:
-                    os.close(end)
+            for bell in [*self._left, *([self._bell] if self._bell else [])]:
+                _close(bell)
             self._start()
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -59,7 +60,7 @@ class Listening:
             if self._thread is None:
                 self._bell = os.pipe()
                 self._thread = threading.Thread(
-                    target=self._listen, args=(self._bell[0],), name="holdfast-listen", daemon=True
+                    target=self._listen, args=(self._bell,), name="holdfast-listen", daemon=True
                 )
                 self._thread.start()
 
@@ -68,7 +69,7 @@ class Listening:
                 if wake in self._wakes:
                     self._wakes.remove(wake)
                 ended = self._end() if not self._wakes else None
-            _join(ended)
+            self._join(ended)
 
         return stop
 
@@ -81,7 +82,7 @@ class Listening:
         with self._lock:
             self._wakes.clear()
             ended = self._end()
-        _join(ended)
+        self._join(ended)
 
     def _end(self) -> tuple[threading.Thread, tuple[int, int]] | None:
         """Ring the bell; the caller has the lock."""
@@ -92,7 +93,25 @@ class Listening:
         os.write(bell[1], b"x")
         return thread, bell
 
-    def _listen(self, bell: int) -> None:
+    def _join(self, ended: tuple[threading.Thread, tuple[int, int]] | None) -> None:
+        if ended is None:
+            return
+        thread, bell = ended
+        if thread is threading.current_thread():
+            self._left.append(bell)
+            return
+        thread.join()
+        _close(bell)
+
+    def _listen(self, bell: tuple[int, int]) -> None:
+        try:
+            self._tell(bell[0])
+        finally:
+            if bell in self._left:
+                self._left.remove(bell)
+                _close(bell)
+
+    def _tell(self, bell: int) -> None:
         for attempt in itertools.count():
             with contextlib.suppress(Lost, Unreachable, Failed, HoldfastError):  # whoever asks the store is told why
                 masters = self._servers.masters()  # each tells what is told at any
@@ -143,10 +162,6 @@ def _ready(files: Sequence[int], seconds: float) -> list[int]:
     return [file for file, _ in poll.poll(seconds * 1000)]
 
 
-def _join(ended: tuple[threading.Thread, tuple[int, int]] | None) -> None:
-    if ended is not None:
-        thread, bell = ended
-        if thread is not threading.current_thread():
-            thread.join()
-        for end in bell:
-            os.close(end)
+def _close(bell: tuple[int, int]) -> None:
+    for end in bell:
+        os.close(end)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -29,10 +29,14 @@ CHUNK = 500
 
 
 class Mark(NamedTuple):
-    """How far a shard is: the number of the newest change, and a checksum that tells its head from others; 0: none."""
+    """How far a shard is: the number of the newest change, and a checksum that tells its head from others; 0: none.
+
+    `life` tells in which life of its server that was: one that is restarted, or promoted, begins another.
+    """
 
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     head: int = 0
+    life: int = 0
 
 
 class Lists:
@@ -42,6 +46,7 @@ class Lists:
         self._servers = servers
         self._layout = layout
         self.shards = layout.shards
+        self.shard_of = layout.shard_of
 
     def heads(self, refs: Sequence[Ref]) -> list[Head | Corrupt | None]:
         """Heads, or why one can't be trusted."""
@@ -200,35 +205,58 @@ class Lists:
         answers = self._servers.ask([Call(s, ("SMEMBERS", self._layout.kinds(s))) for s in shards])
         return sorted({kind.decode("utf-8", "replace") for answer in answers for kind in answer})
 
-    def changed(self, since: Sequence[Mark] | None) -> tuple[list[Mark], list[Ref]]:
-        """How far each shard is, and the heads whose changes have higher numbers than `since` says.
+    def changed(self, since: Sequence[Mark] | None) -> tuple[list[Mark], list[Ref], list[int]]:
+        """How far each shard is, the heads whose changes have higher numbers than `since` says, and which shards were
+        told whole.
 
         A head never leaves the list, so the one that a mark names is still at it or above. If it is not, the server
-        lost its last moments, and what it numbered since may be below the mark: all of the shard is told.
+        lost its last moments, and what it numbered since may be below the mark. So it may after another life of the
+        server, even if that head is there: it may have been lost, and changed again.
         """
         shards = range(self._layout.shards)
         if since is None:
-            newest = [Call(s, ("ZRANGE", self._layout.changed(s), -1, -1, "WITHSCORES")) for s in shards]
-            return [_mark(_numbered(answer), Mark()) for answer in self._servers.ask(newest)], []
-        calls = [
-            Call(s, ("ZRANGEBYSCORE", self._layout.changed(s), mark.number, "+inf", "WITHSCORES"))
-            for s, mark in zip(shards, since, strict=True)
+            lives, newest = self._asked([("ZRANGE", -1, -1)] * len(shards))
+            return [_mark(told, Mark(), life) for told, life in zip(newest, lives, strict=True)], [], []
+        lives, found = self._asked([("ZRANGEBYSCORE", mark.number, "+inf") for mark in since])
+        whole = [
+            shard
+            for shard, told, mark, life in zip(shards, found, since, lives, strict=True)
+            if mark.number and (life != mark.life or all(crc32(place) != mark.head for place, _ in told))
         ]
-        found: list[list[tuple[bytes, int]]] = []
-        for shard, mark, answer in zip(shards, since, self._servers.ask(calls), strict=True):
-            told = _numbered(answer)
-            if mark.number and all(crc32(place) != mark.head for place, _ in told):
-                whole = Call(shard, ("ZRANGE", self._layout.changed(shard), 0, -1, "WITHSCORES"))
-                found.append(_numbered(self._servers.ask([whole])[0]))
-            else:
-                found.append([(place, number) for place, number in told if number > mark.number])
-        marks = [_mark(told, mark) for told, mark in zip(found, since, strict=True)]
-        return marks, [rediskeys.named_by(place) for told in found for place, _ in told]
+        calls = [Call(shard, ("ZRANGE", self._layout.changed(shard), 0, -1, "WITHSCORES")) for shard in whole]
+        anew = dict(zip(whole, map(_numbered, self._servers.ask(calls)), strict=True)) if calls else {}
+        marks: list[Mark] = []
+        refs: list[Ref] = []
+        for shard, told, mark, life in zip(shards, found, since, lives, strict=True):
+            news = anew.get(shard, [(place, number) for place, number in told if number > mark.number])
+            marks.append(_mark(news, Mark() if shard in anew else mark, life))
+            refs += [rediskeys.named_by(place) for place, _ in news]
+        return marks, refs, whole
+
+    def _asked(self, wanted: Sequence[tuple[Any, Any, Any]]) -> tuple[list[int], list[list[tuple[bytes, int]]]]:
+        """In which life the server of each shard is, and then what a command tells of its list by change.
+
+        In that order: of a server that lost something in between, the life is an old one, which shows the next time.
+        """
+        asked = self._servers.by_server(range(self._layout.shards))
+        lives = [Call(some[0], ("INFO", "replication")) for some in asked]
+        told = [
+            Call(shard, (command, self._layout.changed(shard), low, high, "WITHSCORES"))
+            for shard, (command, low, high) in enumerate(wanted)
+        ]
+        answers = self._servers.ask([*lives, *told])
+        of = {shard: _life(answer) for some, answer in zip(asked, answers, strict=False) for shard in some}
+        return [of[shard] for shard in range(len(told))], [_numbered(answer) for answer in answers[len(lives) :]]
 
 
-def _mark(told: Sequence[tuple[bytes, int]], before: Mark) -> Mark:
+def _life(info: bytes) -> int:
+    """What tells a life of a server from others, in its answer to INFO."""
+    return crc32(info.partition(b"master_replid:")[2].partition(b"\r\n")[0])
+
+
+def _mark(told: Sequence[tuple[bytes, int]], before: Mark, life: int) -> Mark:
     """How far a shard is that has told this."""
-    return Mark(told[-1][1], crc32(told[-1][0])) if told else before
+    return Mark(told[-1][1], crc32(told[-1][0]), life) if told else before._replace(life=life)
 
 
 def _numbered(answer: Sequence[bytes]) -> list[tuple[bytes, int]]:

@@ -178,7 +178,7 @@ class Logs:
             place = int(field)
             seq = part.bounds.base + place
             is_hidden = holds(part.hidden, place)
-            if after < seq and (upto is None or seq <= upto) and (voided or not is_hidden):
+            if place > part.bounds.trim and after < seq and (upto is None or seq <= upto) and (voided or not is_hidden):
                 found.append(self.entry(ref, part, place, record, hidden=is_hidden))
         found.sort(key=lambda entry: entry.seq, reverse=reverse)
         return found[:limit]
@@ -197,5 +197,6 @@ class Logs:
             found[ref] = {} if part is None else {
                 place: (self.entry(ref, part, place, record, hidden=holds(part.hidden, place)), record)
                 for place, record in places
+                if place > part.bounds.trim
             }  # fmt: skip
         return found

@@ -22,6 +22,8 @@ from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unr
 from holdfast.errors import HoldfastError, Unavailable, Uncertain
 
 SLOTS = 16384
+REDIRECTIONS = 5
+"""How often a call follows a server's word to another one at once; then it waits before each."""
 WRITTEN = 1
 """What a script answers that wrote."""
 _PAUSE = 0.05
@@ -201,7 +203,7 @@ class Servers:
             if writes and link.wait:
                 waited = link.try_answer()
                 for n in writes:
-                    if not isinstance(answers[n], (Failed, list)):  # it was not refused
+                    if not isinstance(answers[n], (Failed, list, bytes)):  # it was not refused
                         answers[n] = self._links.duty.judge(waited, answers[n])
         except (Lost, Failed) as error:
             run.lose(numbers, error, sent=True)
@@ -226,12 +228,12 @@ class Servers:
             run.at_once = True
         elif word == "MOVED":
             self._learn(int(rest.split(" ")[0]), Address.parse(rest.split(" ")[1], address))
-            run.at_once = True
+            run.sent_on(number, f"{address} says {text}")
             run.lost = True
         elif word == "ASK":
             run.asked[number] = Address.parse(rest.split(" ")[1], address)
             run.asking.add(number)
-            run.at_once = True
+            run.sent_on(number, f"{address} says {text}")
         elif _AGAIN.search(text):
             run.lose([number], outcome, sent=False)
             if "READONLY" in text:  # it was the master when it was connected to
@@ -251,6 +253,13 @@ class Servers:
                 if first <= slot <= last:
                     return address
             return self._masters[0]  # it tells who has the slot, or that nobody has
+
+    def by_server(self, shards: Iterable[int]) -> list[list[int]]:
+        """Shards, those of one server together."""
+        found: dict[Address, list[int]] = defaultdict(list)
+        for shard in shards:
+            found[self._server(shard)].append(shard)
+        return list(found.values())
 
     def _learn(self, slot: int, address: Address) -> None:
         with self._lock:
@@ -334,7 +343,8 @@ class _Run:
         self.first = True
         self._deadline = deadline
         self._pause = _PAUSE
-        self._why: dict[int, Exception] = {}
+        self._why: dict[int, Exception | str] = {}
+        self._redirected: dict[int, int] = defaultdict(int)
         self._sent: set[int] = set()
 
     def settle(self, numbers: Iterable[int], outcome: Outcome) -> None:
@@ -350,6 +360,12 @@ class _Run:
             self._why[number] = error
             if sent and self.waiting[number].writes:
                 self._sent.add(number)
+
+    def sent_on(self, number: int, why: str) -> None:
+        """A server named another one for a call. That one is asked at once, unless they send it on and on."""
+        self._why[number] = f"it was sent from one server to another, {why}"
+        self._redirected[number] += 1
+        self.at_once = self.at_once or self._redirected[number] <= REDIRECTIONS
 
     def answered(self, number: int, outcome: Outcome) -> Outcome:
         """What the answer to a call means that was not made now: it may have been when it was sent before."""
@@ -374,7 +390,7 @@ class _Run:
 
     def failure(self, number: int) -> HoldfastError:
         """What it means that a call was never answered."""
-        why = self._why.get(number, "it was sent from one server to another")
+        why = self._why.get(number, "it was not answered in time")
         if number in self._sent:
             return Uncertain(f"the answer of the Redis server was lost ({why}); repeat the same call with the same key")
         return Unavailable(f"the Redis server can't do it now ({why}); nothing was stored; try again")

@@ -7,9 +7,10 @@ it ends. A hit is read again from Redis before it is told: what was lost or purg
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -64,18 +65,33 @@ class Words:
 
     def _start(self) -> None:
         self._mutex = threading.Lock()
+        self._sqlite = threading.RLock()
+        """Held while SQLite works, and never while a server is waited for."""
         self._db: sqlite3.Connection | None = None
         self._position: list[Mark] | None = None
 
     def before_fork(self) -> None:
-        """See `forks`."""
+        """See `forks`: locks of the library's own, of its memory say, would stay locked in the child for ever."""
+        self._sqlite.acquire()
 
     def after_fork(self, *, child: bool) -> None:
         """See `forks`: the parent's file is not the child's, which begins its own when it searches."""
-        if child:
-            if self._db is not None:
-                self._orphans.append(self._db)  # closing it would end what the parent goes on with
-            self._start()
+        if not child:
+            self._sqlite.release()
+            return
+        if self._db is not None:
+            self._orphans.append(self._db)  # closing it would end what the parent goes on with
+        self._start()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Generator[None]:
+        """While a server is asked amid a transaction: a fork need not wait for it."""
+        held = self._sqlite
+        held.release()
+        try:
+            yield
+        finally:
+            held.acquire()
 
     def catch_up(self) -> int:
         """Take in all that changed; how many entries are new."""
@@ -108,42 +124,60 @@ class Words:
         with self._mutex:
             db = self._open()
             self._catch_up(db)
-            rows = db.execute(sql, given).fetchall()
+            with self._sqlite:
+                rows = db.execute(sql, given).fetchall()
         return [(Ref(row[0], row[1]), row[2], row[3], -row[4]) for row in rows]
 
     def forget(self) -> None:
         """Begin anew."""
-        with self._mutex:
+        with self._mutex, self._sqlite:
             if self._db is not None:
                 self._db.close()
             self._db = None
             self._position = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            try:
-                db.executescript(_SCHEMA)
-            except sqlite3.Error as error:
-                db.close()
-                raise Unavailable(f"this Python's SQLite can't index words ({error}), so there is no search") from error
-            self._db = db
-            self._position = None
-        return self._db
+        with self._sqlite:
+            if self._db is None:
+                db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+                try:
+                    db.executescript(_SCHEMA)
+                except sqlite3.Error as error:
+                    db.close()
+                    raise Unavailable(
+                        f"this Python's SQLite can't index words ({error}), so there is no search"
+                    ) from error
+                self._db = db
+                self._position = None
+            return self._db
 
     def _catch_up(self, db: sqlite3.Connection) -> int:
         if self._position is None:
             self._position = [Mark()] * self._lists.shards
-        position, refs = self._lists.changed(self._position)
+        position, refs, whole = self._lists.changed(self._position)
+        if whole:
+            self._forget_others(db, {shard: set[Ref]() for shard in whole}, refs)
         new = 0
         for start in range(0, len(refs), GROUP):
             new += self._take_in(db, refs[start : start + GROUP])
         self._position = position
         return new
 
+    def _forget_others(self, db: sqlite3.Connection, told: Mapping[int, set[Ref]], refs: Sequence[Ref]) -> None:
+        """Of shards that were told whole, forget what is not among it: it is lost."""
+        for ref in refs:
+            told.get(self._lists.shard_of(ref), set()).add(ref)
+        with self._sqlite:
+            for n, kind, id in db.execute("SELECT n, kind, id FROM head").fetchall():
+                ref = Ref(kind, id)
+                shard = self._lists.shard_of(ref)
+                if shard in told and ref not in told[shard]:
+                    _forget(db, n)
+
     def _take_in(self, db: sqlite3.Connection, refs: Sequence[Ref]) -> int:
         heads = self._lists.heads(refs)
-        rows = [_row(db, ref) for ref in refs]
+        with self._sqlite:
+            rows = [_row(db, ref) for ref in refs]
         # The last entry that is known is read again: if it is another one now, the server lost some and went on.
         calls = [
             self._logs.part_call(ref, max(row[4], 1) if row else 1, EXACT, PAGE)
@@ -151,18 +185,19 @@ class Words:
         ]
         answers = self._servers.ask(calls)
         new = 0
-        db.execute("BEGIN")
-        try:
-            for ref, head, answer in zip(refs, heads, answers, strict=True):
-                new += self._update(db, ref, head if isinstance(head, Head) else None, answer)
-        except BaseException:
-            # There is no journal to go back by.
+        with self._sqlite:
+            db.execute("BEGIN")
+            try:
+                for ref, head, answer in zip(refs, heads, answers, strict=True):
+                    new += self._update(db, ref, head if isinstance(head, Head) else None, answer)
+            except BaseException:
+                # There is no journal to go back by.
+                db.execute("COMMIT")
+                self._position = None
+                self._db = None
+                db.close()
+                raise
             db.execute("COMMIT")
-            self._position = None
-            self._db = None
-            db.close()
-            raise
-        db.execute("COMMIT")
         return new
 
     def _update(self, db: sqlite3.Connection, ref: Ref, head: Head | None, answer: list[Any]) -> int:
@@ -172,7 +207,8 @@ class Words:
             if row is not None:
                 _forget(db, row[0])
             return 0
-        part = self._logs.part_in(ref, answer)
+        with self._asking():
+            part = self._logs.part_in(ref, answer)
         if part is None:
             return 0
         if row is not None and (row[2] != part.bounds.base or not _continues(db, row, part)):
@@ -183,7 +219,8 @@ class Words:
         start = at = max(known, part.bounds.trim)
         while at < part.bounds.last:
             if not part.first <= at + 1 < part.first + len(part.records):
-                more = self._logs.part(ref, at + 1, EXACT, PAGE)
+                with self._asking():
+                    more = self._logs.part(ref, at + 1, EXACT, PAGE)
                 if more is None or more.bounds.base != part.bounds.base or not more.records:
                     break  # it was deleted meanwhile, which the next time tells
                 part = more

@@ -7,6 +7,7 @@ A refusal is only believed on what was read during the call.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -59,11 +60,21 @@ class _Group:
 class Writer:
     """Makes commits. One batch at a time."""
 
-    def __init__(self, servers: Servers, layout: Layout, packer: Packer, remains: Remains) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        layout: Layout,
+        packer: Packer,
+        remains: Remains,
+        own: Callable[[int], None],
+        forget: Callable[[Ref], None],
+    ) -> None:
         self._servers = servers
         self._layout = layout
         self._packer = packer
         self._remains = remains
+        self._own = own
+        self._forget = forget
         self._script = script("commit")
         self._start()
         forks.watch(self)
@@ -98,6 +109,9 @@ class Writer:
         results: dict[int, Head | Refused] = {}
         for group in groups.values():
             if group.draft is not None:
+                if group.draft.forgets:
+                    with contextlib.suppress(Unavailable, Uncertain):  # nobody is told of them, and `compact` ends it
+                        self._forget(group.ref)
                 results.update(zip(group.numbers, group.draft.results, strict=True))
         return [results[number] for number in range(len(batch))]
 
@@ -167,13 +181,18 @@ class Writer:
 
     def _send(self, groups: Sequence[_Group]) -> list[tuple[_Group, Any]]:
         calls = [
-            self._script.call(
-                self._layout.shard_of(g.ref), self._layout.keys(g.ref), g.draft.arguments or (), writes=True
-            )
+            self._script.call(self._layout.shard_of(g.ref), self._keys(g.ref, g.draft), g.draft.arguments, writes=True)
             for g in groups
-            if g.draft
+            if g.draft and g.draft.arguments
         ]
         return list(zip(groups, self._servers.run(calls), strict=True)) if calls else []
+
+    def _keys(self, ref: Ref, draft: Draft) -> Sequence[bytes]:
+        """The keys of a commit; one that makes a head looks whose the shard is."""
+        keys, shard = self._layout.keys(ref), self._layout.shard_of(ref)
+        if draft.creates:
+            return (*keys, self._layout.owner(shard))
+        return (*keys, self._layout.forgetting(shard)) if draft.forgets else keys
 
     def _judge(self, outcomes: Sequence[tuple[_Group, Any]], stored: bool) -> bool:
         """Note which sessions were written, and which must be planned anew; whether any was written so far."""
@@ -186,10 +205,13 @@ class Writer:
             raise _half(errors[0]) if stored else errors[0]
         try:
             for group, outcome in outcomes:
-                if outcome != WRITTEN:
+                if isinstance(outcome, bytes):
+                    group.draft = None
+                    self._own(self._layout.shard_of(group.ref))
+                elif outcome != WRITTEN:
                     group.draft = None
                     self._take(group, outcome)
-        except Corrupt as error:
+        except (Corrupt, Unavailable) as error:
             if stored:
                 raise _half(error) from error
             raise

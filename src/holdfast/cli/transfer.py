@@ -252,8 +252,10 @@ def _is_bundle(path: str) -> bool:
     try:
         with open(os.path.expanduser(path), "rb") as file:
             return is_bundle(next(lines_of(file), b"") if is_packed(file.peek(4)) else file.readline(100))
-    except (OSError, Corrupt):
-        return False  # a folder, not there, or damaged: the importer says which
+    except Corrupt:
+        return True  # nothing else is packed
+    except OSError:
+        return False  # a folder, or not there: the importer says which
 
 
 def _import_bundle(store: Store, path: str) -> Iterator[FileReport]:

@@ -9,6 +9,7 @@ import click
 
 from holdfast.cli.app import App, Command, pass_app
 from holdfast.cli.terminal import Line, Span, local
+from holdfast.errors import HoldfastError
 from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 @click.option("--since", metavar="TIME", help="Begin with the sessions that were active after this time.")
 @pass_app
 def watch(app: App, after: str | None, since: str | None) -> None:
-    """The sessions that change, from any process, until Ctrl-C; then where to go on is said on stderr.
+    """The sessions that change, from any process, until Ctrl-C or an error; then where to go on is said on stderr.
 
     What changes meanwhile is not lost for who goes on --after that position, whenever that is.
     """
     with app.store() as store:
-        position = after or (None if since else store.position())
+        position = store.position() if after is None and since is None else after
         changes = store.watch(after=position, since=since)
         try:
             for change in changes:
@@ -44,7 +45,7 @@ def watch(app: App, after: str | None, since: str | None) -> None:
                     app.lines([_line(change)])
                 sys.stdout.flush()
                 position = change.position
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, HoldfastError):
             if position is not None:
                 app.say(f"more: --after {position}")
             raise

@@ -193,11 +193,16 @@ def _written(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
 
 
 def _lines(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
+    gone: list[str] = []  # deleted meanwhile: that is how the store is now
+    away = {head.ref.id for heads in all_heads(store.backend, trashed=True) for head in heads}
     for trashed in (False, True):
         for heads in all_heads(store.backend, trashed=trashed):
-            gone: list[str] = []  # deleted meanwhile: that is how the store is now
-            yield from write_bundle(store, [head.ref.id for head in heads], gone=gone, trashed=True)
+            ids = [head.ref.id for head in heads]
+            away.difference_update(ids)
+            yield from write_bundle(store, ids, gone=gone, trashed=True)
             damaged.update({ref.id: "its head is damaged; `check` says how" for ref in heads.damaged})
+    # Who came back from the trash behind the first look was in neither.
+    yield from write_bundle(store, sorted(away), gone=gone, trashed=True)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ MAX_LINE = 64 * 1024 * 1024
 MAX_WINDOW = 128 * 1024 * 1024
 """Bytes of memory that a zstd stream may ask for."""
 LEVEL = 3
+PIECE = 2048
+"""Packed bytes that are unpacked at a time: they come to 64 MiB at the most."""
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
@@ -29,9 +31,7 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
     buffered = cast("io.BufferedReader", file)  # as `open` and stdin give it
     source: BinaryIO = buffered
     if is_packed(buffered.peek(len(MAGIC))):
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        packed = decompressor.stream_reader(buffered, read_across_frames=True, closefd=False)
-        source = io.BufferedReader(cast("io.RawIOBase", packed), 1024 * 1024)
+        source = io.BufferedReader(_Unpacked(buffered), 1024 * 1024)
     number = 0
     while True:
         try:
@@ -44,6 +44,37 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
         if len(line) == MAX_LINE:
             raise Corrupt(f"line {number:,} of the bundle is longer than any can be", line=number)
         yield line
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a zstd stream of any number of frames; unlike the library's own reader it tells if one is cut off."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._packed = b""
+        self._content = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no slicing
+        while not self._content:
+            packed = self._packed or self._source.read(PIECE)
+            if not packed:
+                if self._frame is not None:
+                    raise zstandard.ZstdError("it is cut off")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._content = memoryview(self._frame.decompress(packed))
+            self._packed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        size = min(len(buffer), len(self._content))
+        buffer[:size] = self._content[:size]
+        self._content = self._content[size:]
+        return size
 
 
 @contextlib.contextmanager

@@ -1,17 +1,19 @@
 -- One commit of one session, or several that were planned one after the other: all of it or nothing.
 --
--- KEYS: the head, the log, then the lists of its shard: by time, by id, by tag, by change, the kinds.
+-- KEYS: the head, the log, then the lists of its shard: by time, by id, by tag, by change, the kinds; for a new head
+--       also the id of the store that the shard belongs to, for one that forgets entries the logs that do.
 -- ARGV: 1 the stamp of the head that was planned on ('' for none), 2 the head to write ('' to look only),
---       3 '1' to begin the log anew, 4 and 5 the first and last entry to forget (0: none),
---       6 the member of the list by change, 7 the kind, 8 the channel to tell, 9 what to tell,
---       10 how many ids must not be in the log, 11 fields and values of the log, 12 places to leave, 13 places to take;
+--       3 '1' to begin the log anew, 4 behind which place entries are to be forgotten ('' if none are),
+--       5 the member of the list by change, 6 the kind, 7 the channel to tell, 8 the store's id,
+--       9 how many ids must not be in the log, 10 fields and values of the log, 11 places to leave, 12 places to take;
 --       then these lists, a place being the number of its key and the member.
--- Returns 1 if it is written; else what is there: {head, bounds, hidden, id, its entry, ...}.
+-- Returns 1 if it is written; else what is there: {head, bounds, hidden, id, its entry, ...}, or, if the shard is not
+-- known to be the store's, whose it is, '' for nobody's: all may have been deleted, and another store begun.
 local STAMP, MOST = 20, 4000
-local ids, fields, leave, take = 14, 0, 0, 0
-fields = ids + ARGV[10]
-leave = fields + ARGV[11]
-take = leave + ARGV[12]
+local ids, fields, leave, take = 13, 0, 0, 0
+fields = ids + ARGV[9]
+leave = fields + ARGV[10]
+take = leave + ARGV[11]
 
 local stamp = redis.call('GETRANGE', KEYS[1], 0, STAMP - 1)
 if ARGV[2] ~= '' and stamp == string.sub(ARGV[2], 1, STAMP) then
@@ -20,11 +22,14 @@ if ARGV[2] ~= '' and stamp == string.sub(ARGV[2], 1, STAMP) then
     return 1
 end
 
-local known = {}
+local known, trim = {}, nil
 for first = ids, fields - 1, MOST do
     local last = math.min(first + MOST, fields) - 1
     for n, seq in ipairs(redis.call('HMGET', KEYS[2], unpack(ARGV, first, last))) do
-        if seq then
+        if seq then  -- that of an entry that is forgotten, and will be removed, is free
+            trim = trim or tonumber(string.match(redis.call('HGET', KEYS[2], 'm') or '', '^%d+') or 0)
+        end
+        if seq and tonumber(seq) > trim then
             known[#known + 1] = ARGV[first + n - 1]
             known[#known + 1] = seq
         end
@@ -39,12 +44,17 @@ if ARGV[2] == '' or stamp ~= ARGV[1] or #known > 0 then
     return there
 end
 
+local owner = ARGV[1] == '' and (redis.call('GET', KEYS[8]) or '')
+if owner and owner ~= ARGV[8] then
+    return owner
+end
+
 -- The first write is one that a server without memory refuses, before anything is changed. The number of a change is
 -- the time, so that none comes again after a server lost its last moments.
 local clock = redis.call('TIME')
 local newest = redis.call('ZRANGE', KEYS[6], -1, -1, 'WITHSCORES')
 local number = math.max(clock[1] * 1000000 + clock[2], (tonumber(newest[2]) or 0) + 1)
-redis.call('ZADD', KEYS[6], string.format('%.0f', number), ARGV[6])
+redis.call('ZADD', KEYS[6], string.format('%.0f', number), ARGV[5])
 for n = take, #ARGV, 2 do
     redis.call('ZADD', KEYS[tonumber(ARGV[n])], 0, ARGV[n + 1])
 end
@@ -52,31 +62,21 @@ for n = leave, take - 1, 2 do
     redis.call('ZREM', KEYS[tonumber(ARGV[n])], ARGV[n + 1])
 end
 if ARGV[1] == '' then
-    redis.call('SADD', KEYS[7], ARGV[7])
+    redis.call('SADD', KEYS[7], ARGV[6])
 end
 
 if ARGV[3] == '1' then
     redis.call('UNLINK', KEYS[2])
 end
-for first = tonumber(ARGV[4]), (ARGV[4] ~= '0' and tonumber(ARGV[5]) or -1), MOST do
-    local numbers, owned = {}, {}
-    for seq = first, math.min(first + MOST - 1, tonumber(ARGV[5])) do
-        numbers[#numbers + 1] = string.format('%.0f', seq)
+if ARGV[4] ~= '' then
+    if not redis.call('HGET', KEYS[2], 't') then
+        redis.call('HSET', KEYS[2], 't', ARGV[4])
     end
-    for n, record in ipairs(redis.call('HMGET', KEYS[2], unpack(numbers))) do
-        local id = record and #record >= 14 and string.sub(record, 15, 14 + string.byte(record, 13) * 256 + string.byte(record, 14))
-        if id and id ~= '' and redis.call('HGET', KEYS[2], 'i' .. id) == numbers[n] then
-            owned[#owned + 1] = 'i' .. id
-        end
-    end
-    redis.call('HDEL', KEYS[2], unpack(numbers))
-    if #owned > 0 then
-        redis.call('HDEL', KEYS[2], unpack(owned))
-    end
+    redis.call('SADD', KEYS[8], ARGV[5])
 end
 for first = fields, leave - 1, MOST do
     redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + MOST, leave) - 1))
 end
 redis.call('SET', KEYS[1], ARGV[2])
-redis.pcall('PUBLISH', ARGV[8], ARGV[9])  -- a hint: who may not use channels has committed all the same
+redis.pcall('PUBLISH', ARGV[7], ARGV[8])  -- a hint: who may not use channels has committed all the same
 return 1

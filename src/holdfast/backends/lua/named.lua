@@ -1,6 +1,6 @@
 -- Entries of one log by their ids, in one state.
 --
--- KEYS: the log. ARGV: fields of ids. Returns {bounds, hidden, place, entry, ...}.
+-- KEYS: the log. ARGV: fields of ids. Returns {bounds, hidden, place, entry, ...}; some may be forgotten ones.
 local MOST = 4000
 local log = redis.call('HMGET', KEYS[1], 'm', 'v')
 local found = {log[1], log[2]}

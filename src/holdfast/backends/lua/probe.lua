@@ -24,5 +24,6 @@ try('ZADD', key, 0, 'x')
 try('ZRANGE', key, -1, -1, 'WITHSCORES')
 try('ZREM', key, 'x')
 try('SADD', key, 'x')
+try('SREM', key, 'x')
 try('UNLINK', key)
 return denied

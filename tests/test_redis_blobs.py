@@ -1,0 +1,165 @@
+"""Large values of a store on Redis in object storage: noted once, for it alone, swept under the server's lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import Corrupt, Invalid, Store, Unavailable, user
+from holdfast.backends import objects
+from holdfast.backends.objects import ObjectBlobs
+from large_writer import killed_large_writer
+from servers import redis as servers
+from servers.s3 import KEYS, ObjectStorage, storage
+from test_redis import prefix
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis")]
+
+BIG = os.urandom(100_000).hex()
+"""A text that is kept beside the events."""
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """Object storage, and the environment that leads to it."""
+    found = storage()
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    yield found
+    if not found.answers():
+        found.start()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    """A store that is not there yet."""
+    return servers.url(prefix=prefix(tmp_path))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return f"s3://bucket/{hashlib.sha256(str(tmp_path).encode()).hexdigest()}"
+
+
+def big_of(store: Store) -> str:
+    [found] = store.session("s").messages()
+    return str(found.text)
+
+
+def test_all_who_open_the_store_look_there_told_or_not(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        assert isinstance(store.backend.blobs, ObjectBlobs)
+        assert store.backend.info()["blobs"] == place
+        assert store.backend.blobs.scan()
+        assert store.check().ok
+    for given in ("", f"&blobs={place}"):
+        with holdfast.open(base + given) as store:
+            assert big_of(store) == BIG
+    for other in ("redis", "file:///elsewhere", f"{place}2"):
+        with pytest.raises(Invalid, match="leave blobs= away"):
+            holdfast.open(f"{base}&blobs={other}")
+
+
+def test_what_nobody_needs_is_swept_from_there(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        store.session("s").delete()
+        swept = store.check(sweep=True).swept
+        assert swept is not None
+        assert swept.deleted > 0
+        assert store.backend.blobs.scan() == []
+
+
+def test_a_sweep_waits_for_a_writer_on_another_machine(base: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store, holdfast.open(base) as other:
+        monkeypatch.setattr("holdfast.backends.redisblobs.BLOB_PATIENCE", 0.2)
+        sweep = other.backend.blobs.exclusive()
+        with store.backend.blobs.shared(), pytest.raises(Unavailable, match="in use"):
+            sweep.__enter__()
+        with other.backend.blobs.exclusive():
+            pass
+
+
+def test_two_stores_share_no_place(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("s").append(user(BIG))
+        with pytest.raises(Invalid, match="another store keeps"):
+            holdfast.open(f"{servers.url()}&blobs={place}")
+        assert big_of(store) == BIG
+
+
+def test_a_store_with_large_values_in_redis_keeps_them_there(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs=redis") as store:
+        store.session("s").append(user(BIG))
+    with pytest.raises(Invalid, match="has its large values in Redis"):
+        holdfast.open(f"{base}&blobs={place}")
+    with holdfast.open(f"{base}&blobs=redis") as store:
+        assert big_of(store) == BIG
+
+
+def test_of_many_who_name_the_place_at_once_all_have_it(base: str, place: str) -> None:
+    barrier, opened = threading.Barrier(4), list[str]()
+
+    def begin() -> None:
+        barrier.wait()
+        with holdfast.open(f"{base}&blobs={place}") as store:
+            opened.append(store.backend.info()["blobs"])
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [place] * 4
+
+
+def test_a_store_that_is_emptied_keeps_its_place(place: str) -> None:
+    server = servers.quick()
+    base = server.url(durability="process")
+    with holdfast.open(f"{base}&blobs={place}") as store, server.client() as client:
+        store.session("s").append(user(BIG))
+        for key in client.scan_iter(f"{base.partition('prefix=')[2].partition('&')[0]}:*"):
+            client.delete(key)
+        store.create("s").append(user(BIG))
+        with holdfast.open(base) as other:
+            assert big_of(other) == BIG
+
+
+def test_no_answer_is_unavailable_and_a_retry_stores_once(
+    base: str, place: str, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "RETRIES", 1)
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        session = store.session("s")
+        server.kill()
+        with pytest.raises(Unavailable):
+            session.append(user(BIG), key="k")
+        assert list(session.events()) == []
+        server.start()
+        session.append(user(BIG), key="k")
+        assert session.append(user(BIG), key="k").repeated
+        assert big_of(store) == BIG
+
+
+def test_a_note_that_cant_be_read_is_told(place: str) -> None:
+    server = servers.quick()
+    base = server.url(durability="process")
+    holdfast.open(f"{base}&blobs={place}").close()
+    with server.client() as client:
+        client.hset(f"{base.partition('prefix=')[2].partition('&')[0]}:store", "blobs", "gone mad")
+    with pytest.raises(Corrupt, match="does not say where"):
+        holdfast.open(base)
+
+
+def test_a_killed_writer_loses_nothing(base: str, place: str) -> None:
+    killed_large_writer(f"{base}&blobs={place}")
+    with holdfast.open(base) as store:
+        messages = [str(message.text) for message in store.session("s").messages()]
+        assert messages[:6] == [str(number) * 300_000 for number in range(6)]
