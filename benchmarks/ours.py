@@ -38,14 +38,15 @@ def store(path: Path, durability: str = "disk") -> Store:
 
 async def sessions(url: str, titles: Sequence[str]) -> None:
     """A session of one message for each title, by many tasks: their commits share transactions."""
+    tasks = 512  # the more, the fewer transactions
     async with holdfast.aopen(url) as store:
 
         async def work(task: int) -> None:
-            for n in range(task, len(titles), 64):
+            for n in range(task, len(titles), tasks):
                 session = await store.create(f"session-{n}", title=titles[n])
                 await session.append(user("Where is it?"))
 
-        await asyncio.gather(*map(work, range(64)))
+        await asyncio.gather(*map(work, range(tasks)))
 
 
 @contextlib.contextmanager

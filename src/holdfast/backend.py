@@ -222,7 +222,10 @@ class Backend(Protocol):
         ...
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` soon after any commit, of any process; late, lost, needless calls are allowed. Returns a stop."""
+        """Call `wake` soon after any commit, of any process; late, lost, needless calls are allowed. Returns a stop.
+
+        What `wake` raises is logged: it fails no commit, and no one else who listens.
+        """
         ...
 
     def compact(self) -> None:

@@ -6,12 +6,23 @@ The looking thread lives only while somebody listens, and what it looks at costs
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from holdfast import forks
 
 INTERVAL = 0.03
 """Seconds between two looks at what other processes did. Waking is what costs: with 0.02, 1.2 % of a core."""
+
+
+def wake_all(wakes: Iterable[Callable[[], None]]) -> None:
+    """Wake who listens. One that raises fails neither the commit, which is made, nor the others: it is logged."""
+    for wake in list(wakes):
+        try:
+            wake()
+        except Exception:
+            import logging  # takes longer than a short command has, and is hardly ever needed
+
+            logging.getLogger("holdfast").exception("a listener failed; it is called again at the next commit")
 
 
 class Listening:
@@ -63,8 +74,7 @@ class Listening:
     def wake(self) -> None:
         """Somebody committed."""
         if self._wakes:
-            for wake in list(self._wakes):
-                wake()
+            wake_all(self._wakes)
 
     def _look(self, stop: threading.Event) -> None:
         seen = self._now()

@@ -16,6 +16,7 @@ import msgspec
 from holdfast import search
 from holdfast.backend import BLOB_PATIENCE, Blobs, Heads, Hit, Problem, TextOf, readable
 from holdfast.backends import positions
+from holdfast.backends.listening import wake_all
 from holdfast.errors import Unavailable
 from holdfast.plan import TRASHED, Commit, Entry, Head, Ref, Refused, plan
 
@@ -98,8 +99,7 @@ class MemoryBackend:
         with self._lock:
             results = [self._commit(commit) for commit in batch]
             wakes = list(self._wakes)
-        for wake in wakes:
-            wake()
+        wake_all(wakes)
         return results
 
     def _commit(self, commit: Commit) -> Head | Refused:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from holdfast.backends.pgrows import HEAD, Row, tag_filter
+from holdfast.backends.pgrows import LISTED, Row, tag_filter
 from holdfast.backends.pgserver import Server
 
 FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 _NEWEST = (2**62, "")
-_COLUMNS = ", ".join(f"h.{name}" for name in HEAD.split(", "))
+_COLUMNS = ", ".join(f"h.{name}" for name in LISTED.split(", "))
 
 
 def find_rows(
@@ -31,15 +31,17 @@ def find_rows(
             f"(SELECT kind, id FROM {schema}.tag WHERE kind = %s AND digest = {schema}.digest(%s, %s) "
             f"AND name = %s AND value = %s OFFSET 0) AS x JOIN {schema}.head h ON h.kind = x.kind AND h.id = x.id"
         )
-    # The columns of the index, in its order, so that a page is read off it.
-    sql = (
-        f"SELECT {_COLUMNS} FROM {source} WHERE h.kind = %s AND h.standing = {stands}{where} "
-        "AND (h.at, h.id) < (%s, %s) ORDER BY h.at DESC, h.id DESC LIMIT %s"
-    )
-    first: list[Any] = [] if rarest is None else [kind, *rarest, *rarest]
+    given: list[Any] = [*([kind, *rarest, *rarest] if rarest else ()), kind, *values]
 
     def rows(bound: tuple[int, str], limit: int) -> Sequence[Row]:
-        return server.read(sql, [*first, kind, *values, *bound, limit])
+        # The columns of the index, in its order, so that a page is read off it. What does not bound is not said, and
+        # the limit is: so the server knows beforehand what the statement costs, and plans it once.
+        below, ends = ("", ()) if bound == _NEWEST else ("AND (h.at, h.id) < (%s, %s) ", bound)
+        sql = (
+            f"SELECT {_COLUMNS} FROM {source} WHERE h.kind = %s AND h.standing = {stands}{where} {below}"
+            f"ORDER BY h.at DESC, h.id DESC LIMIT {limit:d}"
+        )
+        return server.often(sql, [*given, *ends])
 
     return rows, after if after is not None else _NEWEST
 

@@ -2,7 +2,8 @@
 
 A NOTIFY inside a commit would make all commits of the server wait for each other. So a thread sends it behind them,
 for all commits of a few milliseconds at once. The listening thread connects again when its connection ends. Where
-LISTEN does not work (behind a pooler, on a replica) it looks, every few milliseconds, whether transactions have ended.
+LISTEN does not work (behind a pooler, on a replica) it looks, every few milliseconds, whether transactions have ended,
+and tries now and then whether LISTEN works by now.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import psycopg
 
 from holdfast import forks
+from holdfast.backends.listening import wake_all
 from holdfast.backends.pgarrays import TEXT
 from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import HoldfastError
@@ -29,6 +31,8 @@ PROOF = 2.0
 """Seconds within which a listener must hear itself."""
 LOOK = 0.02
 """Seconds between two looks where LISTEN does not work."""
+AFRESH = 60.0
+"""Seconds after which LISTEN is tried again: the server was only busy, or another pooler may let it by now."""
 
 
 class Hints:
@@ -148,8 +152,7 @@ class Listener:
     def wake(self) -> None:
         """Somebody committed."""
         if self._wakes:
-            for wake in list(self._wakes):
-                wake()
+            wake_all(self._wakes)
 
     def close(self) -> None:
         """End the thread."""
@@ -196,11 +199,9 @@ class Waiting:
     def _work(self) -> None:
         try:
             while not self._ended.is_set():
-                if not self._hints:
-                    self._look()
-                    continue
                 try:
-                    self._listen()
+                    if not (self._hints and self._listen()):
+                        self._look(AFRESH if self._hints else None)
                 except (HoldfastError, psycopg.Error):
                     self._wake()  # whoever is woken meets the reason, and says it
                     self._ended.wait(AGAIN)
@@ -208,22 +209,22 @@ class Waiting:
             if self._alone:
                 self.close()
 
-    def _listen(self) -> None:
+    def _listen(self) -> bool:
+        """Wake at each hint until the end; False if LISTEN does not work here, as a listener does not hear itself."""
         db = self._server.connect()
         try:
             try:
                 db.execute(f'LISTEN "{self._channel}"'.encode())
             except psycopg.errors.ReadOnlySqlTransaction:
-                self._hints = False  # a replica tells nothing
-                return
+                return False  # a replica tells nothing, as long as it is one
             with self._server.guarded() as other:
                 notify(other, self._channel)
-            if not self._heard(db, PROOF):
-                self._hints = self._ended.is_set()  # it does not work here: look from now on
-                return
+            if not self._look(PROOF, lambda seconds: self._heard(db, seconds)):
+                return self._ended.is_set()
             while not self._ended.is_set():
                 self._wake()
                 self._heard(db, None)
+            return True
         finally:
             self._server.drop(db)
 
@@ -243,15 +244,22 @@ class Waiting:
                 return True
         return False
 
-    def _look(self) -> None:
-        """Wake whenever the server stands elsewhere than before, until the end."""
+    def _look(self, seconds: float | None, heard: Callable[[float], bool] | None = None) -> bool:
+        """Wake whenever the server stands elsewhere than before, for so long or until the end; or until it is heard."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         seen = self._now()
         self._wake()  # for what was committed before this first look
-        while not self._ended.wait(LOOK):
+        waited = heard or self._ended.wait
+        while deadline is None or time.monotonic() < deadline:
+            if waited(LOOK):
+                return True
+            if self._ended.is_set():
+                return False
             now = self._now()
             if now != seen:
                 seen = now
                 self._wake()
+        return False
 
     def _now(self) -> object:
         try:

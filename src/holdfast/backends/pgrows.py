@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct, error
 from typing import Any, TypeAlias
@@ -10,6 +10,7 @@ from zlib import crc32
 
 import msgspec
 
+from holdfast.backend import Heads
 from holdfast.errors import Corrupt
 from holdfast.plan import TRASHED, Entry, Head, Ref
 
@@ -17,12 +18,19 @@ Row: TypeAlias = Sequence[Any]
 
 HEAD = "kind, id, rev, last, base, trim, at, standing, tags, counts, body, crc"
 """Columns of a head, in the order in which `head_of` takes them."""
+LISTED = "id, rev, last, base, trim, at, tags, counts, body, crc"
+"""The same of heads of one kind that stand in one place, as `heads_of` takes them: a list is quicker for it."""
 ENTRY = "seq, key, at, hidden, crc, body"
 """Columns of an entry, whose head is known."""
 LIVING, DEAD, IN_TRASH = 0, 1, 2
 """Where a head stands, in its column `standing`."""
 HIDDEN = 0x55
 """What says in `hidden` that an entry is: no single flipped bit makes it of 0, or 0 of it."""
+
+KNOWN = 1024
+"""Rows of heads that are remembered with what they say."""
+SMALL = 2048
+"""Bytes of tags and body up to which a row is remembered: so they take a few MB at the most."""
 
 _numbers = Struct("<qqB").pack
 _head_numbers = Struct("<qqqqqB").pack
@@ -53,20 +61,59 @@ def head_of(row: Row) -> Head:
         Corrupt: its checksum does not match.
     """
     kind, id, rev, last, base, trim, at, stands, tags, counts, body, crc = row
-    try:
-        numbers = _head_numbers(rev, last, base, trim, at, stands == DEAD)
-        sound = crc == _head_crc(kind, id, numbers, tags, counts, body)
-    except error:
-        sound = False  # a number that no head has
-    if sound:
-        head = Head(Ref(kind, id), rev, last, base, trim, at, _tags(tags), _counts(counts), body, stands == DEAD)
-        if stands == standing(head):  # which the checksum does not tell
-            return head
+    head = _head(kind, stands, id, rev, last, base, trim, at, tags, counts, body, crc)
+    if head is not None:
+        return head
     raise Corrupt(
         f"the head of {kind} {id!r} is damaged: its checksum does not match; its bytes are kept, "
         "its events can still be read (get(id, damaged='keep'), session show), and a delete removes it",
         id=id,
     )
+
+
+def heads_of(kind: str, stands: int, rows: Iterable[Row]) -> Heads:
+    """Rows of `LISTED` as heads, without those whose checksum does not match."""
+    heads, damaged = list[Head](), list[Ref]()
+    for row in rows:
+        small = len(row[6]) + len(row[8]) < SMALL
+        head = _known_head(kind, stands, *row) if small else _head(kind, stands, *row)
+        if head is not None:
+            heads.append(head)
+        else:
+            damaged.append(Ref(kind, row[0]))
+    return Heads(heads, damaged)
+
+
+def _head(
+    kind: str,
+    stands: int,
+    id: str,
+    rev: int,
+    last: int,
+    base: int,
+    trim: int,
+    at: int,
+    tags: bytes,
+    counts: bytes,
+    body: bytes,
+    crc: int,
+) -> Head | None:
+    """A head, all in one call, as a list makes many; None if it is damaged."""
+    dead = stands == DEAD
+    try:
+        numbers = _head_numbers(rev, last, base, trim, at, dead)
+    except error:
+        return None  # a number that no head has
+    if crc != crc32(b"\0".join((kind.encode(), id.encode(), numbers, tags, counts, body))):
+        return None
+    told = _tags(tags)
+    if not dead and stands != (IN_TRASH if TRASHED in told else LIVING):
+        return None  # which the checksum does not tell
+    return Head(Ref(kind, id), rev, last, base, trim, at, told, _counts(counts), body, dead)
+
+
+_known_head = lru_cache(KNOWN)(_head)
+"""A list is mostly of the same rows as the one before. What differs in a bit is another row."""
 
 
 def entry_crc(ref: Ref, seq: int, key: str | None, at: int, hidden: int, packed: bytes) -> int:

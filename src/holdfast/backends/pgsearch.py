@@ -46,18 +46,12 @@ def find(server: Server, schema: str, words: WordIndex, wanted: Wanted, *, behin
         behind: The index could not be brought up to date, so what it lacks is read and matched.
     """
     query = terms(wanted.query)
+    if query.plain and not behind and (found := _page(server, schema, wanted, query)) is not None:
+        return found
     with server.snapshot() as db:
         if behind:
             return _with_fresh(db, schema, words, wanted, query)
-        return _known(db, schema, words, wanted, query)
-
-
-def _known(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> list[Match]:
-    """The page of what the index knows."""
-    vague = db.execute(f"SELECT 1 FROM {schema}.words WHERE words IS NULL LIMIT 1".encode()).fetchone()
-    if query.plain and not vague:
-        return list(_page(db, schema, wanted, query))
-    return list(_matched(db, schema, words, wanted, query))
+        return list(_matched(db, schema, words, wanted, query))
 
 
 def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> list[Match]:
@@ -103,12 +97,18 @@ def _found(schema: str, wanted: Wanted, query: Terms, columns: str, extra: str =
     return sql, [query.maybe, wants, *whose, *values]
 
 
-def _page(db: Connection, schema: str, wanted: Wanted, query: Terms) -> Iterator[Match]:
-    """The page as the index finds it."""
+def _page(server: Server, schema: str, wanted: Wanted, query: Terms) -> list[Match] | None:
+    """The page as the index finds it, which is all in one statement; None if it does not know the words of all rows."""
     sql, values = _found(schema, wanted, query, _COLUMNS)
-    bounds = [min(wanted.limit, 2**62), min(wanted.offset, 2**62)]
-    for row in cursor(db).execute(sql.encode(), [*values, *bounds]).fetchall():
-        yield Match(row[0], row[1], row[2:-1], row[-1])
+    # One row on the left: what is joined to it keeps its order.
+    sql = (
+        f"SELECT vague.*, page.* FROM (SELECT EXISTS (SELECT 1 FROM {schema}.words WHERE words IS NULL)) AS vague "
+        f"LEFT JOIN LATERAL ({sql}) AS page ON true"
+    )
+    rows = server.read(sql, [*values, min(wanted.limit, 2**62), min(wanted.offset, 2**62)])
+    if rows[0][0]:
+        return None
+    return [Match(row[1], row[2], row[3:-1], row[-1]) for row in rows if row[1] is not None]
 
 
 def _matched(db: Connection, schema: str, words: WordIndex, wanted: Wanted, query: Terms) -> Iterator[Match]:

@@ -1,16 +1,17 @@
 """The connections of one process to one PostgreSQL server, and what its errors mean.
 
-A connection is lent for one operation and keeps nothing between two: no prepared statement, no session lock, no
-setting. So a pooler that gives each transaction another server's session may stand between. Nobody pings: an idle
-connection that the server has closed has something to read, which is seen without asking the server.
+A connection is lent for one operation and needs nothing that was left by the one before: no session lock, no setting,
+and a statement that was prepared may be gone. So a pooler that gives each transaction another server's session may
+stand between. Nobody pings: an idle connection that the server has closed has something to read, which is seen without
+asking the server.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -21,20 +22,26 @@ from psycopg.rows import tuple_row
 from holdfast import forks
 from holdfast.backend import Location
 from holdfast.backends.pgarrays import adapter_map
+from holdfast.backends.pgprepared import Prepared
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable, Uncertain
 
 MAX_CONNECTIONS = 12
 """Connections that one store has at the most, beside those that hold a lock or listen."""
+MAX_AGE = 600.0
+"""Seconds after which a connection is made anew: its server may keep plans for tables that were small then."""
 _FATAL = ("FATAL", "PANIC")
-_AGAIN = ("40001", "40P01", "HF409", "23505")
+CLASH = "23505"
+"""SQLSTATE of a row that is there already: another writer's, or damage where no other can be."""
+_AGAIN = ("40001", "40P01", "HF409", CLASH)
 """SQLSTATEs of a transaction that did nothing, and may come to something if it is begun anew."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection; `warned` is what the server warned of since it was last cleared."""
+    """A connection. `warned` is what the server warned of since it was last cleared, `made` when it was made."""
 
     warned: str = ""
-    _poll: select.poll | None = None
+    made: float
+    prepared: Prepared
 
     def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> None:
         """Execute one statement that returns nothing of use, on values that are packed already.
@@ -48,13 +55,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 raise psycopg.errors.error_from_result(result)
 
     def is_over(self) -> bool:
-        """Whether the server has closed it, or said something that nobody asked for."""
-        if self.closed:
-            return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.fileno(), select.POLLIN)
-        return bool(self._poll.poll(0))
+        """Whether it is old, or the server has closed it, or said something that nobody asked for."""
+        return self.closed or time.monotonic() - self.made > MAX_AGE or self.prepared.told()
 
 
 class Server:
@@ -66,6 +68,7 @@ class Server:
         self._given = _given(where, timeout)
         self._adapters = _Context()
         self._closed = False
+        self._prepares = True
         self.duty: Callable[[Connection], None] | None = None
         """Refuses a server that can't keep what the store promises; asked of each new connection."""
         self._start()
@@ -99,6 +102,7 @@ class Server:
                 db.warned = told.message_primary or "a warning"
 
         db.add_notice_handler(warn)
+        db.made, db.prepared = time.monotonic(), Prepared(db)
         self._open.add(db)
         return db
 
@@ -193,6 +197,24 @@ class Server:
         with self.guarded() as db:
             return db.execute(sql.encode(), values, binary=True).fetchall()
 
+    def often(self, sql: str, values: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        """`read` of what is asked again and again: prepared, where that can be. Its text must not be one of many."""
+        if self._prepares:
+            db = self._take()
+            try:
+                rows = db.prepared.read(sql, values)
+                self._prepares = db.prepared.works
+            except psycopg.Error:
+                rows = None  # it is asked again, and the error told by that
+            except BaseException:
+                self._end_transaction(db)
+                raise
+            finally:
+                self._give_back(db)
+            if rows is not None:
+                return rows
+        return self.read(sql, values)
+
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Connection]:
         """A transaction that reads one state, whatever others write meanwhile."""
@@ -212,6 +234,13 @@ class Server:
             return Unavailable(
                 f"{said}: a transaction that others began, or this program (commit_in), holds what was to be changed; "
                 "end it, and try again",
+                sqlstate=state,
+            )
+        if state == CLASH:
+            where = error.diag.message_detail or told[0]
+            return Corrupt(
+                f"{self.shown}: a row stands where only damage can have put it ({where}): the head of a session and "
+                "its events disagree; nothing was stored, and `holdfast check` names what is damaged",
                 sqlstate=state,
             )
         if state in ("XX001", "XX002"):

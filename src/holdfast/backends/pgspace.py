@@ -5,11 +5,20 @@ from __future__ import annotations
 from holdfast.backends.pgserver import Server
 from holdfast.errors import Unavailable
 
+_OLD = "age({0}) > age((%(before)s::bigint %% 4294967296)::text::xid)"
 _HOLDERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-    "AND backend_xmin IS NOT NULL AND age(backend_xmin) > age((%s::bigint %% 4294967296)::text::xid)"
+    "SELECT 'process ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '') FROM pg_stat_activity "
+    "WHERE (datname = current_database() OR backend_type = 'walsender') AND pid <> pg_backend_pid() "
+    f"AND {_OLD.format('backend_xmin')} UNION ALL "
+    "SELECT 'the prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts "
+    f"WHERE database = current_database() AND {_OLD.format('transaction')} UNION ALL "
+    "SELECT 'the replication slot ' || quote_literal(slot_name) FROM pg_replication_slots "
+    f"WHERE {_OLD.format('xmin')}"
 )
-"""How many sessions of this database see a state from before a transaction."""
+"""Who sees, or keeps for somebody else, a state from before a transaction: sessions of this database and senders to
+replicas, transactions that were prepared and neither committed nor rolled back, and slots that a replica left."""
+NAMED = 5
+"""How many of them are named."""
 TABLES = ("entry", "words", "head", "tag", "blob", "meta")
 
 
@@ -25,9 +34,11 @@ def compact(server: Server, schema: str) -> None:
             db.execute(f"VACUUM (FULL, ANALYZE) {schema}.{table}".encode())
             if db.warned:  # where it may not, it warns, and goes on
                 raise Unavailable(f"{server.shown}: only the owner of the tables can compact them ({db.warned})")
-        (holders,) = server.one(db, _HOLDERS, (before,))
+        holders = [name for (name,) in db.execute(_HOLDERS.encode(), {"before": before}).fetchall()]
     if holders:
+        more = f" and {len(holders) - NAMED} more" if len(holders) > NAMED else ""
         raise Unavailable(
-            f"{server.shown}: {holders} transactions began before this and are still open, so the server keeps what "
-            "was deleted for them; nothing was lost, try again when they have ended"
+            f"{server.shown}: the server keeps what was deleted for transactions that began before this and are still "
+            f"open: {', '.join(holders[:NAMED])}{more}; nothing was lost, try again when they have ended",
+            holders=tuple(holders),
         )

@@ -51,9 +51,15 @@ class WordIndex:
         self._schema = schema
         self._unpack = unpack
         self._text_of = text_of
+        self._here = ("", "")
+        """When the server was started, and its name: so its file is read once, and again when it is another."""
+        self._all = ("", "")
+        """A mark, and a state of the server in which nothing was behind it: both the same again, nothing is."""
 
     def catch_up(self) -> int:
         """Take in every entry that was there when it began and is not indexed yet; how many were taken in."""
+        if self._is_up_to_date():
+            return 0
         with self._server.guarded() as db:
             mark, now, horizon = self._positions(db)
             if mark is None:
@@ -64,7 +70,26 @@ class WordIndex:
                 done += self._take_in(db, behind[start : start + HEADS])
             if behind:
                 self._move_mark(db, mark, now)
+            else:
+                self._all = (mark, now)
         return done
+
+    def _is_up_to_date(self) -> bool:
+        """Whether no transaction has ended since nothing was behind: one short look."""
+        sql = (
+            # A replica's snapshot may be the same before and behind a commit.
+            "SELECT pg_postmaster_start_time()::text, "  # quoted
+            "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_snapshot()::text END, "
+            f"(SELECT value FROM {self._schema}.meta WHERE name = 'words'), "
+            f"(SELECT value FROM {self._schema}.meta WHERE name = 'norm'), "
+            f"(SELECT value FROM {self._schema}.meta WHERE name = 'server')"
+        )
+        started, now, mark, norm, server = self._server.often(sql, ())[0]
+        if (mark, now) != self._all or norm != RULES:
+            return False
+        if self._here[0] != started:
+            self._here = self._server.read(f"SELECT pg_postmaster_start_time()::text, {SERVER}")[0]
+        return self._here == (started, server)
 
     def _positions(self, db: Connection) -> tuple[str | None, str, int]:
         """Up to where all is indexed, where the server stands, and the oldest transaction that may not be indexed."""

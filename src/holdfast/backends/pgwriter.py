@@ -18,7 +18,7 @@ import psycopg
 from holdfast.backends.pgarrays import int8s, register, texts
 from holdfast.backends.pgchanges import GROW, WRITE, Change, Known, Written
 from holdfast.backends.pgrows import ENTRY, HEAD, HIDDEN, Row, entry_crc, head_of, is_sound
-from holdfast.backends.pgserver import Connection, Server, cursor, may_be_tried_again
+from holdfast.backends.pgserver import CLASH, Connection, Server, cursor, may_be_tried_again
 from holdfast.clock import now
 from holdfast.errors import Corrupt, Unavailable, Uncertain
 from holdfast.plan import FIRST_TIME, LAST_TIME, MAX_BASE, Commit, Head, Ref, Refused
@@ -67,7 +67,7 @@ class Writer:
                 try:
                     return self._locked(db, batch, packs)
                 except psycopg.Error as error:
-                    if not may_be_tried_again(error):
+                    if not may_be_tried_again(error) or error.sqlstate == CLASH:  # the heads are locked: nobody else's
                         raise self._server.explain(error) from error
         raise Unavailable("others changed the same sessions all the time; nothing was stored, try again")
 

@@ -21,7 +21,19 @@ from holdfast.backends.pgfind import find_rows
 from holdfast.backends.pglisten import Hints, Listener
 from holdfast.backends.pgmigrate import lock_number, migrate, quoted
 from holdfast.backends.pgreplicas import Replicas
-from holdfast.backends.pgrows import DEAD, ENTRY, HEAD, HIDDEN, IN_TRASH, LIVING, Row, head_of, is_sound
+from holdfast.backends.pgrows import (
+    DEAD,
+    ENTRY,
+    HEAD,
+    HIDDEN,
+    IN_TRASH,
+    LISTED,
+    LIVING,
+    Row,
+    entry_crc,
+    head_of,
+    heads_of,
+)
 from holdfast.backends.pgsearch import Wanted, find
 from holdfast.backends.pgserver import Server
 from holdfast.backends.pgspace import compact
@@ -150,12 +162,12 @@ class PostgresBackend:
         if not refs:
             return []
         if len(refs) == 1:
-            sql, values = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s", tuple(refs[0])
+            sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id = %s"
+            found = self._server.often(sql, refs[0])
         else:
             sql = f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b))"
-            values = (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs]))
-        rows = {Ref(*row[:2]): row for row in self._server.read(sql, values)}
-        heads = {ref: head_of(row) for ref, row in rows.items()}
+            found = self._server.read(sql, (texts([ref.kind for ref in refs]), texts([ref.id for ref in refs])))
+        heads = {head.ref: head for head in map(head_of, found)}
         return [heads.get(ref) for ref in refs]
 
     def read(
@@ -181,11 +193,12 @@ class PostgresBackend:
         if limit is not None:
             sql += " LIMIT %s"
             values.append(limit)
-        return [self._entry(ref, row) for row in self._server.read(sql, values)]
+        read = self._server.often if ids is None else self._server.read
+        return [self._entry(ref, row) for row in read(sql, values)]
 
     def _entry(self, ref: Ref, row: Row) -> Entry:
-        seq, key, at, hidden, _, packed = row
-        if not is_sound(ref, row):
+        seq, key, at, hidden, crc, packed = row
+        if hidden not in (0, HIDDEN) or crc != entry_crc(ref, seq, key, at, hidden, packed):
             return Entry(key or "", at, packed, seq, hidden == HIDDEN, "its checksum does not match")
         try:
             return Entry(key or "", at, self._packer.unpack(packed), seq, hidden == HIDDEN)
@@ -205,16 +218,18 @@ class PostgresBackend:
         """Living heads, or tombstones, newest first."""
         stands = DEAD if dead else IN_TRASH if trashed else LIVING
         rows, bound = find_rows(self._server, self._schema, kind, tags, after, stands)
-        return _sound(rows, limit, bound)
+        return _sound(kind, stands, rows, limit, bound)
 
     def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
         stands = IN_TRASH if trashed else LIVING
         sql = (
-            f"SELECT {HEAD} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
+            f"SELECT {LISTED} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
             "ORDER BY id LIMIT %s"
         )
-        return _sound(lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after))
+        return _sound(
+            kind, stands, lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after)
+        )
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
@@ -256,20 +271,25 @@ class PostgresBackend:
         if known is None:
             history, snapshot = self._server.read(f"SELECT {_HISTORY}, {_SEEN}")[0]
             return positions.written(self._id, Moment(history, snapshot)), []
-        # Another history may have given the same numbers to other transactions.
+        # What the index is looked up by is one number, so that a planner can tell how few heads are above it.
         sql = (
             f"SELECT s.history, {_SEEN}, h.kind, h.id "
-            f"FROM (SELECT {_HISTORY} AS history, %s::pg_snapshot AS old, %s::text AS known) AS s "
-            f"LEFT JOIN {self._schema}.head h "
-            "ON h.grown >= CASE WHEN s.history = s.known THEN pg_snapshot_xmin(s.old)::text::bigint ELSE 0 END "
-            "AND NOT (s.history = s.known AND pg_visible_in_snapshot(h.grown::text::xid8, s.old))"
+            f"FROM (SELECT {_HISTORY} AS history) AS s LEFT JOIN {self._schema}.head h "
+            "ON h.grown >= %s AND NOT pg_visible_in_snapshot(h.grown::text::xid8, %s::pg_snapshot)"
         )
+        oldest = known.snapshot.partition(":")[0]
         try:
-            rows = self._server.read(sql, (known.snapshot, known.history))
+            rows = self._server.read(sql, (int(oldest) if oldest.isdecimal() else 0, known.snapshot))
         except HoldfastError as error:
             if error.facts.get("sqlstate") in _NO_SNAPSHOT:
                 raise positions.no_position(str(since)) from error
             raise
+        if rows[0][0] != known.history:
+            # Another history may have given the same numbers to other transactions.
+            sql = (
+                f"SELECT {_HISTORY}, {_SEEN}, h.kind, h.id FROM (SELECT) AS one LEFT JOIN {self._schema}.head h ON true"
+            )
+            rows = self._server.read(sql)
         now = positions.written(self._id, Moment(*rows[0][:2]))
         return now, [Ref(kind, id) for _, _, kind, id in rows if kind is not None]
 
@@ -316,21 +336,23 @@ class PostgresBackend:
 _IN_TRANSACTION = psycopg.pq.TransactionStatus.INTRANS
 
 
-def _sound(rows_from: Callable[[tuple[int, str], int], Sequence[Row]], limit: int, bound: tuple[int, str]) -> Heads:
+def _sound(
+    kind: str,
+    stands: int,
+    rows_from: Callable[[tuple[int, str], int], Sequence[Row]],
+    limit: int,
+    bound: tuple[int, str],
+) -> Heads:
     """Heads for a list, which must not end at one that is damaged: it is named, and asking for it says so."""
     sound, damaged = list[Head](), list[Ref]()
-    want = limit
-    while want > 0:
+    while (want := limit - len(sound)) > 0:
         rows = rows_from(bound, want)
-        for row in rows:
-            try:
-                sound.append(head_of(row))
-            except Corrupt:
-                damaged.append(Ref(*row[:2]))
+        found = heads_of(kind, stands, rows)
+        sound += found
+        damaged += found.damaged
         if len(rows) < want:
             break
-        bound = rows[-1][6], rows[-1][1]
-        want = limit - len(sound)
+        bound = rows[-1][5], rows[-1][0]
     return Heads(sound, damaged)
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from holdfast import forks
+from holdfast.backends.listening import wake_all
 from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
 from holdfast.backends.redisnodes import Servers
 from holdfast.errors import HoldfastError
@@ -74,8 +75,7 @@ class Listening:
 
     def wake(self) -> None:
         """Somebody committed."""
-        for wake in list(self._wakes):
-            wake()
+        wake_all(self._wakes)
 
     def close(self) -> None:
         """End the thread."""

@@ -23,23 +23,24 @@ def list_sessions(
 ) -> Page[SessionInfo]:
     """A page of the sessions that carry the tags; see `Store.sessions` for the rest. Times are microseconds UTC."""
     needle = text.casefold() if text else None
-    size = max(limit, 1000) if needle is not None or end is not None else limit + 1
+    all_wanted = needle is None and end is None
+    size = limit + 1 if all_wanted else max(limit, 1000)
     found: list[Head] = []
     damaged: list[str] = []
     while True:
         heads = backend.find(SESSION, tags, after=after, limit=size)
         damaged += [ref.id for ref in heads.damaged]
         for head in heads:
-            after = (head.at, head.ref.id)
             if start is not None and head.at < start:
                 return _page(found, None, damaged)
-            if _is_wanted(head, end, needle, damaged):
+            if all_wanted or _is_wanted(head, end, needle, damaged):
                 found.append(head)
                 if len(found) > limit:
                     last = found[limit - 1]
                     return _page(found[:limit], cursor_of([last.at, last.ref.id]), damaged)
         if len(heads) < size:
             return _page(found, None, damaged)
+        after = heads[-1].at, heads[-1].ref.id
 
 
 def all_heads(backend: Backend, *, trashed: bool = False) -> Iterator[Heads]:

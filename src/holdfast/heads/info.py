@@ -103,16 +103,11 @@ class SessionInfo(msgspec.Struct, frozen=True):
 
 def info_of(head: Head) -> SessionInfo:
     """A session's head, read."""
-    tags, body = head.tags, body_of(head)
+    tags, counts = head.tags, head.counts
     say = tags.get
-    labels: list[str] = []
-    models: list[str] = []
-    for tag in tags:
-        if ":" in tag:
-            if tag.startswith(_LABEL):
-                labels.append(tag[len(_LABEL) :])
-            elif tag.startswith(MODEL):
-                models.append(tag[len(MODEL) :])
+    body = body_of(head) if len(head.body) > len(_EMPTY_BODY) else None
+    # One look at all of their names: most sessions have neither, and a list makes many.
+    labels, models = _labels_and_models(tags) if ":" in "".join(tags) else ((), ())
     return SessionInfo(  # by position, in the order of its fields: a list makes many
         head.ref.id,
         say("user"),
@@ -122,17 +117,22 @@ def info_of(head: Head) -> SessionInfo:
         say("parent"),
         say("agent"),
         say("project"),
-        tuple(sorted(labels)) if labels else (),
-        tuple(sorted(models)) if models else (),
-        msgspec.convert(head.counts, Counts) if head.counts else _NO_COUNTS,
-        body.get("metadata", {}),
-        body.get("config", {}),
+        labels,
+        models,
+        msgspec.convert(counts, Counts) if counts else _NO_COUNTS,
+        body.get("metadata", {}) if body else {},
+        body.get("config", {}) if body else {},
         number_in(head, "created"),
         head.at,
         head.last,
         head.rev,
         say("turn"),
     )
+
+
+def _labels_and_models(tags: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    labels = sorted(tag[len(_LABEL) :] for tag in tags if tag.startswith(_LABEL))
+    return tuple(labels), tuple(sorted(tag[len(MODEL) :] for tag in tags if tag.startswith(MODEL)))
 
 
 _NO_COUNTS = Counts()

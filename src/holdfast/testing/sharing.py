@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 from holdfast.backend import CHUNK, Backend
@@ -208,6 +210,23 @@ class SharingContract(Subject):
         done(backend, append=entries("x"))
         assert eventually(also.is_set)
         stops[1]()
+
+    def test_a_listener_that_raises_fails_no_commit_and_no_other_listener(self, backend: Backend) -> None:
+        woken, told = threading.Event(), BufferingHandler(100)
+        logging.getLogger("holdfast").addHandler(told)
+
+        def fails() -> None:
+            raise RuntimeError("the listener's own")
+
+        stops: list[Callable[[], None]] = [backend.listen(fails), backend.listen(woken.set)]
+        for number in range(3):
+            woken.clear()
+            created(backend, f"s{number}")
+            assert eventually(woken.is_set)
+        for stop in stops:
+            stop()
+        logging.getLogger("holdfast").removeHandler(told)
+        assert "the listener's own" in str([record.exc_info for record in told.buffer])
 
     def test_logs_that_grow_are_told_whatever_their_times(self, backend: Backend, place: Path) -> None:
         for id in ("a", "b", "quiet"):
