@@ -80,6 +80,25 @@ def test_a_session_that_is_another_one_reads_the_same(backend: Backend, lost: st
     assert not inside.prepared.works
 
 
+@pytest.mark.parametrize("lost", ["DEALLOCATE ALL", "another has prepared them"])
+def test_a_commit_to_a_session_that_is_another_one_is_stored_once(backend: Backend, lost: str) -> None:
+    assert isinstance(backend, PostgresBackend)
+    created(backend)
+    for text in ("one", "two", "three"):
+        done(backend, append=entries(text))
+    with backend._server.lend() as inside:
+        prepared = inside.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+        assert [sql for (sql,) in prepared if "grow(" in sql]
+        if lost == "DEALLOCATE ALL":
+            inside.execute("DEALLOCATE ALL")
+        else:
+            inside.prepared._names.clear()
+    for text in ("four", "five"):
+        done(backend, append=entries(text))
+    assert texts(backend.read(ref())) == ["one", "two", "three", "four", "five"]
+    assert not inside.prepared.works
+
+
 def test_an_error_is_told_as_by_a_read_that_is_not_prepared(backend: Backend, db: psycopg.Connection) -> None:
     created(backend)
     for _ in range(3):

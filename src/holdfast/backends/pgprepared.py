@@ -1,4 +1,4 @@
-"""Reads that a server parses once for each connection: by statements that are prepared under names made of their text.
+"""What a server parses once for each connection: statements that are prepared under names made of their text.
 
 A pooler may give each transaction another server's session, with what others prepared there. As the name tells the
 text, whatever stands under it is the same statement, whoever prepared it. If a name is not there any more, or is there
@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq
 from psycopg.adapt import Transformer
 
 MOST = 64
@@ -30,11 +30,12 @@ class Prepared:
     """The prepared statements of one connection. It has to be outside of any transaction, and nobody else's."""
 
     def __init__(self, db: psycopg.Connection[Any]) -> None:
+        self._db = db
         self._pg = db.pgconn
         self._rows = Transformer(db)
         self._ready = select.poll()
         self._ready.register(self._pg.socket, select.POLLIN)
-        self._met: set[str] = set()
+        self._met: set[bytes] = set()
         self._names: set[bytes] = set()
         self.works = True
         """False once a pooler was met that can't have it."""
@@ -49,7 +50,7 @@ class Prepared:
         Whoever is told None asks without preparing, and learns why. What a connection is asked once is not prepared.
         """
         name, text = _statement(sql)
-        if name not in self._names and not self._prepare(sql, name, text):
+        if name not in self._names and not self._prepare(name, text):
             return None
         given = [str(value).encode() for value in values]
         if any(b"\0" in value for value in given):
@@ -62,12 +63,30 @@ class Prepared:
         self._rows.set_pgresult(result)
         return self._rows.load_rows(0, result.ntuples, tuple)
 
-    def _prepare(self, sql: str, name: bytes, text: bytes) -> bool:
-        if sql not in self._met:
-            if len(self._met) < MOST:
-                self._met.add(sql)
+    def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> bool:
+        """Execute what returns nothing of use, on packed values; whether it was. Else it is to be sent unprepared.
+
+        Raises:
+            psycopg.Error: it failed, or the connection ended.
+        """
+        name = _name(sql)
+        if not self.works or (name not in self._names and not self._prepare(name, sql, types)):
             return False
-        self._pg.send_prepare(name, text)
+        self._pg.send_query_prepared(name, values, [_BINARY] * len(values), _BINARY)
+        for result in self._db.wait(generators.execute(self._pg)):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                self._refused(result)
+                if not self.works:
+                    return False  # there was nothing by that name, so nothing was done
+                raise psycopg.errors.error_from_result(result)
+        return True
+
+    def _prepare(self, name: bytes, text: bytes, types: Sequence[int] | None = None) -> bool:
+        if name not in self._met:
+            if len(self._met) < MOST:
+                self._met.add(name)
+            return False
+        self._pg.send_prepare(name, text, types)
         result = self._answer()
         if result is None or result.status != pq.ExecStatus.COMMAND_OK:
             self._refused(result)
@@ -101,4 +120,9 @@ def _statement(sql: str) -> tuple[bytes, bytes]:
     """A statement's name, and its text as the server takes it."""
     numbers = count(1)
     text = re.sub("%s", lambda _: f"${next(numbers)}", sql).encode()
-    return f"holdfast_{sha256(text).hexdigest()[:32]}".encode(), text
+    return _name(text), text
+
+
+@lru_cache(256)
+def _name(text: bytes) -> bytes:
+    return f"holdfast_{sha256(text).hexdigest()[:32]}".encode()

@@ -44,10 +44,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     prepared: Prepared
 
     def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> None:
-        """Execute one statement that returns nothing of use, on values that are packed already.
+        """Execute one statement that returns nothing of use, on packed values: prepared, where that can be.
 
         A cursor finds out anew what each value is and how it goes over the wire, which takes longer than sending it.
         """
+        if self.prepared.call(sql, values, types):
+            return
         pgconn = self.pgconn
         pgconn.send_query_params(sql, values, types, [pq.Format.BINARY] * len(values), pq.Format.BINARY)
         for result in self.wait(generators.execute(pgconn)):
