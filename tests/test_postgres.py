@@ -18,6 +18,7 @@ from hypothesis import settings
 import holdfast
 from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
 from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backends import pgspace
 from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
@@ -375,6 +376,22 @@ def test_compact_says_when_an_older_transaction_keeps_what_was_deleted(
         with pytest.raises(Unavailable, match="still open"):
             backend.compact()
     backend.compact()
+
+
+def test_compact_waits_for_a_transaction_that_ends_soon(
+    backend: Backend, at: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgspace, "WAIT", 60)
+    created(backend, append=entries("secret"))
+    with psycopg.connect(at.partition("?")[0]) as reader:
+        reader.execute("SET default_transaction_isolation = 'repeatable read'")
+        reader.commit()
+        reader.execute("SELECT 1 FROM pg_class LIMIT 1")
+        done(backend, delete=True)
+        end = threading.Timer(0.2, reader.rollback)
+        end.start()
+        backend.compact()
+        end.join()
 
 
 # --- Search ---

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast.backends.pgserver import Server
+import time
+
+from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import Unavailable
 
 _OLD = "age({0}) > age((%(before)s::bigint %% 4294967296)::text::xid)"
@@ -19,6 +21,8 @@ _HOLDERS = (
 replicas, transactions that were prepared and neither committed nor rolled back, and slots that a replica left."""
 NAMED = 5
 """How many of them are named."""
+WAIT = 2.0
+"""Seconds that they are waited for: most read a little, or are the server's own, which looks how large tables are."""
 TABLES = ("entry", "words", "head", "tag", "blob", "meta")
 
 
@@ -30,11 +34,13 @@ def compact(server: Server, schema: str) -> None:
     """
     with server.guarded() as db:
         (before,) = server.one(db, "SELECT pg_current_xact_id()::text::bigint")
+        until = time.monotonic() + WAIT
+        while (holders := _holders(db, before)) and time.monotonic() < until:
+            time.sleep(0.02)
         for table in TABLES:
             db.execute(f"VACUUM (FULL, ANALYZE) {schema}.{table}".encode())
             if db.warned:  # where it may not, it warns, and goes on
                 raise Unavailable(f"{server.shown}: only the owner of the tables can compact them ({db.warned})")
-        holders = [name for (name,) in db.execute(_HOLDERS.encode(), {"before": before}).fetchall()]
     if holders:
         more = f" and {len(holders) - NAMED} more" if len(holders) > NAMED else ""
         raise Unavailable(
@@ -42,3 +48,7 @@ def compact(server: Server, schema: str) -> None:
             f"open: {', '.join(holders[:NAMED])}{more}; nothing was lost, try again when they have ended",
             holders=tuple(holders),
         )
+
+
+def _holders(db: Connection, before: int) -> list[str]:
+    return [name for (name,) in db.execute(_HOLDERS.encode(), {"before": before}).fetchall()]
