@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import holdfast
 
-EXAMPLES = 200
+EXAMPLES = 120
 """Examples of each property in a normal run."""
 LONG = 5_000
 """Examples of each property with `--long`."""

@@ -342,6 +342,7 @@ def test_a_session_that_comes_back_from_the_trash_meanwhile_is_in_the_backup(
             return scan(kind, after, limit, trashed=trashed)
 
         monkeypatch.setattr(store.backend, "scan", late)
+        monkeypatch.setattr("holdfast.backends.memory.BLOB_PATIENCE", 0.01)  # the purge does not wait for the backup
         done = store.backup(str(tmp_path / "b"))
         assert (done.sessions, done.damaged) == (2, {})
         assert target.restore(done.path).sessions == 2

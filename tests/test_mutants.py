@@ -41,7 +41,7 @@ def contract_of(kind: type[Mutant]) -> type[BackendContract]:
     return type("MutantContract", (BackendContract,), {"make": opened(kind)})
 
 
-def run_machine(kind: type[Mutant], examples: int = 400) -> None:
+def run_machine(kind: type[Mutant], examples: int = 2000) -> None:
     machine = type("MutantMachine", (BackendMachine,), {"make": opened(kind)})
     run_state_machine_as_test(
         machine,

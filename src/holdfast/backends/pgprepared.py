@@ -63,14 +63,27 @@ class Prepared:
         self._rows.set_pgresult(result)
         return self._rows.load_rows(0, result.ntuples, tuple)
 
-    def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> bool:
-        """Execute what returns nothing of use, on packed values; whether it was. Else it is to be sent unprepared.
+    def prepare(self, sql: bytes, types: Sequence[int]) -> None:
+        """Prepare what is about to be called, unless it is called for the first time.
+
+        Raises:
+            psycopg.Error: the connection ended.
+        """
+        name = _name(sql)
+        if self.works and name not in self._names:
+            self._prepare(name, sql, types)
+
+    def call(self, sql: bytes, values: Sequence[bytes]) -> bool:
+        """Execute what was prepared and returns nothing of use, on packed values.
+
+        Returns:
+            False if it was not prepared, and so was not executed.
 
         Raises:
             psycopg.Error: it failed, or the connection ended.
         """
         name = _name(sql)
-        if not self.works or (name not in self._names and not self._prepare(name, sql, types)):
+        if name not in self._names:
             return False
         self._pg.send_query_prepared(name, values, [_BINARY] * len(values), _BINARY)
         for result in self._db.wait(generators.execute(self._pg)):

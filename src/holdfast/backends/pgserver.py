@@ -44,11 +44,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     prepared: Prepared
 
     def call(self, sql: bytes, values: Sequence[bytes], types: Sequence[int]) -> None:
-        """Execute one statement that returns nothing of use, on packed values: prepared, where that can be.
+        """Execute one statement that returns nothing of use, on packed values, by `prepared` if it is.
 
         A cursor finds out anew what each value is and how it goes over the wire, which takes longer than sending it.
         """
-        if self.prepared.call(sql, values, types):
+        if self.prepared.call(sql, values):
             return
         pgconn = self.pgconn
         pgconn.send_query_params(sql, values, types, [pq.Format.BINARY] * len(values), pq.Format.BINARY)

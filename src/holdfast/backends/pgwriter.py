@@ -86,12 +86,17 @@ class Writer:
                 return None
             results.append(result)
         written = Written(changes[ref] for ref in sorted(changes))
+        if (grown := written.grown(self._durability)) is not None:
+            sql, values, types = self._grow, grown, GROW
+        else:
+            sql, values, types = self._write, written.arguments(self._durability), WRITE
         with self._server.lend() as db:
             try:
-                if (grown := written.grown(self._durability)) is not None:
-                    db.call(self._grow, grown, GROW)
-                else:
-                    db.call(self._write, written.arguments(self._durability), WRITE)
+                db.prepared.prepare(sql, types)
+            except psycopg.Error as error:
+                raise self._server.explain(error) from error  # nothing was sent yet
+            try:
+                db.call(sql, values, types)
             except psycopg.Error as error:
                 if may_be_tried_again(error):
                     return None

@@ -77,6 +77,18 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class _Part(NamedTuple):
+    """What a thread copied, and what ended it if it was not the end."""
+
+    done: Sequence[Copied]
+    error: BaseException | None = None
+
+    def told(self) -> Iterator[Copied]:
+        yield from self.done
+        if self.error is not None:
+            raise self.error
+
+
 def _parts(heads: Sequence[Head]) -> Iterator[list[Head]]:
     """Sessions that one thread copies, and are told of together."""
     part, events = list[Head](), 0
@@ -246,10 +258,15 @@ class Copier:
     def _sessions(self, *, trashed: bool, changed: bool) -> Iterator[Copied]:
         from concurrent.futures import Future, ThreadPoolExecutor  # slow to import, and few programs copy
 
-        def copied(part: Sequence[Head]) -> list[Copied]:
-            return list(self._group(part, changed=changed))
+        def copied(part: Sequence[Head]) -> _Part:
+            done = list[Copied]()
+            try:
+                done.extend(self._group(part, changed=changed))
+            except BaseException as error:  # noqa: BLE001  # raised by `told`, behind what was done before
+                return _Part(done, error)
+            return _Part(done)
 
-        running: deque[Future[list[Copied]]] = deque()
+        running: deque[Future[_Part]] = deque()
         try:
             with ThreadPoolExecutor(ABREAST, thread_name_prefix="holdfast-copy") as threads:
                 try:
@@ -257,11 +274,11 @@ class Copier:
                         for part in _parts(page):
                             running.append(threads.submit(copied, part))
                             if len(running) > ABREAST:
-                                yield from running.popleft().result()
+                                yield from running.popleft().result().told()
                         for ref in page.damaged:
                             yield self.session(ref.id)
                     while running:
-                        yield from running.popleft().result()
+                        yield from running.popleft().result().told()
                 finally:  # nobody waits any more for what still runs
                     self._ended = bool(running)
                     threads.shutdown(wait=False, cancel_futures=True)
