@@ -25,15 +25,15 @@ QUIET, SERVED = (0.025, 0.100), (0.005, 0.025)
 IDLE = 0.01
 """Share of one core that a reader may take who waits."""
 READER = """
-import json, os, sys, threading, time
+import json, sys, threading, time
 import holdfast
 url, idle = sys.argv[1], float(sys.argv[2])
 
 def rest():
     time.sleep(0.5)  # what it took to begin
-    before = sum(os.times()[:2])
+    before = time.process_time()
     time.sleep(idle)
-    print(json.dumps({"idle": (sum(os.times()[:2]) - before) / idle}), flush=True)
+    print(json.dumps({"idle": (time.process_time() - before) / idle}), flush=True)
 
 with holdfast.open(url) as store:
     events = store.get("s").tail(after=0)

@@ -122,7 +122,7 @@ class Drafting:
     def _forgotten(self, head: Head) -> int | bytes:
         """Behind which place stored entries are to be forgotten."""
         before = self._stored.head
-        if self._anew or before is None:
+        if self._anew or before is None or head.trim == before.trim:
             return b""
         was, now = bounds_of(before), bounds_of(head)
         return was.trim if min(now.trim, was.last) > was.trim else b""
@@ -139,7 +139,7 @@ class Drafting:
             fields += (place, entry_record(self._ref, entry, packed))
             if entry.id:
                 fields += (f"i{entry.id}", place)
-        if self._anew or before is None or bounds_of(before) != bounds_of(head):
+        if self._anew or before is None or (before.last, before.trim, before.base) != (head.last, head.trim, base):
             fields += (b"m", bounds_record(self._ref, bounds_of(head)))
         if self._anew or self._hidden != self._stored.hidden:
             fields += (b"v", spans_record(self._ref, self._hidden))
