@@ -85,7 +85,7 @@ class Prepared:
         name = _name(sql)
         if name not in self._names:
             return False
-        self._pg.send_query_prepared(name, values, [_BINARY] * len(values), _BINARY)
+        self._pg.send_query_prepared(name, list(values), [_BINARY] * len(values), _BINARY)  # a list: psycopg 3.2
         for result in self._db.wait(generators.execute(self._pg)):
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 self._refused(result)
@@ -99,7 +99,7 @@ class Prepared:
             if len(self._met) < MOST:
                 self._met.add(name)
             return False
-        self._pg.send_prepare(name, text, types)
+        self._pg.send_prepare(name, text, None if types is None else list(types))
         result = self._answer()
         if result is None or result.status != pq.ExecStatus.COMMAND_OK:
             self._refused(result)

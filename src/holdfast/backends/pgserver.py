@@ -51,7 +51,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         if self.prepared.call(sql, values):
             return
         pgconn = self.pgconn
-        pgconn.send_query_params(sql, values, types, [pq.Format.BINARY] * len(values), pq.Format.BINARY)
+        formats = [pq.Format.BINARY] * len(values)
+        pgconn.send_query_params(sql, list(values), list(types), formats, pq.Format.BINARY)  # lists: psycopg 3.2
         for result in self.wait(generators.execute(pgconn)):
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)
