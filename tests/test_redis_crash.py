@@ -160,8 +160,8 @@ def test_a_killed_writer_loses_nothing_acknowledged(mode: str, tmp_path: Path, l
             assert judge.wrong(store) == [], f"round {number}"
             for n in list(judge.acks)[-3:]:
                 if judge.step(n).kind == "append" and (session := store.get(judge.step(n).session)):
-                    seq = judge.acks[n].first
-                    shown = any(event.seq == seq for event in session.events(after=seq - 1))  # a later step may remove it
+                    seq = judge.acks[n].first  # a later step may have taken it back
+                    shown = any(event.seq == seq for event in session.events(after=seq - 1))
                     hits = {hit.event.seq for hit in store.search(f'"step {n} event"').items}
                     assert (seq in hits) == shown, f"step {n}, round {number}"
 
