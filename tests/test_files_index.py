@@ -499,3 +499,40 @@ def test_who_only_read_closes_beside_one_who_opens(tmp_path: Path) -> None:
         assert time.monotonic() - began < SOON
     with holdfast.open(url_at(tmp_path)) as store:
         assert texts(store) == ["one"]
+
+
+KILLED = """
+import os, signal, sys
+import holdfast
+from holdfast.backends import writers
+
+calls = 0
+
+def last(call):
+    def done(*given):
+        global calls
+        result = call(*given)
+        calls += 1
+        if calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return done
+
+os.ftruncate, writers.write_at = last(os.ftruncate), last(writers.write_at)
+holdfast.open(sys.argv[1]).session("s").append(holdfast.user("two"))
+"""
+"""Appends, and is killed behind one of the calls by which it notes that it writes."""
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_who_is_killed_as_it_notes_itself_keeps_nobody_from_opening(tmp_path: Path, call: int) -> None:
+    url = f"file://{tmp_path}/store"
+    with holdfast.open(url) as store:
+        store.session("s").append(holdfast.user("one"))
+        ended = subprocess.run([sys.executable, "-c", KILLED, url, str(call)], check=False)
+        assert ended.returncode == -signal.SIGKILL
+        with holdfast.open(url) as other:
+            assert [message.text for message in other.session("s").messages()] == ["one"]
+            other.session("s").append(holdfast.user("three"))
+        assert [message.text for message in store.session("s").messages()] == ["one", "three"]
+        assert store.check().ok

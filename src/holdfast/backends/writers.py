@@ -79,15 +79,19 @@ class Writers:
     def read(self) -> State:
         """What the file says. What can't be read, vouches for nothing."""
         try:
-            return msgspec.json.decode(read_at(self._fd, 1 << 20, 0), type=State)
+            return msgspec.json.decode(read_at(self._fd, 1 << 20, 0).partition(b"\n")[0], type=State)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return State()
 
     def write(self, state: State) -> None:
-        """Say it, durably. A crash in between leaves what can't be read."""
+        """Say it, durably.
+
+        A loss of power in between leaves what can't be read. A kill leaves what was said before or after, as one write
+        replaces the line: others may have the store open, who still vouch for the index.
+        """
         data = msgspec.json.encode(msgspec.structs.replace(state, boot=boot())) + b"\n"
-        os.ftruncate(self._fd, 0)
         write_at(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
         os.fsync(self._fd)
         sync_dir(self._root)
 
