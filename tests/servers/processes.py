@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -26,14 +27,32 @@ IN_MEMORY = Path("/dev/shm")
 ROOM = 2 << 30
 """Bytes that must be free in memory to put the servers' folders there."""
 
+_any = random.SystemRandom()  # not what a property's examples seed
 _watchdog: subprocess.Popen[str] | None = None
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
+def free_port(below: int = 32_000, *, beside: int = 0) -> int:
+    """A port of the loopback that nobody uses now, below those that the system gives to who connects.
+
+    Args:
+        below: It is less than this.
+        beside: That many above it another one is free.
+    """
+    while True:
+        port = _any.randrange(12_000, below)
+        if is_free(port) and is_free(port + beside):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def unprivileged() -> str | None:

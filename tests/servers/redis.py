@@ -132,7 +132,7 @@ class Cluster:
         self.servers = [Redis(name, cluster_port=str(free_port()), **settings) for _ in range(6)]
         for server in self.servers:
             if _older(name):  # its bus is always 10,000 above
-                server.port = _low_port()
+                server.port = free_port(22_000, beside=10_000)
                 server.settings["port"] = str(server.port)
                 server.settings.pop("cluster-port")
 
@@ -232,12 +232,6 @@ def _done(client: Any, *command: Any) -> bool:
 def _older(name: str) -> bool:
     """Whether a binary is of a time before `cluster-port`."""
     return " v=6." in version(name)
-
-
-def _low_port() -> int:
-    while (port := free_port()) > 55_000:
-        pass
-    return port
 
 
 def _url(address: str, params: dict[str, str]) -> str:
