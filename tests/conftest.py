@@ -6,11 +6,19 @@ import faulthandler
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import holdfast
+from holdfast.backend import Backend, open_backend
+from holdfast.testing.subject import text_of
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from servers.s3 import ObjectStorage
 
 EXAMPLES = 120
 """Examples of each property in a normal run."""
@@ -107,3 +115,43 @@ def store(url: str) -> Iterator[holdfast.Store]:
     """An empty store, on each backend."""
     with holdfast.open(url) as opened:
         yield opened
+
+
+@pytest.fixture
+def at() -> str:
+    """The URL of a new store on PostgreSQL."""
+    from servers import postgres
+
+    return postgres.url()
+
+
+@pytest.fixture
+def backend(at: str) -> Iterator[Backend]:
+    """That store's backend."""
+    made = open_backend(at, text_of)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def db(at: str) -> Iterator[Connection]:
+    """A connection of somebody else, whose statements find that store's tables."""
+    import psycopg
+
+    from servers.postgres import schema_of
+
+    with psycopg.connect(at.partition("?")[0], autocommit=True, options=f"-c search_path={schema_of(at)}") as other:
+        yield other
+
+
+@pytest.fixture
+def object_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """Object storage, and the environment that leads to it."""
+    from servers.s3 import KEYS, storage
+
+    found = storage()
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    yield found
+    if not found.answers():
+        found.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import itertools
 import os
@@ -24,32 +23,21 @@ import pytest
 import holdfast
 from holdfast import Conflict, Corrupt, Invalid, Large, Store, Unavailable, user
 from holdfast.backend import Backend, TextOf, open_backend
-from holdfast.backends import objects
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.model import Message, Text
 from holdfast.testing import BackendContract
-from large_writer import killed_large_writer
+from large_values import killed_large_writer, retried_once_it_is_back
 from servers.proxy import Proxy
-from servers.s3 import KEYS, ObjectStorage, storage
+from servers.s3 import KEYS, ObjectStorage, bucket_of
 
 BIG = os.urandom(2_000_000).hex()
 """A text that takes several chunks."""
 
 
 @pytest.fixture(autouse=True)
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
-    """Object storage, and the environment that leads to it."""
-    found = storage()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    if not found.answers():
-        found.start()
-
-
-def bucket_of(place: Path) -> str:
-    """A place in the bucket for what belongs to a folder."""
-    return f"s3://bucket/{hashlib.sha256(str(place).encode()).hexdigest()}"
+def server(object_storage: ObjectStorage) -> ObjectStorage:
+    """Object storage, to which the environment leads."""
+    return object_storage
 
 
 @pytest.fixture(params=["sqlite", "file"])
@@ -337,19 +325,9 @@ def test_a_place_that_is_none_is_refused_without_telling_secrets(base: str, tmp_
 def test_no_answer_is_unavailable_and_a_retry_stores_once(
     base: str, tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "RETRIES", 1)
-    with holdfast.open(f"{base}?blobs={bucket_of(tmp_path)}") as store:
-        session = store.session("s")
-        server.kill()
-        with pytest.raises(Unavailable) as told:
-            session.append(user(BIG), key="k")
-        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
-        assert "Debug source" not in str(told.value)
-        assert list(session.events()) == []
-        server.start()
-        session.append(user(BIG), key="k")
-        assert session.append(user(BIG), key="k").repeated
-        assert big_of(store) == BIG
+    told = retried_once_it_is_back(f"{base}?blobs={bucket_of(tmp_path)}", server, monkeypatch, BIG)
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in told
+    assert "Debug source" not in told
 
 
 def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(base: str) -> None:

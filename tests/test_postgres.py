@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -23,6 +24,7 @@ from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
 from servers import postgres
+from servers.postgres import schema_of
 
 pytestmark = pytest.mark.server
 
@@ -35,10 +37,6 @@ LONG = 500
 def url_of(place: Path, **params: str) -> str:
     """The URL of the store that belongs to a folder."""
     return postgres.url("s" + hashlib.sha256(str(place).encode()).hexdigest()[:30], **params)
-
-
-def schema_of(url: str) -> str:
-    return url.partition("schema=")[2].partition("&")[0]
 
 
 class TestContract(BackendContract):
@@ -59,26 +57,6 @@ TestMachine.settings = settings(max_examples=EXAMPLES)
 def _length(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--long"):
         TestMachine.settings = settings(max_examples=LONG)
-
-
-@pytest.fixture
-def at() -> str:
-    """The URL of a new store."""
-    return postgres.url()
-
-
-@pytest.fixture
-def backend(at: str) -> Iterator[Backend]:
-    made = open_backend(at, text_of)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def db(at: str) -> Iterator[psycopg.Connection]:
-    """A connection of somebody else, whose statements find the store's tables."""
-    with psycopg.connect(at.partition("?")[0], autocommit=True, options=f"-c search_path={schema_of(at)}") as other:
-        yield other
 
 
 # --- How it is opened ---
@@ -364,14 +342,21 @@ def files_with(data: Path, *needles: bytes) -> list[Path]:
     return found
 
 
-def test_compact_says_when_an_older_transaction_keeps_what_was_deleted(
-    backend: Backend, at: str, db: psycopg.Connection
-) -> None:
-    created(backend, append=entries("secret"))
+@contextlib.contextmanager
+def an_older_transaction(at: str) -> Iterator[psycopg.Connection]:
+    """One that goes on looking at what is there now."""
     with psycopg.connect(at.partition("?")[0]) as reader:
         reader.execute("SET default_transaction_isolation = 'repeatable read'")
         reader.commit()
         reader.execute("SELECT 1 FROM pg_class LIMIT 1")
+        yield reader
+
+
+def test_compact_says_when_an_older_transaction_keeps_what_was_deleted(
+    backend: Backend, at: str, db: psycopg.Connection
+) -> None:
+    created(backend, append=entries("secret"))
+    with an_older_transaction(at):
         done(backend, delete=True)
         with pytest.raises(Unavailable, match="still open"):
             backend.compact()
@@ -383,10 +368,7 @@ def test_compact_waits_for_a_transaction_that_ends_soon(
 ) -> None:
     monkeypatch.setattr(pgspace, "WAIT", 60)
     created(backend, append=entries("secret"))
-    with psycopg.connect(at.partition("?")[0]) as reader:
-        reader.execute("SET default_transaction_isolation = 'repeatable read'")
-        reader.commit()
-        reader.execute("SELECT 1 FROM pg_class LIMIT 1")
+    with an_older_transaction(at) as reader:
         done(backend, delete=True)
         end = threading.Timer(0.2, reader.rollback)
         end.start()

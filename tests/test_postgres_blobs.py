@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,32 +13,23 @@ import psycopg
 import pytest
 
 import holdfast
-from holdfast import Conflict, Corrupt, Invalid, Store, Unavailable, user
+from holdfast import Conflict, Corrupt, Invalid, Unavailable, user
 from holdfast.backend import Backend, TextOf, open_backend
-from holdfast.backends import objects
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import Subject
-from large_writer import killed_large_writer
+from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
 from servers import postgres
-from servers.s3 import KEYS, ObjectStorage, storage
+from servers.s3 import ObjectStorage, bucket_of
 
 pytestmark = pytest.mark.server
 
-BIG = os.urandom(100_000).hex()
-"""A text that is kept beside the events."""
-
 
 @pytest.fixture(autouse=True)
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
-    """Object storage, and the environment that leads to it."""
-    found = storage()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    if not found.answers():
-        found.start()
+def server(object_storage: ObjectStorage) -> ObjectStorage:
+    """Object storage, to which the environment leads."""
+    return object_storage
 
 
 @pytest.fixture
@@ -52,15 +42,6 @@ def base() -> str:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place for its blobs."""
     return bucket_of(tmp_path) if request.param == "s3" else f"file://{tmp_path}/far"
-
-
-def bucket_of(place: Path) -> str:
-    return f"s3://bucket/{hashlib.sha256(str(place).encode()).hexdigest()}"
-
-
-def big_of(store: Store) -> str:
-    [found] = store.session("s").messages()
-    return str(found.text)
 
 
 @contextlib.contextmanager
@@ -174,17 +155,7 @@ def test_of_many_who_begin_a_store_at_once_one_says_where(base: str, tmp_path: P
 def test_no_answer_is_unavailable_and_a_retry_stores_once(
     base: str, tmp_path: Path, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "RETRIES", 1)
-    with holdfast.open(f"{base}&blobs={bucket_of(tmp_path)}") as store:
-        session = store.session("s")
-        server.kill()
-        with pytest.raises(Unavailable):
-            session.append(user(BIG), key="k")
-        assert list(session.events()) == []
-        server.start()
-        session.append(user(BIG), key="k")
-        assert session.append(user(BIG), key="k").repeated
-        assert big_of(store) == BIG
+    retried_once_it_is_back(f"{base}&blobs={bucket_of(tmp_path)}", server, monkeypatch)
 
 
 def test_a_bucket_that_is_not_there_is_told_before_a_store_is_begun(base: str) -> None:

@@ -16,32 +16,12 @@ from holdfast.backend import Backend, open_backend
 from holdfast.plan import Commit
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
 from servers import postgres
-from servers.postgres import Postgres, shared
+from servers.postgres import Postgres, schema_of, shared
 
 pytestmark = pytest.mark.server
 
 OTHERS = 5000
 """Heads that come after plans were made."""
-
-
-@pytest.fixture
-def at() -> str:
-    """The URL of a new store."""
-    return postgres.url()
-
-
-@pytest.fixture
-def backend(at: str) -> Iterator[Backend]:
-    made = open_backend(at, text_of)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def db(at: str) -> Iterator[psycopg.Connection]:
-    """A connection of somebody else, whose statements find the store's tables."""
-    with psycopg.connect(at.partition("?")[0], autocommit=True, options=f"-c search_path={schema_of(at)}") as other:
-        yield other
 
 
 @pytest.fixture
@@ -51,10 +31,6 @@ def another() -> Iterator[Postgres]:
     made.create_database()
     yield made
     made.stop()
-
-
-def schema_of(url: str) -> str:
-    return url.partition("schema=")[2].partition("&")[0]
 
 
 def role(db: psycopg.Connection, url: str, name: str) -> str:

@@ -4,7 +4,6 @@ an append meets, listeners, and who keeps deleted rows."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -15,37 +14,12 @@ from holdfast.backends import pglisten
 from holdfast.backends.postgres import PostgresBackend
 from holdfast.plan import Commit
 from holdfast.testing.subject import created, done, entries, eventually, ref, text_of, texts
-from servers import postgres
 from servers.postgres import Postgres
 
 pytestmark = pytest.mark.server
 
 MANY = 100_000
 """Heads of a large store."""
-
-
-@pytest.fixture
-def at() -> str:
-    """The URL of a new store."""
-    return postgres.url()
-
-
-@pytest.fixture
-def backend(at: str) -> Iterator[Backend]:
-    made = open_backend(at, text_of)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def db(at: str) -> Iterator[psycopg.Connection]:
-    """A connection of somebody else, whose statements find the store's tables."""
-    with psycopg.connect(at.partition("?")[0], autocommit=True, options=f"-c search_path={schema_of(at)}") as other:
-        yield other
-
-
-def schema_of(url: str) -> str:
-    return url.partition("schema=")[2].partition("&")[0]
 
 
 # --- Prepared statements ---

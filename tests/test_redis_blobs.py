@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast import Corrupt, Invalid, Store, Unavailable, user
-from holdfast.backends import objects
+from holdfast import Corrupt, Invalid, Unavailable, user
 from holdfast.backends.objects import ObjectBlobs
-from large_writer import killed_large_writer
+from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
 from servers import redis as servers
-from servers.s3 import KEYS, ObjectStorage, storage
+from servers.s3 import ObjectStorage, bucket_of
 from test_redis import prefix
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis")]
 
-BIG = os.urandom(100_000).hex()
-"""A text that is kept beside the events."""
-
 
 @pytest.fixture(autouse=True)
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
-    """Object storage, and the environment that leads to it."""
-    found = storage()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": found.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    if not found.answers():
-        found.start()
+def server(object_storage: ObjectStorage) -> ObjectStorage:
+    """Object storage, to which the environment leads."""
+    return object_storage
 
 
 @pytest.fixture
@@ -44,12 +32,7 @@ def base(tmp_path: Path) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    return f"s3://bucket/{hashlib.sha256(str(tmp_path).encode()).hexdigest()}"
-
-
-def big_of(store: Store) -> str:
-    [found] = store.session("s").messages()
-    return str(found.text)
+    return bucket_of(tmp_path)
 
 
 def test_all_who_open_the_store_look_there_told_or_not(base: str, place: str) -> None:
@@ -135,17 +118,7 @@ def test_a_store_that_is_emptied_keeps_its_place(place: str) -> None:
 def test_no_answer_is_unavailable_and_a_retry_stores_once(
     base: str, place: str, server: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "RETRIES", 1)
-    with holdfast.open(f"{base}&blobs={place}") as store:
-        session = store.session("s")
-        server.kill()
-        with pytest.raises(Unavailable):
-            session.append(user(BIG), key="k")
-        assert list(session.events()) == []
-        server.start()
-        session.append(user(BIG), key="k")
-        assert session.append(user(BIG), key="k").repeated
-        assert big_of(store) == BIG
+    retried_once_it_is_back(f"{base}&blobs={place}", server, monkeypatch)
 
 
 def test_a_note_that_cant_be_read_is_told(place: str) -> None:

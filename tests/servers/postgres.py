@@ -171,3 +171,8 @@ def url(schema: str = "", **params: str) -> str:
     query = {"schema": schema or f"s{uuid.uuid4().hex}", **params}
     address = os.environ[ADDRESS]
     return address + ("&" if "?" in address else "?") + "&".join(f"{k}={v}" for k, v in query.items())
+
+
+def schema_of(url: str) -> str:
+    """The schema that a URL names."""
+    return url.partition("schema=")[2].partition("&")[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import urllib.request
 from functools import cache
+from pathlib import Path
 from urllib.error import URLError
 
 from servers.processes import Process, folder, free_port
@@ -56,3 +58,8 @@ class ObjectStorage:
 def storage() -> ObjectStorage:
     """The server that the tests of this process share."""
     return ObjectStorage()
+
+
+def bucket_of(place: Path) -> str:
+    """A place in the bucket for what belongs to a folder."""
+    return f"s3://bucket/{hashlib.sha256(str(place).encode()).hexdigest()}"
