@@ -215,7 +215,8 @@ class Links:
                 wait = self.duty.check(address, [link.try_answer() for _ in self.duty.questions])
                 if wait is None:  # once it is a master, it must be held to more than now
                     link.once()
-                else:
+                elif wait:
+                    _try_wait(link, wait[0], len(wait) - 1)
                     link.wait = wait
         except Lost as error:
             link.drop()
@@ -249,6 +250,18 @@ class Links:
             self._idle.clear()
         for link in links:
             link.drop()
+
+
+def _try_wait(link: Link, command: str, arguments: int) -> None:
+    """Refuse a user who may not wait: what he writes would be stored, and nobody could tell whether it is durable.
+
+    Raises:
+        Unavailable: he may not.
+    """
+    link.send([(command, *[0] * arguments)])  # for nothing, so that it answers at once
+    answer = link.try_answer()
+    if isinstance(answer, Failed):
+        raise Unavailable(f"the Redis user of this URL may not run {command} ({answer}); allow it")
 
 
 def _packed(commands: Sequence[tuple[Any, ...]]) -> bytes:
