@@ -75,7 +75,7 @@ class Blobs(Protocol):
     """
 
     def put(self, digest: str, data: bytes) -> None:
-        """Store the bytes, durably; a digest that is there already is left alone."""
+        """Store the bytes, durably; what is there already under their digest is left alone, unless it is damaged."""
         ...
 
     def get(self, digest: str) -> bytes | None:
