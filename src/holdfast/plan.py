@@ -264,7 +264,11 @@ def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
         Invalid: an id, name or number that can't be stored, or fields that contradict each other.
         TooLarge: a stated limit is exceeded.
     """
-    if commit.ref not in _FIT:
+    try:
+        checked = commit.ref in _FIT
+    except TypeError:  # what is no text may have no hash
+        checked = False
+    if not checked:
         check_id(commit.ref.kind, "kind")
         check_id(commit.ref.id, "id")
         _remember(commit.ref)
