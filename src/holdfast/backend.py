@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from holdfast.errors import Corrupt, Invalid, Unavailable
+from holdfast.errors import Corrupt, Invalid, NotFound, Unavailable
 from holdfast.paths import as_path, as_text
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
@@ -275,6 +275,12 @@ class Location:
     hosts: tuple[tuple[str, int | None], ...] = ()
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    create: bool = True
+    """Whether a store that is not there is begun."""
+
+    def absent(self) -> NotFound:
+        """The error of a store that is not there, and is not to be begun."""
+        return NotFound(f"there is no store at {self.url} yet", url=self.url)
 
 
 _REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
@@ -389,14 +395,17 @@ def _host(part: str) -> tuple[str, int | None]:
     return unquote(host, errors="strict"), port
 
 
-def open_backend(url: str, text_of: TextOf) -> Backend:
+def open_backend(url: str, text_of: TextOf, *, create: bool = True) -> Backend:
     """The backend that a URL names; only its module is imported.
 
     Raises:
         Invalid: the URL is wrong.
+        NotFound: there is none, and none is to be begun (`create`).
         Unavailable: the engine can't open it, or what it needs is not installed; the message says how to install it.
     """
-    where = parse_url(url)
+    where = replace(parse_url(url), create=create)
+    if not create and where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
+        raise where.absent()
     if where.scheme == "memory":
         from holdfast.backends.memory import MemoryBackend
 
