@@ -12,10 +12,10 @@ from importlib.resources import files
 
 from psycopg.sql import Identifier
 
-from holdfast.backend import Location
 from holdfast.backends.packing import CURRENT, dictionary
 from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import Invalid
+from holdfast.urls import Location
 
 OLDEST = 140_000
 """The oldest server: PostgreSQL 14."""

@@ -145,7 +145,7 @@ class App:
 @contextlib.contextmanager
 def rehearsing(real: Store) -> Generator[Store]:
     """A store in which a dry run may do everything, over one that is open, and closed with it."""
-    from holdfast.backend import rehearsed
+    from holdfast.backends import rehearsed
     from holdfast.store import Store
 
     with real, Store(real.url, backend=rehearsed(real.backend, real.text_of)) as store:
