@@ -90,6 +90,7 @@ def test_a_command_makes_no_store_by_looking_for_one(tmp_path: Path) -> None:
         for command in (("session", "list"), ("append", "s", "hi"), ("check",), ("search", "hi"), ("info",)):
             done = shell("--store", url, *command)
             assert (done.code, "there is no store" in done.err, "init` creates one" in done.err) == (3, True, True)
+        assert "not there yet" in shell.ok("--store", url, "doctor").out
         assert shell("copy", url, "memory:").code == 3
         assert shell.ok("copy", shell.url, url, "--dry-run", "--json").json["items"][0]["new"] == 1
         shell.ok("--store", url, "append", "s", "hi", "--create", "--dry-run")
