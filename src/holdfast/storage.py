@@ -23,15 +23,17 @@ class Storage:
     """An open backend with its batcher, its large values and its turns; a `Store` adds all that is done with them."""
 
     def __init__(
-        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
-    ) -> None:
-        """Open what the URL names; or stand on a backend that is open, which shows what is this user's."""
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None,
+        user: str | None = None, create: bool = True,
+    ) -> None:  # fmt: skip
+        """Open what the URL names, which must be there unless it may be created; or stand on a backend that is open,
+        which shows what is this user's."""
         self.url = shown(url)
         self.secrets = secret_names(secrets)
         self.user = user
         """Whose store it is, of one that `for_user` made; None for the whole store."""
         self.large = LargeValues()
-        self.backend = backend or open_backend(url, self.text_of)
+        self.backend = backend or open_backend(url, self.text_of, create=create)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend, crossed)
         self.turns = Turns(self.batcher, self.large, Place())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, NotFound
 from holdfast.paths import as_path, as_text
 from holdfast.shown import shown
 
@@ -24,6 +24,12 @@ class Location:
     hosts: tuple[tuple[str, int | None], ...] = ()
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    create: bool = True
+    """Whether a store that is not there is begun."""
+
+    def absent(self) -> NotFound:
+        """The error of a store that is not there, and is not to be begun."""
+        return NotFound(f"there is no store at {self.url} yet", url=self.url)
 
 
 _REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
@@ -64,7 +70,8 @@ def parse_url(url: str) -> Location:
         if url.endswith((".db", ".sqlite")):
             return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
         raise Invalid(
-            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
+            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir, "
+            "postgresql://user@host/database, redis://host/0 or memory://",
             url=safe,
         )
     if scheme not in PARAMS:
