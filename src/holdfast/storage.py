@@ -7,6 +7,7 @@ from collections.abc import Collection
 from holdfast.backend import Backend
 from holdfast.backends import open_backend
 from holdfast.batch import Batcher
+from holdfast.errors import Invalid
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names
 from holdfast.history.standings import crossed
@@ -28,6 +29,8 @@ class Storage:
     ) -> None:  # fmt: skip
         """Open what the URL names, which must be there unless it may be created; or stand on a backend that is open,
         which shows what is this user's."""
+        if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a Path is a likely slip
+            raise Invalid(f"a store is named by a URL such as sqlite:///path/file.db, not by a {type(url).__name__}")
         self.url = shown(url)
         self.secrets = secret_names(secrets)
         self.user = user

@@ -88,12 +88,15 @@ def parse_url(url: str) -> Location:
 
 
 def _params(scheme: str, query: str, url: str) -> dict[str, str]:
-    params = dict(parse_qsl(query, keep_blank_values=True))
+    given = parse_qsl(query, keep_blank_values=True)
+    params = dict(given)
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
             name = name if _WORD.fullmatch(name) else "***"  # the rest of a password that holds '?'
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
+        if sum(name == other for other, _ in given) > 1:
+            raise Invalid(f"the parameter {name!r} stands more than once in {url!r}", url=url, parameter=name)
     classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
     if params.get("durability", "disk") not in classes:
         known = ", ".join(sorted(classes))

@@ -358,7 +358,7 @@ def _invoke(args: Sequence[str]) -> int:
     except errors.HoldfastError as error:
         if debug:
             raise
-        return _fail(error_shape(error), exit_code(error), as_json)
+        return _fail(_shape(error), exit_code(error), as_json)
     except (BrokenPipeError, click.Abort):
         raise
     except OSError as error:
@@ -372,6 +372,14 @@ def _invoke(args: Sequence[str]) -> int:
         message = f"unexpected {type(error).__name__}: {error}; HOLDFAST_DEBUG=1 shows where"
         return _fail({"type": type(error).__name__, "message": message}, FAILURE, as_json)
     return OK
+
+
+def _shape(error: errors.HoldfastError) -> dict[str, Any]:
+    """An error as JSON, whose sentence fits a shell."""
+    shape = error_shape(error)
+    if type(error) is errors.Deleted and error.message.startswith("session "):
+        shape["message"] += f", as `holdfast session new {shlex.quote(str(error.session))}` does"
+    return shape
 
 
 def _fail(shape: dict[str, Any], code: int, as_json: bool) -> int:
