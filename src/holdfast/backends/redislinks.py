@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import redis.connection
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
 from holdfast import forks
@@ -199,15 +199,7 @@ class Links:
 
     def _make(self, address: Address, *, checked: bool) -> Link:
         connection: Any = self._class(host=address.host, port=address.port, **self._options)
-        try:
-            connection.connect()
-        except AuthenticationError as error:
-            raise Unavailable(f"the Redis server {address} does not let us in: {error}") from error
-        except (RedisError, OSError) as error:
-            raise Unreachable(str(error)) from error
-        except BaseException:
-            connection.disconnect()
-            raise
+        _connect(connection, address)
         link = Link(connection, address, self if checked else None)
         try:
             if checked:
@@ -250,6 +242,32 @@ class Links:
             self._idle.clear()
         for link in links:
             link.drop()
+
+
+def _connect(connection: Any, address: Address) -> None:
+    """Connect and log in.
+
+    Raises:
+        Unavailable: the server refuses, and will do so again.
+        Unreachable: it can't be had now.
+    """
+    try:
+        connection.connect()
+    except AuthenticationError as error:
+        raise Unavailable(f"the Redis server {address} does not let us in: {error}") from error
+    except NoPermissionError as error:
+        raise Unavailable(
+            f"the Redis server {address} gives this user too few rights: {error}; docs/REDIS.md lists what a user needs"
+        ) from error
+    except (RedisError, OSError) as error:
+        if "DB index" in str(error):
+            raise Unavailable(
+                f"the Redis server {address} has no such database ({error}); name another behind the host, /0 on a cluster"
+            ) from error
+        raise Unreachable(str(error)) from error
+    except BaseException:
+        connection.disconnect()
+        raise
 
 
 def _try_wait(link: Link, command: str, arguments: int) -> None:
