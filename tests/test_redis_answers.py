@@ -235,5 +235,11 @@ def test_a_value_that_was_put_again_is_as_durable_as_one_that_is_new(started: St
     digest = hashlib.sha256(b"data").hexdigest()
     with holdfast.open(url) as store:
         store.backend.blobs.put(digest, b"data")
-    with holdfast.open(url + "&replicas=1") as store, pytest.raises(Uncertain, match="0 of 1 replicas"):
-        store.backend.blobs.put(digest, b"data")
+    replica = started(replicaof=f"127.0.0.1 {server.port}")
+    with server.client() as client:
+        server.wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
+        with holdfast.open(url + "&replicas=1") as store:
+            replica.kill()
+            server.wait_until(lambda: client.info("replication")["connected_slaves"] == 0)
+            with pytest.raises(Uncertain, match="0 of 1 replicas"):
+                store.backend.blobs.put(digest, b"data")

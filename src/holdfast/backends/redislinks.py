@@ -262,7 +262,8 @@ def _connect(connection: Any, address: Address) -> None:
     except (RedisError, OSError) as error:
         if "DB index" in str(error):
             raise Unavailable(
-                f"the Redis server {address} has no such database ({error}); name another behind the host, /0 on a cluster"
+                f"the Redis server {address} has no such database ({error}); name another behind the host, /0 on a "
+                "cluster"
             ) from error
         raise Unreachable(str(error)) from error
     except BaseException:
