@@ -6,9 +6,9 @@ shrink by themselves; with the dictionary a message takes about a third (docs/BE
 
 from __future__ import annotations
 
+import pkgutil
 import threading
 from collections.abc import Callable
-from importlib.resources import files
 
 import zstandard
 
@@ -24,7 +24,8 @@ _SMALL = 64
 
 def dictionary(number: int = CURRENT) -> bytes:
     """The bytes of a shipped dictionary. A store keeps its own copy, so that it can always be read."""
-    return files("holdfast.backends").joinpath(f"events.{number}.zdict").read_bytes()
+    # Not by `importlib.resources`, which takes longer to load than a store to open. None is of loaders without data.
+    return pkgutil.get_data("holdfast.backends", f"events.{number}.zdict") or b""
 
 
 class Packer:

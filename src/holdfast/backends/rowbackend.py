@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast import search
 from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.changes import changed
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, NoFTS5, WordIndex
 from holdfast.backends.listening import Listening
-from holdfast.backends.matching import Wanted, find
-from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     DEAD,
     ENTRY,
@@ -39,6 +36,10 @@ from holdfast.backends.runs import ALL, GONE, log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+
+if TYPE_CHECKING:
+    from holdfast.backends.matching import Wanted
+    from holdfast.search import Node
 
 BACKGROUND_PATIENCE = 1.0
 """Seconds that the thread beside a recording waits for other writers: whoever closes the store waits for it."""
@@ -242,7 +243,7 @@ class RowBackend:
     def search(
         self,
         kind: str,
-        query: search.Node,
+        query: Node,
         *,
         id: str | None = None,
         tags: Mapping[str, str | None] | None = None,
@@ -251,10 +252,14 @@ class RowBackend:
         limit: int = 100,
     ) -> list[Hit]:
         """Entries that match: from the index, and from what it has not taken in."""
+        from holdfast.backends.matching import Wanted
+
         return self._search(Wanted(kind, query, id, tags or {}, newest, offset, limit))[0]
 
     def _search(self, wanted: Wanted) -> tuple[list[Hit], bool]:
         """The hits, and whether every entry could be read that had to be."""
+        from holdfast.backends.matching import find
+
         try:
             self._catch_up(patience=PATIENCE)
         except NoFTS5:
@@ -290,6 +295,8 @@ class RowBackend:
 
     def verify(self) -> list[Problem]:
         """SQLite's own check, every record's checksum, and whether what they are found by agrees."""
+        from holdfast.backends.rowcheck import row_problems
+
         problems: list[Problem] = []
         try:
             with self._file.reader() as db:
