@@ -18,8 +18,10 @@ from holdfast.backends.listening import Listening
 from holdfast.backends.rows import (
     DEAD,
     ENTRY,
+    FOUND,
     HEAD,
     IN_TRASH,
+    LISTED,
     LIVING,
     MISPLACED,
     as_bytes,
@@ -29,6 +31,7 @@ from holdfast.backends.rows import (
     find_sql,
     head_of,
     head_row,
+    heads_of,
     is_sound,
 )
 from holdfast.backends.rowwriter import RowWriter, chunks
@@ -190,8 +193,12 @@ class RowBackend:
         """Living heads, or tombstones, newest first."""
         standing = DEAD if dead else IN_TRASH if trashed else LIVING
         with self._guarded(), self._file.reader() as db:
-            sql, values = find_sql(db, kind, tags, after, standing)
-            return self._heads_of(db, f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values, limit)
+            rest, values = find_sql(db, kind, tags, after, standing)
+            rows = db.execute(f"SELECT {LISTED} {rest} LIMIT ?", (kind, standing, *values, limit)).fetchall()
+            heads = heads_of(kind, standing, rows)
+            if heads is not None:
+                return Heads(heads)
+            return self._heads_of(db, f"SELECT {FOUND} {rest}", values, limit)
 
     def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
