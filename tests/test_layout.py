@@ -54,7 +54,19 @@ NOUNS = {
     "turns",
 }
 """The packages whose modules the map in docs/ARCHITECTURE.md names one by one."""
-FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "reading", "shown", "urls", "backends"}
+FOR_BACKENDS = {
+    "plan",
+    "model",
+    "errors",
+    "clock",
+    "backend",
+    "search",
+    "forks",
+    "reading",
+    "shown",
+    "urls",
+    "backends",
+}
 
 
 class Import(NamedTuple):
