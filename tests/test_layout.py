@@ -53,7 +53,19 @@ NOUNS = {
     "turns",
 }
 """The packages whose modules the map in docs/ARCHITECTURE.md names one by one."""
-FOR_BACKENDS = {"plan", "model", "errors", "clock", "backend", "search", "forks", "reading", "shown", "backends"}
+FOR_BACKENDS = {
+    "plan",
+    "model",
+    "errors",
+    "clock",
+    "backend",
+    "search",
+    "forks",
+    "packed",
+    "reading",
+    "shown",
+    "backends",
+}
 
 
 class Import(NamedTuple):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool, dry_run: bool) -> None:
     """Copy sessions and documents from one store to another, exactly; again copies what is new.
 
-    Each session is read back and verified by a digest on both sides. A session or document that went its own way in
+    Each session is read back and compared on both sides. A session or document that went its own way in
     the target is a conflict and stays as it is. TO is created if it is not there.
     """
     from holdfast.moving.copying import Copier
