@@ -11,15 +11,19 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 
 import holdfast
 from holdfast import Corrupt, Large, Store, Unavailable, note, user
-from holdfast.copies import needed
+from holdfast.cli.app import App
+from holdfast.cli.moving import _Told
+from holdfast.copies import Copied, needed
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import session_ref
 from holdfast.history import ancestry
@@ -219,6 +223,26 @@ def test_a_key_that_is_written_with_escapes_takes_its_blobs_along(store: Store, 
     assert needed(store, head, Entry("", entry.at, spelled, 2)) == needed(store, head, entry) != []
     assert copy_store(store, target).failed == ()
     assert target.backend.blobs.scan() == store.backend.blobs.scan()
+
+
+def test_what_the_command_is_to_tell_of_many_sessions_takes_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App(None, json=False, color=False, quiet=False)
+    with _Told(app) as told:
+        tracemalloc.start()
+        try:
+            for n in range(20_000):
+                told.take(Copied(session=f"a-session-with-a-long-name-{n}", events=20, new=20))
+            assert tracemalloc.get_traced_memory()[1] < 2 * _Told.MEMORY
+        finally:
+            tracemalloc.stop()
+        told.take(Copied(session="odd", error=Corrupt("line\none")))
+        told.tell(dry_run=False)
+        with pytest.raises(click.exceptions.Exit):
+            told.fail(alone=False)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 20_000
+    assert out.startswith("a-session-with-a-long-name-0: 20 new events of 20\n")
+    assert "20,000 sessions equal in both stores, 1 failed" in err
 
 
 def copying_threads() -> list[str]:
