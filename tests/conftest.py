@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import holdfast
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
+from holdfast.backends import open_backend
 from holdfast.testing.subject import text_of
 
 if TYPE_CHECKING:

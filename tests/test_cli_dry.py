@@ -12,7 +12,7 @@ import pytest
 import holdfast
 from a3s_files import fill as fill_a3s, session as a3s_session
 from holdfast import Store, note, user
-from holdfast.backend import rehearsed
+from holdfast.backends import rehearsed
 from holdfast.errors import Conflict, Exists
 from shell import Shell
 from transcripts import CLAUDE, MAIN, take

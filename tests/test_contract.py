@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.testing import BackendContract, BackendMachine, failures
 
 

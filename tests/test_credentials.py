@@ -22,10 +22,10 @@ import pytest
 
 import holdfast
 from holdfast import HoldfastError, Store, user
-from holdfast.backend import parse_url
 from holdfast.backends import objects
 from holdfast.cli.app import check_there
 from holdfast.shown import shown
+from holdfast.urls import parse_url
 from servers.postgres import Postgres
 from servers.processes import free_port
 from servers.proxy import Proxy, When

@@ -24,8 +24,8 @@ from hypothesis import given, strategies as st
 import holdfast
 from faults.work import text_of
 from holdfast import Damaged, Store, note, user
-from holdfast.backend import Backend, open_backend
-from holdfast.backends import disk, logfile
+from holdfast.backend import Backend
+from holdfast.backends import disk, logfile, open_backend
 from holdfast.backends.engine import Connection
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.jsonl import Line, LoggedEntry, file_name, log_name, logged, opened, seal

@@ -19,8 +19,8 @@ import holdfast
 from faults.holder import Holder
 from faults.work import text_of
 from holdfast import Store, user
-from holdfast.backend import Backend, open_backend
-from holdfast.backends import disk, files
+from holdfast.backend import Backend
+from holdfast.backends import disk, files, open_backend
 from holdfast.backends.disk import lock, locked
 from holdfast.backends.jsonl import log_name
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -36,7 +36,7 @@ import os, signal, sys, holdfast
 from holdfast import user
 from holdfast.backends import filelogs, logfile
 from holdfast.backends.sqlitefile import SQLiteFile
-from holdfast.backend import open_backend
+from holdfast.backends import open_backend
 from holdfast.plan import Commit, Entry, Ref
 
 def die(*_, **__):
@@ -322,7 +322,7 @@ def test_a_trim_that_is_killed_was_made_or_was_not(moment: str, beside: bool, tm
 
 TRIMMING = """
 import sys
-from holdfast.backend import open_backend
+from holdfast.backends import open_backend
 from holdfast.plan import Commit, Entry, Head, Ref
 backend = open_backend(sys.argv[1], bytes.decode)
 for n in range(5, int(sys.argv[2])):

@@ -22,7 +22,8 @@ import pytest
 
 import holdfast
 from holdfast import Conflict, Corrupt, Invalid, Large, Store, Unavailable, user
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.model import Message, Text
 from holdfast.testing import BackendContract

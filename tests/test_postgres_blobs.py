@@ -14,7 +14,8 @@ import pytest
 
 import holdfast
 from holdfast import Conflict, Corrupt, Invalid, Unavailable, user
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.testing.sharing import SharingContract

@@ -12,7 +12,8 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Unavailable, user
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
+from holdfast.backends import open_backend
 from holdfast.plan import Commit
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
 from servers import postgres

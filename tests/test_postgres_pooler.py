@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.testing import BackendContract
 from servers import pgbouncer, postgres
 from servers.pgbouncer import PgBouncer

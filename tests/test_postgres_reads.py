@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from holdfast import Corrupt, HoldfastError, Unavailable
-from holdfast.backend import Backend, open_backend
-from holdfast.backends import pglisten
+from holdfast.backend import Backend
+from holdfast.backends import open_backend, pglisten
 from holdfast.backends.postgres import PostgresBackend
 from holdfast.plan import Commit
 from holdfast.testing.subject import created, done, entries, eventually, ref, text_of, texts

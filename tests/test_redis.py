@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.testing import BackendContract, BackendMachine
 from servers import redis as servers
 

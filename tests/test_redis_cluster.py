@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 import holdfast
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import slot_of
 from holdfast.errors import Unavailable, Uncertain

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
+from holdfast.backends import open_backend
 from holdfast.errors import Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from servers import redis as servers

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.backend import Backend, open_backend
-from holdfast.backends import redisforget
+from holdfast.backend import Backend
+from holdfast.backends import open_backend, redisforget
 from holdfast.errors import Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref
 from servers import redis as servers

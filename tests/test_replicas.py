@@ -14,9 +14,9 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, ReadOnly, Session, Store, Unavailable, user
-from holdfast.backend import parse_url
 from holdfast.backends import pgreplicas
 from holdfast.backends.pgreplicas import Known, Position
+from holdfast.urls import parse_url
 from servers.postgres import Postgres
 from shell import Shell
 

@@ -12,7 +12,7 @@ import pytest
 
 import holdfast
 from holdfast import model, parts, schema
-from holdfast.backend import open_backend
+from holdfast.backends import open_backend
 from holdfast.bundle import write_bundle
 from holdfast.heads.info import session_ref
 

@@ -8,9 +8,10 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Unavailable
-from holdfast.backend import open_backend, parse_url, require
+from holdfast.backends import open_backend, require
 from holdfast.shown import shown
 from holdfast.storage import Storage
+from holdfast.urls import parse_url
 
 SECRET = "s3cr@t:/x"
 QUOTED = "s3cr%40t%3A%2Fx"
@@ -82,12 +83,12 @@ def test_an_url_that_is_shown_stays_as_it_is() -> None:
 
 
 def test_a_driver_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.backend.find_spec", lambda name: None)
+    monkeypatch.setattr("holdfast.backends.find_spec", lambda name: None)
     for url, extra in (("postgresql://h/db", "postgres"), ("redis://h", "redis")):
         with pytest.raises(Unavailable, match=rf"pip install 'holdfast\[{extra}\]'"):
             open_backend(url, bytes.decode)
     require_all = importlib.util.find_spec  # the real one finds what the tests need
-    monkeypatch.setattr("holdfast.backend.find_spec", require_all)
+    monkeypatch.setattr("holdfast.backends.find_spec", require_all)
     require("psycopg", "postgres")
 
 

@@ -22,14 +22,15 @@ import holdfast
 from faults import BACKENDS, url_of
 from faults.holder import Holder
 from holdfast import Store, search, user
-from holdfast.backend import Backend, Hit, TextOf, open_backend, parse_url
-from holdfast.backends import rowbackend
+from holdfast.backend import Backend, Hit, TextOf
+from holdfast.backends import open_backend, rowbackend
 from holdfast.backends.files import FilesBackend
 from holdfast.backends.rowbackend import RowBackend
 from holdfast.backends.sqlite import SQLiteBackend
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.plan import Commit, Entry, Head, Range, Ref, Refused
 from holdfast.testing import BackendContract, BackendMachine, text_of
+from holdfast.urls import parse_url
 
 SOON = 10.0
 """Seconds that are far less than a wait for the lock, and far more than the work takes on a busy machine."""

@@ -1,4 +1,4 @@
-"""The seam: what an engine must do to keep a store, and how a URL finds one.
+"""The seam: what an engine must do to keep a store.
 
 Few verbs over bytes. A backend that passes `holdfast.testing.contract` is a backend; nothing above this line knows
 which one it is. What is built once above the seam (counters, idempotent retries, tails, search syntax, large values)
@@ -7,20 +7,13 @@ must not be built again below it.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import NamedTuple, Protocol, runtime_checkable
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from holdfast.errors import Corrupt, Invalid, Unavailable
-from holdfast.paths import as_path, as_text
+from holdfast.errors import Corrupt
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.search import Node
-from holdfast.shown import shown
 
 CHUNK = 1024 * 1024
 """Bytes of a blob at the most; a larger value is cut into several."""
@@ -75,7 +68,7 @@ class Blobs(Protocol):
     """
 
     def put(self, digest: str, data: bytes) -> None:
-        """Store the bytes, durably; a digest that is there already is left alone."""
+        """Store the bytes, durably; what is there already under their digest is left alone, unless it is damaged."""
         ...
 
     def get(self, digest: str) -> bytes | None:
@@ -262,178 +255,3 @@ class Repairing(Protocol):
             Unavailable: not all could be done; a second call goes on.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A parsed store URL. Of a server's, `path` names the database, and `url` can be shown: it lacks the password."""
-
-    scheme: str
-    path: str
-    params: Mapping[str, str]
-    url: str
-    hosts: tuple[tuple[str, int | None], ...] = ()
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-
-_REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
-PARAMS: Mapping[str, frozenset[str]] = {
-    "memory": frozenset(),
-    "file": frozenset({"blobs", "durability"}),
-    "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
-    "postgresql": frozenset(
-        {"durability", "timeout", "schema", "listen", "read_from", "max_stale", "blobs"}
-        | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
-    ),
-    "redis": _REDIS,
-    "rediss": _REDIS | {"sslrootcert"},
-}
-"""The parameters that each scheme knows."""
-SERVERS = ("postgresql", "redis", "rediss")
-"""The schemes of stores that are no path on this machine."""
-DURABILITIES = ("disk", "process")
-SERVER_DURABILITIES = ("replicated", *DURABILITIES)
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
-
-
-def parse_url(url: str) -> Location:
-    """Cut a store URL into its parts.
-
-    `sqlite:///abs/file.db` and `file:///abs/dir` are absolute, `sqlite:file.db` and `file:dir` relative to the
-    current directory, `~` is the home; a path that ends in `.db` or `.sqlite` is SQLite's without a scheme.
-    `postgresql://user:password@host:port/database` and `redis://host:port/0` name a server; several hosts may stand
-    there, with commas between them.
-
-    Raises:
-        Invalid: an unknown scheme or parameter; the message names the known ones, and never a password.
-    """
-    url = as_text(url)
-    safe = shown(url).partition("?")[0]  # a secret may have been taken for a parameter
-    scheme, colon, _ = url.partition(":")
-    if not colon or len(scheme) < 2 or not scheme.isalpha():
-        if url.endswith((".db", ".sqlite")):
-            return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
-        raise Invalid(
-            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
-            url=safe,
-        )
-    if scheme not in PARAMS:
-        known = ", ".join(f"{name}:" for name in PARAMS)
-        raise Invalid(f"no backend for {scheme!r} in {safe!r}; there are {known}", url=safe, scheme=scheme)
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # it would tell all of what stands there
-        raise Invalid(f"{safe!r} is no URL: its host can't be read; write host:port, or [::1]:port", url=safe) from None
-    if parts.fragment or not url.isprintable():
-        raise Invalid(f"{safe!r} holds '#' or a control character, which would cut the path; write %23", url=safe)
-    params = _params(scheme, parts.query, safe)
-    return _server(parts, params) if scheme in SERVERS else _local(parts, params, url)
-
-
-def _params(scheme: str, query: str, url: str) -> dict[str, str]:
-    params = dict(parse_qsl(query, keep_blank_values=True))
-    for name in params:
-        if name not in PARAMS[scheme]:
-            known = ", ".join(sorted(PARAMS[scheme])) or "none"
-            name = name if _WORD.fullmatch(name) else "***"  # the rest of a password that holds '?'
-            raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
-    classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
-    if params.get("durability", "disk") not in classes:
-        known = ", ".join(sorted(classes))
-        raise Invalid(f"durability={params['durability']!r} in {url!r} is not one of {known}", url=url)
-    return params
-
-
-def _local(parts: SplitResult, params: Mapping[str, str], url: str) -> Location:
-    """A store in this machine's files or memory."""
-    scheme = parts.scheme
-    if parts.netloc:
-        rest = shown(url).partition("?")[0].removeprefix(f"{scheme}://")
-        hint = f"{scheme}:///{rest} (absolute) or {scheme}:{rest} (relative)"
-        raise Invalid(f"{shown(url)!r} names a host; write {hint}", url=shown(url))
-    path = as_path(unquote(parts.path, errors="surrogateescape"))
-    if "\0" in path:
-        raise Invalid(f"{shown(url)!r} holds a NUL character, which no file system takes", url=shown(url))
-    if path.startswith("/~"):
-        path = path[1:]
-    if scheme != "memory" and not path.strip("/"):
-        raise Invalid(f"{shown(url)!r} lacks a path; write {scheme}:///path", url=shown(url))
-    return Location(scheme, os.path.expanduser(path), params, shown(url))
-
-
-def _server(parts: SplitResult, params: Mapping[str, str]) -> Location:
-    """A store on a server."""
-    login, _, address = parts.netloc.rpartition("@")
-    user, colon, password = login.partition(":")
-    safe = shown(parts._replace(netloc=f"{user}:***@{address}" if colon else parts.netloc).geturl())
-    try:
-        hosts = tuple(_host(part) for part in address.split(",")) if address else ()
-        path = unquote(parts.path.removeprefix("/"), errors="strict")
-        login = [unquote(part, errors="strict") for part in (user, password)]
-    except ValueError:
-        raise Invalid(
-            f"{safe!r} is no URL of a server; write host:port, and %25 for % in what is told", url=safe
-        ) from None
-    if any("\0" in part for part in (path, *login)) or "/" in path:
-        raise Invalid(f"{safe!r} names no database; write {parts.scheme}://user@host:port/name", url=safe)
-    return Location(
-        parts.scheme, path, params, safe, hosts, user=login[0] or None, password=login[1] if colon else None
-    )
-
-
-def _host(part: str) -> tuple[str, int | None]:
-    host, port = urlsplit(f"//{part}").hostname, urlsplit(f"//{part}").port
-    if not host:
-        raise ValueError(f"{part!r} is no host")
-    return unquote(host, errors="strict"), port
-
-
-def open_backend(url: str, text_of: TextOf) -> Backend:
-    """The backend that a URL names; only its module is imported.
-
-    Raises:
-        Invalid: the URL is wrong.
-        Unavailable: the engine can't open it, or what it needs is not installed; the message says how to install it.
-    """
-    where = parse_url(url)
-    if where.scheme == "memory":
-        from holdfast.backends.memory import MemoryBackend
-
-        return MemoryBackend(text_of)
-    if where.scheme == "file":
-        from holdfast.backends.files import FilesBackend
-
-        return FilesBackend(where, text_of)
-    if where.scheme == "postgresql":
-        require("psycopg", "postgres")
-        from holdfast.backends.postgres import PostgresBackend
-
-        return PostgresBackend(where, text_of)
-    if where.scheme in ("redis", "rediss"):
-        require("redis", "redis")
-        from holdfast.backends.redis import RedisBackend
-
-        return RedisBackend(where, text_of)
-    from holdfast.backends.sqlite import SQLiteBackend
-
-    return SQLiteBackend(where, text_of)
-
-
-def require(driver: str, extra: str) -> None:
-    """Refuse a store whose driver is not installed.
-
-    Raises:
-        Unavailable: it is not; the message says which extra brings it.
-    """
-    if find_spec(driver) is None:
-        raise Unavailable(
-            f"this store needs the Python package {driver!r}; pip install 'holdfast[{extra}]'", package=driver
-        )
-
-
-def rehearsed(inner: Backend, text_of: TextOf) -> Backend:
-    """A backend over an open one in which everything can be tried, and nothing is stored."""
-    from holdfast.backends.rehearsal import Rehearsal
-
-    return Rehearsal(inner, text_of)

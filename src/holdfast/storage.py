@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from holdfast.backend import Backend, open_backend
+from holdfast.backend import Backend
+from holdfast.backends import open_backend
 from holdfast.batch import Batcher
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names

@@ -17,9 +17,9 @@ import sys
 
 import holdfast
 from faults import command, environment
-from holdfast.backend import parse_url
 from holdfast.backends.claims import Claim
 from holdfast.backends.sqlite import SQLiteBackend
+from holdfast.urls import parse_url
 
 EVENTS = 50
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 import zstandard
 
-from holdfast.backend import CHUNK
+from holdfast.backend import CHUNK, Blobs
 from holdfast.backends.disk import FILE_MODE, make_dir, sync_dir, unavailable, write_all
 from holdfast.backends.gate import BlobLock, Gate
 from holdfast.errors import Conflict, Corrupt, Invalid
@@ -47,7 +47,7 @@ class DirectoryBlobs:
         """
         place = self._place(digest)
         try:
-            if os.path.exists(place):
+            if os.path.exists(place) and is_sound(self, digest):
                 self._sync_names(os.path.dirname(place))  # whoever stored it may not have come so far yet
                 return
         except OSError as error:
@@ -172,6 +172,14 @@ class DirectoryBlobs:
     def _place(self, digest: str) -> str:
         check_digest(digest)
         return os.path.join(self._path, digest[:2], digest[2:])
+
+
+def is_sound(blobs: Blobs, digest: str) -> bool:
+    """Whether what stands under a digest is what it says; what does not, a put replaces."""
+    try:
+        return blobs.get(digest) is not None
+    except Corrupt:
+        return False
 
 
 def check_digest(digest: str) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from holdfast import forks
-from holdfast.backend import Hit, Location, Problem, TextOf
+from holdfast.backend import Hit, Problem, TextOf
 from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
@@ -37,6 +37,7 @@ from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.backends.writers import State, Trust, Writers
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+from holdfast.urls import Location
 
 T = TypeVar("T")
 

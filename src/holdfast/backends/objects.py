@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from holdfast.backends.blobs import check_digest, packed, unpacked
+from holdfast.backends.blobs import check_digest, is_sound, packed, unpacked
 from holdfast.backends.gate import BlobLock
 from holdfast.errors import Conflict, Invalid, Unavailable
 
@@ -75,16 +75,18 @@ class ObjectBlobs:
         """
         check_digest(digest)
         with self._told(f"blob {digest} was not stored"):
-            self._create(digest, packed(data))
+            if not self._create(digest, content := packed(data)) and not is_sound(self, digest):
+                self._obstore.put(self._store, digest, content)
 
-    def _create(self, name: str, content: bytes) -> None:
-        """Store an object unless it is there."""
+    def _create(self, name: str, content: bytes) -> bool:
+        """Store an object unless it is there; whether it was stored."""
         try:
             self._obstore.put(self._store, name, content, mode="create")
         except self._obstore.exceptions.AlreadyExistsError:
-            return
+            return False
         except NotImplementedError:  # no conditional put is to be asked for; the same name means the same bytes
             self._obstore.put(self._store, name, content)
+        return True
 
     def get(self, digest: str) -> bytes | None:
         """The bytes, or None.

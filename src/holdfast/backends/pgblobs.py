@@ -117,8 +117,8 @@ class PostgresBlobs:
         check_digest(digest)
         content = packed(data)
         sql = (
-            f"INSERT INTO {self._table} SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "
-            "ON CONFLICT DO NOTHING"
+            f"INSERT INTO {self._table} AS there SELECT %b, %b FROM set_config('synchronous_commit', %s, true) "
+            "ON CONFLICT (digest) DO UPDATE SET data = excluded.data WHERE there.data <> excluded.data"
         )
         with self._server.lend() as db:
             try:

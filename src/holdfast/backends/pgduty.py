@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import psycopg
 
-from holdfast.backend import Location
 from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import Invalid, Unavailable
+from holdfast.urls import Location
 
 
 def check_duty(server: Server, where: Location) -> dict[str, str]:

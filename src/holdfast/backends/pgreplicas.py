@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from holdfast import forks
-from holdfast.backend import Backend, Location, parse_url
+from holdfast.backend import Backend
 from holdfast.backends.pgserver import Server
 from holdfast.errors import HoldfastError, Invalid
 from holdfast.reading import Replica
+from holdfast.urls import Location, parse_url
 
 PAUSE = 0.05
 """Seconds between two looks at the least."""

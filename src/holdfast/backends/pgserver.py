@@ -20,10 +20,10 @@ from psycopg import generators, pq
 from psycopg.rows import tuple_row
 
 from holdfast import forks
-from holdfast.backend import Location
 from holdfast.backends.pgarrays import adapter_map
 from holdfast.backends.pgprepared import Prepared
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable, Uncertain
+from holdfast.urls import Location
 
 MAX_CONNECTIONS = 12
 """Connections that one store has at the most, beside those that hold a lock or listen."""

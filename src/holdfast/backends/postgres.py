@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import psycopg
 
 from holdfast import forks, search
-from holdfast.backend import Blobs, Heads, Hit, Location, Problem, TextOf
+from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.pgarrays import int8s, texts
@@ -44,6 +44,7 @@ from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly
 from holdfast.packed import Span
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.reading import Replica, Source
+from holdfast.urls import Location
 
 MAX_SCHEMA = 63
 """Bytes that the name of a schema may take."""

@@ -15,7 +15,7 @@ from typing import Any, cast
 from zlib import crc32
 
 from holdfast import search
-from holdfast.backend import Heads, Hit, Location, Problem, TextOf
+from holdfast.backend import Heads, Hit, Problem, TextOf
 from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.redisblobs import blobs_of, noting
@@ -34,6 +34,7 @@ from holdfast.backends.rediswriter import Writer, script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.shown import shown_place
+from holdfast.urls import Location
 
 FORMAT = 1
 """How a store is laid out; a newer one is refused."""

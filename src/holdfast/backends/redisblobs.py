@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from holdfast.backend import BLOB_PATIENCE, Blobs, parse_url
+from holdfast.backend import BLOB_PATIENCE, Blobs
 from holdfast.backends.blobplace import Note, begun, check_same, note_in, placed
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.rediskeys import META, Layout
@@ -25,6 +25,7 @@ from holdfast.backends.redisnodes import Call, Servers
 from holdfast.backends.rediswriter import script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable, Uncertain
 from holdfast.shown import shown_place
+from holdfast.urls import parse_url
 
 NOTE = "blobs"
 """The field of a store's facts that says where in object storage its blobs are."""

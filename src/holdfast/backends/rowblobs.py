@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from holdfast.backends.blobs import check_digest, packed, unpacked
+from holdfast.backends.blobs import check_digest, is_sound, packed, unpacked
 from holdfast.backends.gate import Gate
 from holdfast.backends.rowbackend import Guarded
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -39,13 +39,11 @@ class RowBlobs:
         Raises:
             Unavailable: the disk refuses; nothing is left behind.
         """
-        check_digest(digest)
-        with self._guarded, self._file.reader() as db:
-            if db.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
-                return
+        if is_sound(self, digest):
+            return
         content = packed(data)
         with self._guarded, self._file.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO blob VALUES (?, ?)", (digest, content))
+            db.execute("INSERT OR REPLACE INTO blob VALUES (?, ?)", (digest, content))
 
     def get(self, digest: str) -> bytes | None:
         """The bytes, or None.

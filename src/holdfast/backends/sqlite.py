@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 
-from holdfast.backend import Blobs, Location, Problem, TextOf
+from holdfast.backend import Blobs, Problem, TextOf
 from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.gate import Gate
@@ -19,6 +19,7 @@ from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import HoldfastError, Invalid, Uncertain
 from holdfast.packed import Span
 from holdfast.plan import Commit, Entry, Head, Ref
+from holdfast.urls import Location
 
 
 class SQLiteBackend(RowBackend):

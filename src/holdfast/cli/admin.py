@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 @pass_app
 def init(app: App) -> None:
     """Create the store, if it is not there yet, and print its URL."""
-    from holdfast.backend import parse_url
-    from holdfast.urls import default_url
+    from holdfast.urls import default_url, parse_url
 
     where = parse_url(app.url or default_url())
     created = where.scheme in ("sqlite", "file") and not os.path.exists(where.path)

@@ -132,7 +132,7 @@ class App:
 @contextlib.contextmanager
 def tried(url: str) -> Generator[Store]:
     """A store in which a dry run may do everything; one that is not there yet is an empty one."""
-    from holdfast.backend import rehearsed
+    from holdfast.backends import rehearsed
     from holdfast.opening import open
     from holdfast.store import Store
 
@@ -151,7 +151,7 @@ def check_there(url: str, option: str | None = None) -> None:
         NotFound: nothing is at the URL's path.
         Invalid: the URL is wrong.
     """
-    from holdfast.backend import parse_url
+    from holdfast.urls import parse_url
 
     where = parse_url(url)
     if where.scheme in ("sqlite", "file") and not os.path.exists(where.path):

@@ -22,7 +22,7 @@ from holdfast.errors import HoldfastError
 from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
-    from holdfast.backend import Location
+    from holdfast.urls import Location
 
 LITTLE = 256 * 1024 * 1024
 """Bytes of free space below which a disk is called nearly full."""
@@ -34,8 +34,7 @@ SAFE = (3, 51, 3)
 @pass_app
 def doctor(app: App) -> None:
     """Versions, the store's place, modes, free space and durability; exit code 1 if something is wrong."""
-    from holdfast.backend import SERVERS, parse_url
-    from holdfast.urls import default_url
+    from holdfast.urls import SERVERS, default_url, parse_url
 
     url = app.url or default_url()
     where = parse_url(url)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from holdfast import search
-from holdfast.backend import Backend, TextOf, open_backend
+from holdfast.backend import Backend, TextOf
+from holdfast.backends import open_backend
 from holdfast.errors import Invalid
 from holdfast.plan import TRASHED, Commit, Entry, Head, Range, Ref, Refused, validate
 from holdfast.testing.subject import text_of
