@@ -18,6 +18,7 @@ from hypothesis import settings
 
 import holdfast
 from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
+from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend, pgspace
 from holdfast.packed import Packing, Span
 from holdfast.plan import Commit, Entry, Ref
