@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
@@ -46,3 +47,13 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} was skipped and nobody asked for it: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the files whose tests were not run; pytest's own summary only counts them."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    whole = Counter((report.nodeid.partition("::")[0], report.longrepr[2]) for report in skipped)
+    if whole:
+        terminalreporter.section("not run")
+    for (file, reason), count in sorted(whole.items()):
+        terminalreporter.write_line(f"{file}: {count} tests: {reason.removeprefix('Skipped: ')}")

@@ -6,6 +6,8 @@ import pytest
 
 import holdfast
 from holdfast import Invalid, Store, TooLarge, assistant, system, text, user
+from holdfast.heads.info import session_ref
+from holdfast.plan import Commit
 
 # --- Titles: O21 of oxios counted bytes, and took "" from a text that began with a newline. ---
 
@@ -127,3 +129,14 @@ def test_what_a_fork_takes_over(store: Store) -> None:
     assert (told.user, told.agent, told.project, told.title) == ("ann", "a", "p", "t")
     assert (told.labels, told.name) == ((), None)
     assert holdfast.SessionInfo(id="x").labels == ()
+
+
+def test_a_fork_takes_over_fields_that_this_version_does_not_know(store: Store) -> None:
+    session = store.session("s", metadata={"k": 1}, config={"model": "m"})
+    session.append(user("x"))
+    later = b'{"v":1,"metadata":{"k":1},"config":{"model":"m"},"later":{"n":12345678901234567890123}}'
+    store.backend.commit([Commit(ref=session_ref("s"), body=later)])
+    fork = session.fork()
+    assert store.head(fork.id).body == later
+    session.update(title="t", metadata={"l": 2})
+    assert b'"later":{"n":12345678901234567890123}' in store.head("s").body

@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import jq
 import pytest
+import zstandard
 
 import holdfast
 from holdfast import (
@@ -424,3 +426,18 @@ def test_a_missing_large_value_is_told_by_copy_and_bundle(full: Store, target: S
         copy_session(full, target, "s")
     (told,) = read_bundle(target, write_bundle(full, ["s"]))
     assert isinstance(told.error, Corrupt)
+
+
+def test_jq_reads_every_line(full: Store, tmp_path: Path) -> None:
+    """Also lone surrogates, NUL and numbers of any size."""
+    full.documents.put("notes/x.md", "# X")
+    packed = full.backup(str(tmp_path / "b.jsonl.zst")).path
+    with zstandard.open(packed, "rb") as file:
+        text = file.read().decode()
+    lines = text.splitlines()
+    assert jq.compile("keys | length > 0").input_text(text).all() == [True] * len(lines)
+    assert jq.compile("select(.session).session").input_text(text).all() == ["s"]
+    words = jq.compile('select(.seq).body | select(.type == "message").parts[] | select(.type == "text").content')
+    assert words.input_text(text).first() == "Hi"
+    sound = jq.compile("select(.lines) | [.lines, .sessions, .documents]")
+    assert sound.input_text(text).all() == [[len(lines) - 1, 1, 1]]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -121,7 +122,7 @@ def test_append_reads_stdin_by_dash_and_without_text(shell: Shell) -> None:
 def test_append_takes_payloads_with_all_their_fields(shell: Shell) -> None:
     lines = (
         '{"type":"message","role":"user","parts":[{"type":"text","content":"Hi","mood":9}],"odd":123456789012345678901}\n'
-        '\n{"type":"x.deploy","data":{"sha":"1"}}\n{"type":"note","text":"' + "n" * 100_000 + '"}\n'
+        '\n{"type":"x.deploy","data":{"sha":"1"},"later":{"k":[1]}}\n{"type":"note","text":"' + "n" * 100_000 + '"}\n'
     )
     receipt = shell.ok("append", "s", "--jsonl", "--create", "--json", "--key", "k", stdin=lines).json
     assert receipt == {"session": "s", "first": 1, "last": 3, "durability": "disk", "repeated": False}
@@ -129,6 +130,7 @@ def test_append_takes_payloads_with_all_their_fields(shell: Shell) -> None:
     events = shell.ok("tail", "s", "--json").lines
     assert events[0]["payload"]["odd"] == 123456789012345678901
     assert events[0]["payload"]["parts"][0]["mood"] == 9
+    assert events[1]["payload"] == {"v": 1, "type": "x.deploy", "data": {"sha": "1"}, "later": {"k": [1]}}
     assert events[2]["payload"]["large"]["text"]["size"] == 100_000
 
 
@@ -150,6 +152,17 @@ def test_a_bad_payload_stores_nothing_and_is_named_by_its_line(shell: Shell, lin
     assert done.code == 2
     assert "Traceback" not in done.err
     assert shell.ok("session", "show", "s", "--json").json["items"] == []
+
+
+def test_records_without_end_are_refused_at_the_limit(shell: Shell) -> None:
+    with subprocess.Popen(["yes", '{"type":"note","text":"more"}'], stdout=subprocess.PIPE) as endless:
+        done = subprocess.run(
+            [*COMMAND, "append", "s", "--jsonl", "--create"],
+            stdin=endless.stdout, capture_output=True, text=True, env=shell.env, timeout=60, check=False,
+        )  # fmt: skip
+        endless.kill()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "more than 10,000 records" in done.stderr
 
 
 def test_a_tail_ends_where_the_log_does(order: Shell) -> None:
@@ -342,6 +355,17 @@ def test_what_an_error_says_fits_a_shell(order: Shell, args: list[str]) -> None:
     done = order(*args)
     assert done.err.startswith("holdfast: ")
     assert not re.search(r"\w\(|\w=|\bdatetime\b|\bstore\.|\{", done.err), done.err
+
+
+@pytest.mark.parametrize("args", ["session show REF", "append REF Hi --create", "export REF"])
+def test_who_names_a_deleted_session_is_told_how_to_begin_it_anew(shell: Shell, args: str) -> None:
+    shell.ok("append", "it's", "Hi", "--create")
+    shell.ok("session", "delete", "it's", "--yes")
+    told = shell(*["it's" if arg == "REF" else arg for arg in args.split()])
+    assert told.code == 3
+    command = re.findall(r"`holdfast (.*)`", told.err)[0]
+    shell.ok(*shlex.split(command))
+    assert shell.ok("append", "it's", "again").out == "it's@2\n"
 
 
 def test_a_group_without_a_command_is_told_its_commands(shell: Shell) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast import user
+from holdfast import assistant, note, tool_call, user
 from shell import Shell
 
 
@@ -61,6 +61,42 @@ def test_its_events_are_shown_and_can_be_appended_elsewhere(shell: Shell) -> Non
     one = shell("session", "show", "hurt@2")
     assert one.code == 5
     assert "I am hurt" in one.out
+
+
+def test_large_values_are_saved_whole_or_not_at_all(shell: Shell) -> None:
+    text = "".join(f"line {n}\n" for n in range(20_000))
+    with holdfast.open(shell.url) as store:
+        store.create("long").append(
+            user(text),
+            assistant(tool_call("c", "run", {"script": text})),
+            note(text),
+            holdfast.custom("x.log", {"of": [text]}),
+            holdfast.Note(text="short", source=holdfast.Source(file="f", line=1, raw=text)),
+        )
+        wanted = list(store.get("long").events())
+    with closing(sqlite3.connect(shell.place / "store.db")) as db, db:
+        db.execute("UPDATE head SET body = x'00' WHERE id = 'long'")
+    as_stored = [json.dumps(event["payload"]) for event in shell("session", "show", "long", "--json").json["items"]]
+    for payload in as_stored:
+        refused = shell("append", "saved", "--create", "--jsonl", stdin=payload)
+        assert refused.code == 2
+        assert "--full" in refused.err
+    shown = shell("session", "show", "long", "--json", "--full").json["items"]
+    whole = [json.dumps(event["payload"]) for event in shown]
+    shell.ok("append", "saved", "--create", "--jsonl", stdin="\n".join(whole))
+    assert [event["payload"] for event in shell.ok("tail", "saved", "--json", "--full").lines] == [
+        json.loads(payload) for payload in whole
+    ]
+    with holdfast.open(shell.url) as store:
+        assert [event.raw for event in store.get("saved").events()] == [event.raw for event in wanted]
+
+
+def test_bytes_that_no_record_can_bring_are_told(shell: Shell) -> None:
+    shell.ok("artifact", "put", "sound", "a.bin", stdin=b"\xff" * 9)
+    event = shell.ok("session", "show", "sound", "--json", "--full").json["items"][-1]["payload"]
+    refused = shell("append", "saved", "--create", "--jsonl", stdin=json.dumps(event))
+    assert (refused.code, refused.out) == (2, "")
+    assert "copy the session" in refused.err
 
 
 def test_whoever_writes_is_told_what_to_do(shell: Shell) -> None:

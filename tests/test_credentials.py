@@ -23,7 +23,7 @@ import pytest
 import holdfast
 from holdfast import HoldfastError, Store, user
 from holdfast.backends import objects
-from holdfast.cli.app import check_there
+from holdfast.opening import existing
 from holdfast.shown import shown
 from holdfast.urls import parse_url
 from servers.postgres import Postgres
@@ -191,7 +191,7 @@ def test_a_place_for_blobs_that_is_wrong(ear: Ear, postgres: Postgres, tmp_path:
     wrong = quote(blobs.format(pw=PASSWORD), safe="")
     for base in (f"sqlite://{tmp_path}/s.db?", f"file://{tmp_path}/f?", f"{postgres.url()}&"):
         ear.fails(lambda base=base: holdfast.open(f"{base}blobs={wrong}"))
-    ear.fails(lambda: check_there(f"sqlite://{tmp_path}/none.db?blobs={wrong}"))
+    ear.fails(lambda: existing(f"sqlite://{tmp_path}/none.db?blobs={wrong}"))
 
 
 def test_a_server_that_is_not_there(ear: Ear, tmp_path: Path) -> None:

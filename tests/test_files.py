@@ -288,6 +288,65 @@ def test_a_folder_with_the_name_of_torn_lines_keeps_no_store_shut(tmp_path: Path
     assert log.with_name("a.jsonl.torn.1").is_dir()
 
 
+def test_a_folder_among_torn_lines_keeps_none_of_them(tmp_path: Path) -> None:
+    log = recorded(tmp_path, "one")
+    log.with_name("a.jsonl.torn.1").mkdir()
+    tear(log, b"secret")
+    assert holding(tmp_path, b"secret") == ["a.jsonl.torn.2"]
+    with holdfast.open(url_at(tmp_path)) as store:
+        store.delete("a")
+    assert holding(tmp_path, b"secret") == []
+    assert log.with_name("a.jsonl.torn.1").is_dir()
+
+
+def unremovable(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Let no file whose name ends so be removed, as of one that is immutable or on a device that fails."""
+    real = os.unlink
+
+    def unlink(path: str, **how: object) -> None:
+        if str(path).endswith(ending) and os.path.exists(path):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
+@pytest.mark.parametrize("ending", [".old", ".torn.1"])
+def test_what_could_not_be_removed_is_told_and_goes_later(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = recorded(tmp_path, "secret", "one")
+    logs = log.parent
+    tear(log, b"secret")
+    tear(log, b"secret")
+    with monkeypatch.context() as patch:
+        unremovable(patch, f"a.jsonl{ending}")
+        with holdfast.open(url_at(tmp_path)) as store:
+            store.delete("a")
+            assert holding(logs, b"secret") == [f"a.jsonl{ending}"]
+            with pytest.raises(Unavailable, match=r"a\.jsonl\..* is left of what was deleted and can't be removed"):
+                store.compact()
+        with holdfast.open(url_at(tmp_path)) as store:  # it keeps no store shut
+            assert store.check().ok
+            assert store.get("a") is None
+    assert holding(logs, b"secret") == [f"a.jsonl{ending}"]
+    with holdfast.open(url_at(tmp_path)) as store:
+        assert holding(logs, b"secret") == []
+        store.compact()
+
+
+def test_what_could_not_be_removed_goes_with_a_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = recorded(tmp_path, "one")
+    tear(log, b"secret")
+    with holdfast.open(url_at(tmp_path)) as store:
+        with monkeypatch.context() as patch:
+            unremovable(patch, ".torn.1")
+            store.delete("a")
+        assert holding(tmp_path, b"secret") == ["a.jsonl.torn.1"]
+        store.compact()
+        assert holding(tmp_path, b"secret") == []
+
+
 def test_a_log_that_can_not_be_moved_back_is_closed(tmp_path: Path) -> None:
     path = recorded(tmp_path, "one")
     before = len(os.listdir("/dev/fd"))

@@ -91,3 +91,25 @@ def test_no_test_is_skipped_unless_asked_for(
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "test_a.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, told in done.stdout) == (code, True), done.stdout
+
+
+def test_what_was_left_out_is_listed_by_file() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-servers"]
+    done = subprocess.run(
+        [*command, "tests/test_servers.py"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "tests/test_servers.py: 1 tests: left out as asked by --no-servers" in done.stdout, done.stdout
+
+
+def test_a_package_that_can_not_be_installed_does_not_end_the_test_command(tmp_path: Path) -> None:
+    for name, script in (("python", "echo apt nonsense"), ("apt-get", "exit 100")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    code = (
+        f"import runpy; runpy.run_path({str(ROOT / 'scripts' / 'test.py')!r})['servers']({str(tmp_path / 'python')!r})"
+    )
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "nonsense could not be installed" in done.stdout) == (0, True), done

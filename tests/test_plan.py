@@ -358,3 +358,27 @@ def test_an_id_is_allowed_exactly_if_it_can_be_held(id: str) -> None:
 def test_what_is_no_text_is_no_id(wrong: Any) -> None:
     with pytest.raises(Invalid, match="must be text"):
         check_id(wrong, "session id")
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["s"], {"s": 1}, b"s"])
+def test_a_ref_of_no_text_is_refused_each_time(wrong: Any) -> None:
+    for ref in (Ref("session", wrong), Ref(wrong, "s"), Ref("session", wrong)):
+        with pytest.raises(Invalid, match="must be text"):
+            validate(Commit(ref=ref))
+
+
+def test_a_name_that_was_refused_once_is_refused_again_and_one_that_fits_does_not_let_it_in() -> None:
+    validate(Commit(ref=S, add={"fits": 1}))
+    for _ in range(2):
+        validate(Commit(ref=S, add={"fits": 1}))
+        with pytest.raises(Invalid, match="control character"):
+            validate(Commit(ref=S, add={"fits": 1, "fits\n": 1}))
+        with pytest.raises(Invalid, match="control character"):
+            validate(Commit(ref=Ref(S.kind, S.id + "\n")))
+
+
+def test_more_names_than_are_remembered_are_all_checked() -> None:
+    for start in range(0, 10_000, 100):
+        validate(Commit(ref=Ref("session", f"s{start}"), add={f"n{n}": 1 for n in range(start, start + 100)}))
+    with pytest.raises(Invalid, match="is empty"):
+        validate(Commit(ref=Ref("session", "")))

@@ -171,7 +171,7 @@ def test_compact_says_so_when_it_may_not(at: str, backend: Backend, db: psycopg.
     theirs = role(db, at, "writer")
     name = theirs.partition("//")[2].partition("@")[0]
     db.execute(f"GRANT USAGE ON SCHEMA {schema_of(at)} TO {name}")
-    db.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema_of(at)} TO {name}")
+    db.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_of(at)} TO {name}")
     writer = open_backend(theirs, text_of)
     try:
         done(writer, delete=True)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.server
 
 ROUNDS = 30
 LONG_ROUNDS = 500
+LONG_TAKEOVERS = 20
 WRITERS = 3
 
 
@@ -280,8 +281,18 @@ def standby_of(server: Postgres) -> Iterator[tuple[Postgres, str]]:
         standby.stop()
 
 
-def test_a_standby_that_takes_over_has_all_that_was_acknowledged(server: Postgres) -> None:
+def test_a_standby_that_takes_over_has_all_that_was_acknowledged(long: bool) -> None:
     """The primary waits for its standby, and is killed amid writes; clients go on at the one that took over."""
+    for _ in range(LONG_TAKEOVERS if long else 1):
+        server = Postgres().start()
+        try:
+            takes_over(server)
+        finally:
+            server.stop()
+
+
+def takes_over(server: Postgres) -> None:
+    server.create_database()
     with standby_of(server) as (standby, url):
         writers = Writers(url)
         try:

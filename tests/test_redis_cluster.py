@@ -23,6 +23,9 @@ from test_redis_crash import ACKS, Load
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-cluster")]
 
+MASTERS = 20
+"""How many masters are killed, one after the other, in a long run."""
+
 
 class TestRedisCluster(BackendContract):
     def make(self, place: Path, text_of: TextOf) -> Backend:
@@ -83,21 +86,30 @@ def test_slots_move_under_load(cluster: servers.Cluster, tmp_path: Path, long: b
 
 @pytest.mark.parametrize("durability", ["disk", "replicated"])
 def test_a_master_is_killed_and_its_replica_takes_over(
-    cluster: servers.Cluster, durability: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    cluster: servers.Cluster,
+    durability: str,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+    long: bool,
 ) -> None:
-    """Redis replicates behind its answers, so an acknowledged write may be lost with its master, unless it was waited
-    for. What is left is whole either way."""
+    """Over and over with `--long`: who comes back as a replica takes over in its turn.
+
+    Redis replicates behind its answers, so an acknowledged write may be lost with its master, unless it was waited for.
+    What is left is whole either way.
+    """
     blobs = f"file://{tmp_path}/blobs"
     with holdfast.open(cluster.url(prefix="k", blobs=blobs, durability=durability, shards="8", timeout="6")) as store:
         load = Load(store)
         try:
             load.wait_for(4 * ACKS)
             slot = slot_of(b"k:{%d}:" % Layout("k", 8).shard_of(Ref("session", "first")))
-            victim = cluster.master_of(slot)
-            victim.kill()
-            cluster.wait_until(lambda: cluster.master_of(slot) is not victim)
-            victim.start()  # it comes back as a replica; without one, nothing is acknowledged as replicated
-            load.wait_for(4 * ACKS)
+            for _ in range(MASTERS if long else 1):
+                victim = cluster.master_of(slot)
+                victim.kill()
+                cluster.wait_until(lambda victim=victim: cluster.master_of(slot) is not victim)
+                victim.start()  # it comes back as a replica; without one, nothing is acknowledged as replicated
+                load.wait_for(4 * ACKS)
+                cluster.wait_until(lambda victim=victim: follows(victim))
         finally:
             judge = load.end()
         lost = [wrong for wrong in judge.wrong(store) if "acknowledged as" in wrong]
@@ -107,6 +119,12 @@ def test_a_master_is_killed_and_its_replica_takes_over(
         assert store.backend.verify() == []
         if durability == "replicated":
             assert lost == []
+
+
+def follows(server: servers.Redis) -> bool:
+    """Whether it is a replica that has what its master has."""
+    with server.client() as client:
+        return client.info("replication").get("master_link_status") == "up"
 
 
 def test_a_connection_that_was_made_to_a_replica_is_not_trusted_once_it_is_a_master(cluster: servers.Cluster) -> None:

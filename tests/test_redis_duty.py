@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.errors import Invalid, Unavailable, Uncertain
+from holdfast.errors import Invalid, Unavailable
 from servers import redis as servers
 from test_redis import prefix
 
@@ -111,7 +111,7 @@ def test_a_server_that_is_restarted_with_less_is_refused(started) -> None:
 
 def test_replicas_are_waited_for(started) -> None:
     server = started()
-    with pytest.raises(Uncertain, match="0 of 1 replicas"):
+    with pytest.raises(Unavailable, match="has 0 replicas"):
         holdfast.open(server.url(durability="replicated", timeout="0.3"))
     replica = started(replicaof=f"127.0.0.1 {server.port}")
     with server.client() as client, replica.client() as other:
@@ -120,6 +120,11 @@ def test_replicas_are_waited_for(started) -> None:
             assert store.durability == "replicated"
             store.create("s").append(holdfast.user("one"))
             assert other.exists("r:{0}:log:session:s")
+            other.replicaof("no", "one")
+            server.wait_until(lambda: client.info("replication")["connected_slaves"] == 0)
+        with holdfast.open(server.url(prefix="r", timeout="0.3")) as store:  # with disk it opens
+            assert store.session("s").last == 1
+            other.replicaof("127.0.0.1", server.port)
         with pytest.raises(Unavailable, match=f"is a replica; open the store at its master 127.0.0.1:{server.port}"):
             holdfast.open(replica.url())
         assert client.ping()

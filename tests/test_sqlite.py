@@ -22,6 +22,7 @@ from holdfast import Note, Store, note, user
 from holdfast.backends import migrate
 from holdfast.backends.engine import Engine
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
+from holdfast.plan import Commit, Entry, Ref
 
 SOON = 5.0
 """Seconds that are far less than a wait for the lock, and far more than the work takes on a busy machine."""
@@ -64,6 +65,28 @@ def test_who_writes_waits_for_the_writer_as_long_as_was_asked_for(tmp_path: Path
         with pytest.raises(Unavailable, match="locked for 1 s"):
             session.append(note("more"))
         assert [event.payload for event in session.events()] == [note("hello")]
+
+
+@pytest.mark.parametrize("engine", ["stdlib", "apsw"])
+def test_entries_with_and_without_ids_share_a_transaction(tmp_path: Path, engine: str) -> None:
+    ref = Ref("session", "s")
+    entries = [Entry("", 1, b"a"), Entry("one", 2, b"b"), Entry("", 3, b"", void=True), Entry("two", 4, b"d" * 999)]
+    with holdfast.open(f"sqlite://{tmp_path}/store.db?engine={engine}") as store:
+        store.backend.commit([Commit(ref=ref, if_rev=0)])
+        store.backend.commit([Commit(ref=ref, append=entries), Commit(ref=ref, append=entries[:1])])
+        found = store.backend.read(ref, voided=True)
+        assert [(e.id, e.at, e.body, e.void, e.seq) for e in found] == [
+            (e.id, e.at, e.body, e.void, seq) for seq, e in enumerate([*entries, entries[0]], 1)
+        ]
+        assert [e.seq for e in store.backend.read(ref, ids=["one", "two"])] == [2, 4]
+        assert store.backend.verify() == []
+    with closing(sqlite3.connect(tmp_path / "store.db")) as db:
+        kinds = "SELECT typeof(id), typeof(void), typeof(body) FROM entry ORDER BY n"
+        assert db.execute(kinds).fetchall() == [
+            (id, "integer", "blob") for id in ("null", "text", "null", "text", "null")
+        ]
+        kinds = "SELECT typeof(tags), typeof(counts), typeof(body), typeof(runs), typeof(dead) FROM head"
+        assert set(db.execute(kinds).fetchall()) == {("blob", "blob", "blob", "blob", "integer")}
 
 
 def test_a_store_that_is_closed_beside_a_stopped_writer_keeps_its_log(tmp_path: Path) -> None:

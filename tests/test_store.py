@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,7 +18,9 @@ from holdfast import (
     Denied,
     Event,
     Exists,
+    Invalid,
     NotFound,
+    ReadOnly,
     Session,
     Store,
     ToolCall,
@@ -346,6 +350,31 @@ def test_a_place_that_can_not_hold_a_store_is_told(tmp_path: Path, scheme: str) 
     taken.unlink()
     with holdfast.open(f"{scheme}://{taken}/store") as store:
         assert store.session("s").append(user("Hi")).last == 1
+
+
+def test_a_medium_that_can_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"file://{tmp_path}/store"
+    with holdfast.open(url) as store:
+        store.session("s").append(user("Hi"))
+    real = os.open
+
+    def open_(path: Any, flags: int, *rest: Any, **how: Any) -> int:  # as the system does it on such a medium
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return real(path, flags, *rest, **how)
+
+    monkeypatch.setattr(os, "open", open_)
+    with pytest.raises(ReadOnly, match=r"store.* can't be opened: the file system is read-only.*copy the store"):
+        holdfast.open(url)
+
+
+def test_what_names_no_store_is_told(tmp_path: Path) -> None:
+    for wrong in (tmp_path / "store.db", b"sqlite:store.db", 5):
+        with pytest.raises(Invalid, match=r"a store is named by a URL such as sqlite:///"):
+            holdfast.open(wrong)  # type: ignore[arg-type]  # what a caller gets wrong
+    with pytest.raises(Invalid, match=r"the parameter 'durability' stands more than once in"):
+        holdfast.open(f"sqlite://{tmp_path}/s.db?durability=disk&durability=process")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_everything_is_there_when_the_store_is_opened_again(url: str) -> None:

@@ -101,23 +101,25 @@ class Log:
         check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
-        at = latest = now()
+        at = now()
+        latest = 0  # an event may be older than 1970, a last activity not
         entries: list[Entry] = []
         payloads = [event.payload if isinstance(event, Event) else event for event in events]
-        ids = named(self._head, events, payloads, key)
+        ids = named(self._head, events, payloads, key) or [""] * len(events)
         size = 0
-        for index, event in enumerate(events):
-            entry = self._entry(event, payloads[index], at, ids[index] if ids else "")
+        for event, payload, id in zip(events, payloads, ids, strict=True):
+            entry = self._entry(event, payload, at, id)
             entries.append(entry)
             size += len(entry.body)
-            latest = entry.at if index == 0 else max(latest, entry.at)
+            if entry.at > latest:
+                latest = entry.at
         tally = Tally(payloads, titled="title" in self._head.tags)
         tally.add[BYTES] = size
         if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(self._head)):
             tally.tags = {**(tally.tags or {}), UNSPLIT: "1"}
         return Commit(
             ref=self._head.ref,
-            at=max(0, latest),  # an event may be older than 1970, a last activity not
+            at=latest,
             if_last=expect,
             if_tags=self._fence,
             append=entries,
@@ -151,15 +153,15 @@ class Log:
         self, commit: Commit, result: Head | Refused, key: str | None, *, entries: int = MAX_ENTRIES
     ) -> Receipt:
         """What the answer to an append's commit means."""
-        for _ in range(TRIES):
-            if not isinstance(result, Refused) or result.why != "known":
-                break
+        tries = 0
+        while isinstance(result, Refused):
+            if result.why != "known" or tries == TRIES:
+                raise refusal(result, commit)
+            tries += 1
             told = again(self._store, self._head, commit, key)
             if isinstance(told, Receipt):
                 return told
             commit, result = told, self._store.batcher.commit(told, entries=entries)
-        if isinstance(result, Refused):
-            raise refusal(result, commit)
         self._head = result
         count = len(commit.append)
         # Others may have appended behind us in the same transaction, but a result is the head as of this commit.

@@ -23,3 +23,14 @@ def open(url: str | None = None, *, secrets: Collection[str] = ()) -> Store:
         Unavailable: the engine can't open it.
     """
     return Store(url or default_url(), secrets)
+
+
+def existing(url: str) -> Store:
+    """Open a store that is there.
+
+    Raises:
+        NotFound: there is none; nothing was made.
+        Invalid: the URL is wrong.
+        Unavailable: the engine can't open it.
+    """
+    return Store(url, create=False)

@@ -33,8 +33,8 @@ MAX_HEAD_TAGS = 1024
 """Tags on one head, however many commits put them there."""
 MAX_COUNTERS = 256
 """Counters of one head."""
-MAX_COUNT = 2**63 - 1
-"""Largest absolute value of a counter."""
+MAX_COUNT, MIN_COUNT = 2**63 - 1, 1 - 2**63
+"""Between these a counter stays."""
 MAX_BASE = 2**62
 """Largest seq that a log may start behind, so that there is always room for more."""
 TRASHED = "trashed"
@@ -204,22 +204,28 @@ def _applied(head: Head, commit: Commit) -> Planned | Refused:
             ref=head.ref, rev=head.rev + 1, last=head.last, base=head.last, at=max(head.at, commit.at), dead=True
         )
         return Planned(dead, ())
-    tags = _tags(head.tags, commit) if commit.tags or commit.defaults else head.tags
-    counts = _counts(head.counts, commit.add) if commit.add else head.counts
+    tags, counts = head.tags, head.counts
     # A head that an earlier version let grow beyond may stay so, and shrink.
-    if len(tags) > MAX_HEAD_TAGS and len(tags) > len(head.tags):
-        return Refused("full", head)
-    if len(counts) > MAX_COUNTERS and len(counts) > len(head.counts):
-        return Refused("full", head)
-    entries = [Entry(e.id, e.at, e.body, seq, e.void) for seq, e in enumerate(commit.append, head.last + 1)]
-    last = head.last + len(entries)
+    if commit.tags or commit.defaults:
+        tags = _tags(tags, commit)
+        if len(tags) > MAX_HEAD_TAGS and len(tags) > len(head.tags):
+            return Refused("full", head)
+    if commit.add:
+        counts = _counts(counts, commit.add)
+        if len(counts) > MAX_COUNTERS and len(counts) > len(head.counts):
+            return Refused("full", head)
+    last = head.last
+    entries: list[Entry] = []
+    for entry in commit.append:
+        last += 1
+        entries.append(Entry(entry.id, entry.at, entry.body, last, entry.void))
     changed = Head(
         head.ref,
         head.rev + 1,
         last,
         head.base,
         head.trim if commit.trim is None else max(head.trim, commit.trim),
-        max(head.at, commit.at),
+        commit.at if commit.at > head.at else head.at,
         tags,
         counts,
         head.body if commit.body is None else commit.body,
@@ -240,7 +246,10 @@ def _tags(tags: Mapping[str, str], commit: Commit) -> Mapping[str, str]:
 def _counts(counts: Mapping[str, int], add: Mapping[str, int]) -> Mapping[str, int]:
     summed = dict(counts)
     for name, more in add.items():
-        summed[name] = min(max(summed.get(name, 0) + more, -MAX_COUNT), MAX_COUNT)
+        count = summed.get(name, 0) + more
+        if not MIN_COUNT <= count <= MAX_COUNT:
+            count = MAX_COUNT if count > 0 else MIN_COUNT
+        summed[name] = count
     return summed
 
 
@@ -255,8 +264,14 @@ def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
         Invalid: an id, name or number that can't be stored, or fields that contradict each other.
         TooLarge: a stated limit is exceeded.
     """
-    check_id(commit.ref.kind, "kind")
-    check_id(commit.ref.id, "id")
+    try:
+        checked = commit.ref in _FIT
+    except TypeError:  # what is no text may have no hash
+        checked = False
+    if not checked:
+        check_id(commit.ref.kind, "kind")
+        check_id(commit.ref.id, "id")
+        _remember(commit.ref)
     if not 0 <= commit.at <= LAST_TIME:
         raise Invalid(f"the time {commit.at} is outside the years 1970 to 9999; it counts microseconds", at=commit.at)
     if not 0 <= commit.base <= MAX_BASE:
@@ -270,8 +285,10 @@ def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
             _check_tags(tags)
     if commit.add:
         for name, more in commit.add.items():
-            check_id(name, "counter")
-            if not -MAX_COUNT <= more <= MAX_COUNT:
+            if name not in _FIT:
+                check_id(name, "counter")
+                _remember(name)
+            if not MIN_COUNT <= more <= MAX_COUNT:
                 raise Invalid(f"counter {name!r} can't grow by more than ±2**63", name=name)
     if commit.void and any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
         raise Invalid("a range to hide must run from a first to a last seq, from 1 on", ranges=list(commit.void))
@@ -279,6 +296,16 @@ def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
         raise Invalid("base can only be given when a head is created (if_rev=0)", ref=commit.ref)
     if commit.delete and (commit.append or commit.tags or commit.body is not None):
         raise Invalid("a commit that deletes can't also write", ref=commit.ref)
+
+
+_FIT: set[Ref | str] = set()
+"""Names that were checked already: the same few come with every commit."""
+
+
+def _remember(name: Ref | str) -> None:
+    if len(_FIT) >= 8192:
+        _FIT.clear()
+    _FIT.add(name)
 
 
 def _check_entries(commit: Commit, limit: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from holdfast.backend import Backend
 from holdfast.backends import open_backend
 from holdfast.batch import Batcher
+from holdfast.errors import Invalid
 from holdfast.heads.info import session_ref
 from holdfast.heads.settings import secret_names
 from holdfast.history.standings import crossed
@@ -23,15 +24,19 @@ class Storage:
     """An open backend with its batcher, its large values and its turns; a `Store` adds all that is done with them."""
 
     def __init__(
-        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
-    ) -> None:
-        """Open what the URL names; or stand on a backend that is open, which shows what is this user's."""
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None,
+        user: str | None = None, create: bool = True,
+    ) -> None:  # fmt: skip
+        """Open what the URL names, which must be there unless it may be created; or stand on a backend that is open,
+        which shows what is this user's."""
+        if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a Path is a likely slip
+            raise Invalid(f"a store is named by a URL such as sqlite:///path/file.db, not by a {type(url).__name__}")
         self.url = shown(url)
         self.secrets = secret_names(secrets)
         self.user = user
         """Whose store it is, of one that `for_user` made; None for the whole store."""
         self.large = LargeValues()
-        self.backend = backend or open_backend(url, self.text_of)
+        self.backend = backend or open_backend(url, self.text_of, create=create)
         self.large.blobs = self.backend.blobs
         self.batcher = Batcher(self.backend, crossed)
         self.turns = Turns(self.batcher, self.large, Place())

@@ -49,9 +49,10 @@ class Store(Upkeep):
     """
 
     def __init__(
-        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None, user: str | None = None
-    ) -> None:
-        super().__init__(url, secrets, backend=backend, user=user)
+        self, url: str, secrets: Collection[str] = (), *, backend: Backend | None = None,
+        user: str | None = None, create: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(url, secrets, backend=backend, user=user, create=create)
         self._whole: Store | None = None
         self._of_views: weakref.WeakSet[Turns | Batcher] = weakref.WeakSet()  # what may run on when a view is dropped
         self._views_lock = threading.Lock()

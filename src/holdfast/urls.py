@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, NotFound
 from holdfast.paths import as_path, as_text
 from holdfast.shown import shown
 
@@ -24,6 +24,12 @@ class Location:
     hosts: tuple[tuple[str, int | None], ...] = ()
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    create: bool = True
+    """Whether a store that is not there is begun."""
+
+    def absent(self) -> NotFound:
+        """The error of a store that is not there, and is not to be begun."""
+        return NotFound(f"there is no store at {self.url} yet", url=self.url)
 
 
 _REDIS = frozenset({"durability", "timeout", "prefix", "shards", "replicas", "blobs"})
@@ -64,7 +70,8 @@ def parse_url(url: str) -> Location:
         if url.endswith((".db", ".sqlite")):
             return Location("sqlite", os.path.expanduser(as_path(url)), {}, f"sqlite:{url}")
         raise Invalid(
-            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir or memory://",
+            f"{safe!r} is no store URL; write sqlite:///path/file.db, file:///path/dir, "
+            "postgresql://user@host/database, redis://host/0 or memory://",
             url=safe,
         )
     if scheme not in PARAMS:
@@ -81,12 +88,15 @@ def parse_url(url: str) -> Location:
 
 
 def _params(scheme: str, query: str, url: str) -> dict[str, str]:
-    params = dict(parse_qsl(query, keep_blank_values=True))
+    given = parse_qsl(query, keep_blank_values=True)
+    params = dict(given)
     for name in params:
         if name not in PARAMS[scheme]:
             known = ", ".join(sorted(PARAMS[scheme])) or "none"
             name = name if _WORD.fullmatch(name) else "***"  # the rest of a password that holds '?'
             raise Invalid(f"unknown parameter {name!r} in {url!r}; {scheme}: knows {known}", url=url, parameter=name)
+        if sum(name == other for other, _ in given) > 1:
+            raise Invalid(f"the parameter {name!r} stands more than once in {url!r}", url=url, parameter=name)
     classes = SERVER_DURABILITIES if scheme in SERVERS else DURABILITIES
     if params.get("durability", "disk") not in classes:
         known = ", ".join(sorted(classes))

@@ -45,6 +45,12 @@ class Proxy:
         with self._lock:
             self._left = -1
 
+    def sever(self) -> None:
+        """End all connections that are open now; new ones are taken."""
+        for each in list(self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def refuse(self) -> None:
         """Take no connection from now on."""
         with contextlib.suppress(OSError):  # it was done already
@@ -104,9 +110,7 @@ class Proxy:
     def close(self) -> None:
         """End all."""
         self.refuse()
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        self.sever()
         for thread in self._threads:
             thread.join(10)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 from holdfast.backend import Backend, TextOf
@@ -9,14 +11,17 @@ from holdfast.errors import Unavailable
 from holdfast.urls import parse_url
 
 
-def open_backend(url: str, text_of: TextOf) -> Backend:
+def open_backend(url: str, text_of: TextOf, *, create: bool = True) -> Backend:
     """The backend that a URL names; only its module is imported.
 
     Raises:
         Invalid: the URL is wrong.
+        NotFound: there is none, and none is to be begun (`create`).
         Unavailable: the engine can't open it, or what it needs is not installed; the message says how to install it.
     """
-    where = parse_url(url)
+    where = replace(parse_url(url), create=create)
+    if not create and where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
+        raise where.absent()
     if where.scheme == "memory":
         from holdfast.backends.memory import MemoryBackend
 

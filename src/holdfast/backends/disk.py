@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Generator
 
-from holdfast.errors import HoldfastError, Unavailable
+from holdfast.errors import HoldfastError, ReadOnly, Unavailable
 
 FILE_MODE = 0o600
 DIR_MODE = 0o700
@@ -31,11 +31,13 @@ def unavailable(error: OSError, what: str) -> HoldfastError:
         errno.EFBIG: "the file may not grow further (ulimit -f)",
         errno.EACCES: "permission denied; check the owner and the mode of the store's folder",
         errno.EPERM: "permission denied; check the owner and the mode of the store's folder",
-        errno.EROFS: "the file system is read-only",
+        errno.EROFS: "the file system is read-only, and even who only reads notes its locks beside the data; "
+        "copy the store to a disk that can be written",
         errno.EIO: "the device reported an error; look at the system's log before you go on",
     }
     hint = hints.get(error.errno or 0, error.strerror or str(error))
-    return Unavailable(f"{what}: {hint}", errno=error.errno, path=error.filename)
+    kind = ReadOnly if error.errno == errno.EROFS else Unavailable
+    return kind(f"{what}: {hint}", errno=error.errno, path=error.filename)
 
 
 def make_dir(path: str, durable: bool = True) -> None:

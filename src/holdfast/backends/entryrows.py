@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.backends.engine import Connection
-from holdfast.backends.rows import Numbers, entry_crc, entry_values, is_sound
+from holdfast.backends.rows import Numbers, blob, entry_crc, is_sound
 from holdfast.backends.runs import OpenRuns, pages
 from holdfast.plan import Entry
 
 
 def numbered(db: Connection, numbers: Numbers, runs: OpenRuns, n: int, entries: Sequence[Entry]) -> int:
     """Give new entries of the head in row `n` their rows, to which its runs then lead; the number of the first."""
-    first = numbers.take(len(entries))
+    first = numbers.newest + 1
     if entries:
+        numbers.newest += len(entries)
         runs.add(db, n, entries[0].seq, first)
     return first
 
 
 def new_rows(first: int, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> list[tuple[Any, ...]]:
-    """The columns of new entries, from the row `first` on."""
-    return [entry_values(row, n, entry, packed[row - first]) for row, entry in enumerate(entries, first)]
+    """What `insert_entries` takes for new entries of the head in row `n`, from the row `first` on."""
+    rows: list[tuple[Any, ...]] = []
+    for row, (e, body) in enumerate(zip(entries, packed, strict=True), first):
+        at, seq, id, void = e.at, e.seq, e.id, int(e.void)
+        told = (row, n, seq, at, void, entry_crc(n, seq, id, at, void, body), blob(body))
+        rows.append((*told, id) if id else told)
+    return rows
 
 
 def hide(db: Connection, n: int, runs: bytes, first: int, last: int, void: bool) -> None:

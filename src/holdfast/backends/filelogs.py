@@ -60,6 +60,7 @@ class LogBodies:
     ) -> None:
         self.root = root
         self.unsynced: set[str] = set()
+        self.leftovers = False
         self._durable = durable
         self._adopt = adopt
         self._name_of = name_of
@@ -225,8 +226,9 @@ class LogBodies:
             try:
                 log.done()
             except OSError:
-                # The commit is made all the same. What is left of a file that was replaced is removed when the log is
-                # next written anew, or by the next one who opens the store after a process that was killed.
+                # The commit is made all the same. What is left of a file that was replaced is removed by a `compact`,
+                # or by the next one who opens the store: it is not closed as one that needs no look.
+                self.leftovers = True
                 self._logs.pop(ref).close()
         self._touched.clear()
         while len(self._logs) > OPEN:

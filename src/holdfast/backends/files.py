@@ -28,9 +28,10 @@ from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
+from holdfast.backends.leftovers import left_over, removed
 from holdfast.backends.logcheck import head_in_log, log_problems
 from holdfast.backends.matching import Wanted
-from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows, torn_of_the_deleted
+from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -62,6 +63,7 @@ class FilesBackend(RowBackend):
         self._gate = os.path.join(self.root, "open-lock")
         self._index_path = os.path.join(self.root, "index.db")
         self._closed = False
+        self._leftovers = False
         layout = os.path.join(self.root, "holdfast.json")
         wanted, folder = where.params.get("blobs"), os.path.join(self.root, "blobs")
         if wanted == DATABASE:
@@ -150,13 +152,11 @@ class FilesBackend(RowBackend):
             if not kept:
                 db.execute("UPDATE meta SET value = ? WHERE name = 'store'", (secrets.token_hex(8),))
             self._replay(db, trust)
-            left = torn_of_the_deleted(db, self.root)
+            left = left_over(db, self.root)
             _write_stamp(db, stamp)
         self._writers.write(State(stamp))
-        left += [name for ending in (".jsonl.new", ".jsonl.old") for name in all_files(self.root, ending)]
-        for name in left:
-            os.unlink(os.path.join(self.root, name))
         if left:
+            self._leftovers = removed(left) is not None
             self._sync_log_folders()
 
     def _replay(self, db: Connection, trust: Trust) -> None:
@@ -229,10 +229,20 @@ class FilesBackend(RowBackend):
         return super().commit(batch)
 
     def compact(self) -> None:
-        """The index, as for any rows; logs were written anew when something of them was forgotten."""
+        """The index, as for any rows; logs were written anew when something of them was forgotten.
+
+        Raises:
+            Unavailable: something is left of them that can't be removed; all else was done.
+        """
         with self._file.mutex:
             self._note()
+            with self._guarded(), self._file.transaction() as db:  # nobody else is amid a commit
+                failed = removed(left_over(db, self.root))
+            self._sync_log_folders()
+            self._leftovers = self._logs.leftovers = failed is not None
         super().compact()
+        if failed is not None:
+            raise failed
 
     def _note(self) -> None:
         """From now on the rows may differ from what is on the disk; say so durably, once."""
@@ -346,6 +356,8 @@ class FilesBackend(RowBackend):
             sync_dir(folder)
         state = self._writers.read()
         left = self._writers.without_mine(state)
+        if self._leftovers or self._logs.leftovers:
+            return  # the next one looks for them, and tries again
         if self._writers.alone() and not left.open and not left.clean:
             stamp = _new_stamp()
             with self._guarded(), self._file.transaction() as db:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct, error as struct_error
 from typing import NamedTuple
 
@@ -80,12 +80,27 @@ def first_checksum(fd: int) -> int:
     return -1 if crc is None else crc
 
 
-def torn_files(path: str) -> Iterator[str]:
-    """The files beside a log that hold what was set aside of it, as far as they are numbered without a gap."""
+def torn_names(path: str) -> Iterator[str]:
+    """The names beside a log that are taken by what was set aside of it, as far as they are numbered without a gap."""
     number = 1
-    while os.path.exists(beside := f"{path}.torn.{number}"):
+    while os.path.lexists(beside := f"{path}.torn.{number}"):
         yield beside
         number += 1
+
+
+def remove_files(paths: Iterable[str]) -> OSError | None:
+    """Remove files, each whatever becomes of the others; what kept the first from it that is still there.
+
+    A folder is none of ours and stays.
+    """
+    failed: OSError | None = None
+    for path in paths:
+        try:
+            if not os.path.isdir(path) or os.path.islink(path):
+                os.unlink(path)
+        except OSError as error:
+            failed = failed or error
+    return failed
 
 
 class Log:
@@ -210,11 +225,11 @@ class Log:
         if origin is None:
             return
         origin.close()
-        os.unlink(self.path + ".old")
-        for torn in torn_files(self.path) if ended else ():
-            os.unlink(torn)
+        failed = remove_files([self.path + ".old", *(torn_names(self.path) if ended else ())])
         if self._durable:
             sync_dir(os.path.dirname(self.path))
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         """Close the file, once: its number may be that of another file from then on.

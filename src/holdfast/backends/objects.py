@@ -42,6 +42,15 @@ PAGE = 1000
 """Names that one request lists."""
 
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_HINTS = {
+    "NoSuchBucket": "make the bucket, or name another",
+    "169.254.169.254": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without them the machine itself is asked",
+    "InvalidAccessKeyId": "look at AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "look at AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": "give this key the rights to get, put, list and delete there",
+    "error sending request": "look at AWS_ENDPOINT_URL, or try again when it is there",
+}
+"""What to do about an answer, by what stands in it."""
 
 _used_in: int | None = None
 """The process whose threads carry the requests: a child that it forks has none of them."""
@@ -164,7 +173,9 @@ class ObjectBlobs:
         try:
             yield
         except (self._obstore.exceptions.BaseError, OSError) as error:
-            raise Unavailable(f"{what}: {self._where} answers: {_said(error)}", place=self._where) from None
+            said = _said(error)
+            hint = next((f"; {hint}" for sign, hint in _HINTS.items() if sign in said), "")
+            raise Unavailable(f"{what}: {self._where} answers: {said}{hint}", place=self._where) from None
 
 
 def _said(error: Exception) -> str:

@@ -15,6 +15,7 @@ from psycopg.sql import Identifier
 from holdfast.backends.packing import CURRENT, dictionary
 from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import Invalid
+from holdfast.urls import Location
 
 OLDEST = 140_000
 """The oldest server: PostgreSQL 14."""
@@ -38,18 +39,22 @@ def lock_number(schema: str, what: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def migrate(server: Server, schema: str, begin: Callable[[Connection], None]) -> None:
+def migrate(server: Server, where: Location, schema: str, begin: Callable[[Connection], None]) -> None:
     """Bring a schema up to date; make it if it is not there, with what `begin` does in the same transaction.
 
     Raises:
+        NotFound: it is not there, and not to be made.
         Invalid: a newer holdfast's, another program's, or a server that is too old or not in UTF-8.
         ReadOnly: this user may not make it.
     """
     newest = scripts()[-1][0]
     with server.guarded() as db:
         _check_server(db, server.shown)
-        if _version(db, schema, newest, server.shown) == newest:
+        found = _version(db, schema, newest, server.shown)
+        if found == newest:
             return
+        if not found and not where.create:
+            raise where.absent()
         db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(schema, "schema"),))
         found = _version(db, schema, newest, server.shown)

@@ -35,6 +35,18 @@ CLASH = "23505"
 _AGAIN = ("40001", "40P01", "HF409", CLASH)
 """SQLSTATEs of a transaction that did nothing, and may come to something if it is begun anew."""
 
+_HINT = "look at host, port, user and database of the URL, or try again when the server is there"
+_HINTS = {
+    "pg_hba.conf": "let this user in there, or name another",
+    "password": "say the right one in the URL, PGPASSWORD or ~/.pgpass",
+    'database "': "make it, with ENCODING 'UTF8', or name another behind the host",
+    "role": "make it, or name another user in the URL",
+    "SSL": "leave sslmode= away, or have the server speak TLS",
+    "resolve host": "write postgresql://user@host:port/database",
+    "too many": "try again, or let a pooler share the connections",
+}
+"""What to do about a server that can't be connected to, by a word of what libpq says of it."""
+
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection. `warned` is what the server warned of since it was last cleared, `made` when it was made."""
@@ -98,7 +110,7 @@ class Server:
                 db.close()
                 raise
         except psycopg.Error as error:
-            raise self.explain(error) from error
+            raise self._refused(error) from error
 
         def warn(told: psycopg.errors.Diagnostic) -> None:
             if told.severity_nonlocalized == "WARNING":
@@ -232,7 +244,9 @@ class Server:
         told = str(error).strip().splitlines()
         said = f"{self.shown}: {told[0] if told else type(error).__name__}"
         if state in ("25006", "42501"):
-            return ReadOnly(f"{said}; this user may only read here, or the server is a replica", sqlstate=state)
+            why = "the server is a replica, or this user may only read here"
+            lacks = "this user lacks a right: GRANT it, or open the store as another user"
+            return ReadOnly(f"{said}; {why if state == '25006' else lacks}", sqlstate=state)
         if state == "55P03":
             return Unavailable(
                 f"{said}: a transaction that others began, or this program (commit_in), holds what was to be changed; "
@@ -251,6 +265,14 @@ class Server:
         if state in ("22021", "22P05", "0A000", "42601", "42883", "42P01", "42703"):
             return Invalid(f"{said}; this is no store that this version can use", sqlstate=state)
         return Unavailable(f"{said}; try again", sqlstate=state)
+
+    def _refused(self, error: psycopg.Error) -> HoldfastError:
+        """An error of connecting. libpq tells of it in words alone, which a server may have translated."""
+        if error.sqlstate:
+            return self.explain(error)
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hint = next((hint for sign, hint in _HINTS.items() if sign in said), _HINT)
+        return Unavailable(f"{self.shown}: {said}; {hint}", sqlstate="")
 
     def lost(self, error: psycopg.Error) -> HoldfastError:
         """The same of a commit that was sent: if the server did not answer, it can't be told what became of it."""

@@ -92,7 +92,7 @@ class PostgresBackend:
             opened = partial(PostgresBackend, text_of=text_of)
             self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
             wanted, lock = where.params.get("blobs"), Lock(self._server, name)
-            migrate(self._server, name, lambda db: begin_blobs(db, schema, wanted, lock))
+            migrate(self._server, where, name, lambda db: begin_blobs(db, schema, wanted, lock))
             self._facts = check_duty(self._server, where)
             self._packer = self._make_packer()
             self.unpacked = self._packer.unpacked

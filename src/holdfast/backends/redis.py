@@ -7,6 +7,7 @@ one script, which checks that nothing changed since (`rediswriter`); so the scri
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,7 @@ class RedisBackend:
         self._links = Links(seeds, options.connection, tls=where.scheme == "rediss", timeout=options.timeout, duty=duty)
         try:
             self._servers = Servers(self._links, options.timeout)
-            self._layout, self._packer = self._opened(options)
+            self._layout, self._packer = self._opened(options, where)
         except BaseException:
             self._links.close()
             raise
@@ -71,7 +72,7 @@ class RedisBackend:
         self._listening = Listening(self._servers, self._links, self._layout.channel)
         self.blobs, self._note = blobs_of(options.blobs, self._servers, self._layout)
 
-    def _opened(self, options: Options) -> tuple[Layout, Packer]:
+    def _opened(self, options: Options, where: Location) -> tuple[Layout, Packer]:
         """What the store says of itself; a new one is told now, and its id one of an earlier version."""
         meta = options.prefix.encode() + b":store"
         probe = Layout(options.prefix, 1).tag(0) + b"probe"
@@ -82,6 +83,10 @@ class RedisBackend:
         if names and (not self._reads_only or names - WRITES):
             told = ", ".join(sorted(names))
             raise Unavailable(f"the Redis user of this URL may not run {told}, which a commit needs; allow it")
+        if not self._reads_only:
+            self._check_replicas(options.replicas)
+        if not where.create and b"layout" not in self._facts(meta):
+            raise where.absent()
         shards = options.shards or (MANY if self._servers.cluster else 1)
         facts = self._told(meta, shards, secrets.token_hex(8))
         format, kept = _layout_in(facts[b"layout"])
@@ -96,6 +101,17 @@ class RedisBackend:
             int(name.partition(b":")[2]): data for name, data in facts.items() if name.startswith(b"dictionary:")
         }
         return layout, Packer({**dictionaries, CURRENT: dictionary()})
+
+    def _check_replicas(self, wanted: int) -> None:
+        """Refuse masters that have too few replicas, as each commit would wait for them in vain."""
+        for info in self._servers.each(("INFO", "replication")) if wanted else ():
+            has = re.search(rb"connected_slaves:(\d+)", info)
+            if has is None or int(has[1]) < wanted:
+                raise Unavailable(
+                    f"a Redis server has {has[1].decode() if has else 'no known'} replicas, and the store is to be "
+                    f"opened with {wanted} (durability=replicated or replicas=); connect them, or open it with "
+                    "durability=disk"
+                )
 
     def _told(self, meta: bytes, shards: int, id: str) -> dict[bytes, bytes]:
         """What the store says of itself; of a new one that is what is given here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import uuid
 from collections.abc import Generator
@@ -58,9 +59,9 @@ def blobs_of(where: str, servers: Servers, layout: Layout) -> tuple[Blobs, Note 
         return NoBlobs(), None
     if where == "redis":
         return RedisBlobs(servers, layout, lock), None
-    if urlsplit(where).scheme != "file":
+    if urlsplit(where).scheme != "file" or not os.path.isabs(parse_url(where).path):
         raise Invalid(
-            f"blobs={shown_place(where)!r} is neither a folder (file:///dir), nor s3://bucket/prefix, nor redis",
+            f"blobs={shown_place(where)!r} is neither a folder (file:///folder), nor s3://bucket/prefix, nor redis",
             parameter="blobs",
         )
     return DirectoryBlobs(parse_url(where).path), None
@@ -96,10 +97,10 @@ def _begun(where: str, servers: Servers, layout: Layout, lock: Lock) -> Note:
 class NoBlobs:
     """Refuses every value."""
 
-    def put(self, digest: str, data: bytes) -> None:
+    def put(self, digest: str, data: bytes) -> None:  # noqa: ARG002  # the protocol's
         """Refuse it."""
         raise Invalid(
-            f"a value of {len(data):,} bytes is kept beside the events, and this store has no place for it; open it "
+            "large values and artifacts are kept beside the events, and this store has no place for them; open it "
             "with ?blobs=file:///folder (one that all its machines share), ?blobs=s3://bucket/prefix, or ?blobs=redis",
             digest=digest,
         )

@@ -20,6 +20,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError as RedisTimeoutError,
@@ -242,6 +243,16 @@ class Links:
             raise Unavailable(f"the Redis server {address} does not let us in: {text_of(error)}") from error
         except (RedisError, OSError, Lost) as error:
             link.drop()
+            if isinstance(error, NoPermissionError):
+                raise Unavailable(
+                    f"the Redis server {address} gives this user too few rights: {text_of(error)}; docs/REDIS.md "
+                    "lists what a user needs"
+                ) from error
+            if "DB index" in text_of(error):
+                raise Unavailable(
+                    f"the Redis server {address} has no such database ({text_of(error)}); name another behind the "
+                    "host, /0 on a cluster"
+                ) from error
             raise Unreachable(text_of(error)) from error
         except BaseException:
             link.drop()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from holdfast.backends.disk import FILE_MODE, read_at, sync_dir, unavailable, wr
 from holdfast.backends.engine import Connection
 from holdfast.backends.entryrows import hide, new_rows, numbered
 from holdfast.backends.jsonl import VERSION, Line, Told, log_name, opened, told
-from holdfast.backends.logfile import Place, first_checksum, places, torn_files
+from holdfast.backends.logfile import Place, first_checksum, places, torn_names
 from holdfast.backends.rows import (
     HEAD,
     UPDATE_HEAD,
@@ -43,9 +42,6 @@ LOG_TABLE = (
     "first INTEGER NOT NULL)"
 )
 """How far the rows go with each log, and the checksum of its first line when they were written."""
-
-
-_TORN = re.compile(r"(.*\.jsonl)\.torn\.\d+")
 
 
 class WrongLog(Corrupt):
@@ -361,7 +357,7 @@ def set_aside(path: str, end: int) -> None:
     with open(path, "rb") as file:
         file.seek(end)
         torn = file.read()
-    beside = f"{path}.torn.{1 + sum(1 for _ in torn_files(path))}"
+    beside = f"{path}.torn.{1 + sum(1 for _ in torn_names(path))}"
     flags = getattr(os, "O_CLOEXEC", 0)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, FILE_MODE)
     try:
@@ -386,13 +382,6 @@ def all_files(root: str, ending: str) -> Iterator[str]:
             for entry in found:
                 if entry.name.endswith(ending) and not entry.is_dir(follow_symlinks=False):
                     yield os.path.join("logs", kind, entry.name)
-
-
-def torn_of_the_deleted(db: Connection, root: str) -> list[str]:
-    """The names of files that were set aside of logs whose sessions are deleted: their writer was killed meanwhile."""
-    sql = "SELECT head.dead FROM log JOIN head ON head.n = log.head WHERE log.name = ?"
-    named = ((name, _TORN.fullmatch(name)) for name in all_files(root, ""))
-    return [name for name, match in named if match and db.execute(sql, (match[1],)).fetchone() == (1,)]
 
 
 def ends_well(path: str, size: int) -> bool:

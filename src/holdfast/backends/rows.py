@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from struct import Struct, error
 from typing import Any
 from zlib import crc32
@@ -11,7 +12,7 @@ import msgspec
 
 from holdfast.backends.engine import Connection
 from holdfast.errors import Corrupt
-from holdfast.plan import TRASHED, Entry, Head, Ref
+from holdfast.plan import TRASHED, Head, Ref
 
 HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, crc"
 """Columns of a head, in the order in which `head_of` takes them."""
@@ -53,16 +54,19 @@ def only_grew(head: Head, saved: Head) -> bool:
 
 def head_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
     """The columns of `UPDATE_HEAD` but the row number; `tags` are the encoded ones, `runs` see `OpenRuns`."""
-    rev, last, at, counts, crc, _ = grown_values(head, tags, runs)
-    return rev, last, head.base, head.trim, at, at >> SLOT, _standing(head), tags, counts, head.body, crc, runs
+    rev, last, at, counts, crc, led, _ = grown_values(head, tags, runs, 0)
+    slot, standing = at >> SLOT, _standing(head)
+    return rev, last, head.base, head.trim, at, slot, standing, blob(tags), counts, blob(head.body), crc, led
 
 
-def grown_values(head: Head, tags: bytes, runs: bytes) -> tuple[Any, ...]:
-    """The columns of `GROW_HEAD` but the row number."""
+def grown_values(head: Head, tags: bytes, runs: bytes, n: int) -> tuple[Any, ...]:
+    """The values of `GROW_HEAD`; `n` is the row number."""
+    rev, last, at = head.rev, head.last, head.at
     counts = encode(head.counts)
     kind, id = head.ref
-    numbers = _head_numbers(head.rev, head.last, head.base, head.trim, head.at, head.dead)
-    return head.rev, head.last, head.at, counts, _head_crc(kind, id, numbers, tags, counts, head.body, runs), runs
+    numbers = _head_numbers(rev, last, head.base, head.trim, at, head.dead)
+    crc = _head_crc(kind, id, numbers, tags, counts, head.body, runs)
+    return rev, last, at, blob(counts), crc, blob(runs), n
 
 
 def _standing(head: Head) -> int:
@@ -122,15 +126,24 @@ def insert_head(db: Connection, head: Head, runs: bytes = b"") -> int:
     return db.execute("SELECT last_insert_rowid()").fetchone()[0]
 
 
-_INSERT_ENTRY = f"INSERT INTO entry ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # columns
+_INSERT_ENTRY = {
+    7: "INSERT INTO entry (n, head, seq, at, void, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    8: "INSERT INTO entry (n, head, seq, at, void, crc, body, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+}
+"""By the number of values: most entries have no id."""
+
+blob = bytearray
+"""Makes bytes what is bound to a statement at once. Of bytes, None and truth values Python's sqlite3 asks each time
+whether somebody wants them adapted, which takes longer than to copy what an entry mostly holds."""
 
 
 def insert_entries(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Write new entries."""
     if len(rows) == 1:
-        db.execute(_INSERT_ENTRY, rows[0])
-    elif rows:
-        db.executemany(_INSERT_ENTRY, rows)
+        db.execute(_INSERT_ENTRY[len(rows[0])], rows[0])
+    else:
+        for values, alike in groupby(rows, len):
+            db.executemany(_INSERT_ENTRY[values], alike)
 
 
 def head_row(db: Connection, ref: Ref) -> Any:
@@ -150,16 +163,6 @@ class Numbers:
 
     def __init__(self, newest: int) -> None:
         self.newest = newest
-
-    def take(self, count: int) -> int:
-        """The first of so many."""
-        self.newest += count
-        return self.newest - count + 1
-
-
-def entry_values(row: int, n: int, e: Entry, packed: bytes) -> tuple[Any, ...]:
-    """The columns of `ENTRY` for a new entry in a row, of the head in row `n`."""
-    return row, n, e.seq, e.id or None, e.at, e.void, entry_crc(n, e.seq, e.id, e.at, e.void, packed), packed
 
 
 def write_tags(db: Connection, n: int, old: Mapping[str, str], new: Mapping[str, str]) -> None:

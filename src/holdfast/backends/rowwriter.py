@@ -120,29 +120,32 @@ class RowWriter:
         rows = self._rows
         known = self._known(db, commit)
         ids = [entry.id for entry in commit.append if entry.id]
-        if rows and (ids or commit.void or commit.delete or commit.trim is not None):
+        reworks = commit.void or commit.delete or commit.trim is not None
+        if rows and (ids or reworks):
             insert_entries(db, rows)  # what follows must see them
             rows.clear()
-        there = self._there(db, known.n, ids) if known and ids else ()
-        planned = plan(known.head if known else None, there, commit)
+        if known is None:
+            before, planned = None, plan(None, (), commit)
+        else:
+            before = known.head
+            planned = plan(before, self._there(db, known.n, ids) if ids else (), commit)
         if isinstance(planned, Refused):
             return planned
         head, entries = planned
-        before = known.head if known else None
-        runs = known.runs if known else OpenRuns()
-        # The first run of a new head closes none, so its row is not asked for.
-        first = numbered(db, self.numbers, runs, known.n if known else 0, entries)
         if known is None:
+            # The first run of a new head closes none, so its row is not asked for.
+            first = numbered(db, self.numbers, runs := OpenRuns(), 0, entries)
             known = self._heads[commit.ref] = Known(insert_head(db, head, runs.data), head, runs)
             write_tags(db, known.n, {}, head.tags)
             if not entries:
                 db.execute(STAMP, (known.n,))
         else:
+            first = numbered(db, self.numbers, known.runs, known.n, entries)
             known.head = head
             self._changed[commit.ref] = known
         packed = self._bodies.place(known.n, commit, before, head, entries, packed)
         rows += new_rows(first, known.n, entries, packed)
-        if commit.void or commit.delete or commit.trim is not None:
+        if reworks:
             insert_entries(db, rows)
             rows.clear()
             self._rework(db, commit, known, before or head)
@@ -172,21 +175,21 @@ class RowWriter:
         ref = commit.ref
         if self._bodies.meet(db, ref):
             self._heads.pop(ref, None)
-        known = self._heads.get(ref)
-        if known is None:
-            row = head_row(db, ref)
-            if row is None:
-                return None
-            try:
-                head = head_of(row)
-            except Corrupt:
-                if self._bodies.mend(db, ref):
-                    return self._known(db, commit)
-                if not commit.delete:
-                    raise
-                left = remains(db, ref, row)
-                return Known(row[0], left, OpenRuns(), damaged=True)  # not to be remembered: it may be refused
-            known = self._heads[ref] = Known(row[0], head, OpenRuns(row[-2]))
+        elif (known := self._heads.get(ref)) is not None:
+            return known
+        row = head_row(db, ref)
+        if row is None:
+            return None
+        try:
+            head = head_of(row)
+        except Corrupt:
+            if self._bodies.mend(db, ref):
+                return self._known(db, commit)
+            if not commit.delete:
+                raise
+            left = remains(db, ref, row)
+            return Known(row[0], left, OpenRuns(), damaged=True)  # not to be remembered: it may be refused
+        known = self._heads[ref] = Known(row[0], head, OpenRuns(row[-2]))
         return known
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
@@ -206,10 +209,10 @@ class RowWriter:
             if head.tags is not saved.tags:
                 write_tags(db, known.n, saved.tags, head.tags)
                 known.tags = encode(head.tags)
-            if head.dead or head.last == max(saved.last, head.base, head.trim):
+            if head.dead or head.last in (saved.last, head.base, head.trim):
                 db.execute(STAMP, (known.n,))
             if only_grew(head, saved):
-                grown.append((*grown_values(head, known.tags, known.runs.data), known.n))
+                grown.append(grown_values(head, known.tags, known.runs.data, known.n))
             else:
                 db.execute(UPDATE_HEAD, (*head_values(head, known.tags, known.runs.data), known.n))
         if len(grown) == 1:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from typing import TYPE_CHECKING
 
 import click
 
-from holdfast import __version__
+from holdfast import __version__, errors
 from holdfast.cli.app import INTEGRITY, App, Command, pass_app
 from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import REF, whole
@@ -31,10 +30,14 @@ if TYPE_CHECKING:
 @pass_app
 def init(app: App) -> None:
     """Create the store, if it is not there yet, and print its URL."""
-    from holdfast.urls import default_url, parse_url
+    from holdfast.opening import existing
+    from holdfast.urls import default_url
 
-    where = parse_url(app.url or default_url())
-    created = where.scheme in ("sqlite", "file") and not os.path.exists(where.path)
+    created = False
+    try:
+        existing(app.url or default_url()).close()
+    except errors.NotFound:
+        created = True
     with app.store(create=True) as store:
         url = store.url
     if app.json:

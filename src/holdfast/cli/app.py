@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -70,14 +71,26 @@ class App:
             NotFound: there is none, and it is not to be created.
         """
         from holdfast.opening import open
-        from holdfast.shown import shown
         from holdfast.urls import default_url
 
         url = self.url or default_url()
-        if not create:
-            check_there(url, f"--store {shlex.quote(shown(self.url))} " if self.url else "")
-        with tried(url) if dry_run else open(url) as store:
+        if create:
+            opened = tried(url) if dry_run else open(url)
+        else:
+            opened = rehearsing(self._existing(url)) if dry_run else self._existing(url)
+        with opened as store:
             yield self.view(store)
+
+    def _existing(self, url: str) -> Store:
+        """The store that is meant; the error of one that is not there says how to create it."""
+        from holdfast.opening import existing
+        from holdfast.shown import shown
+
+        try:
+            return existing(url)
+        except errors.NotFound as error:
+            option = f"--store {shlex.quote(shown(self.url))} " if self.url else ""
+            raise errors.NotFound(f"{error.message}; `holdfast {option}init` creates one", **error.facts) from None
 
     def view(self, store: Store) -> Store:
         """The store as the user sees it for whom the command works; the whole store if it works for nobody.
@@ -130,33 +143,23 @@ class App:
 
 
 @contextlib.contextmanager
-def tried(url: str) -> Generator[Store]:
-    """A store in which a dry run may do everything; one that is not there yet is an empty one."""
+def rehearsing(real: Store) -> Generator[Store]:
+    """A store in which a dry run may do everything, over one that is open, and closed with it."""
     from holdfast.backends import rehearsed
-    from holdfast.opening import open
     from holdfast.store import Store
 
-    try:
-        check_there(url)
-    except errors.NotFound:
-        url = "memory://"
-    with open(url) as real, Store(real.url, backend=rehearsed(real.backend, real.text_of)) as store:
+    with real, Store(real.url, backend=rehearsed(real.backend, real.text_of)) as store:
         yield store
 
 
-def check_there(url: str, option: str | None = None) -> None:
-    """Refuse a store that is not there yet; with the option that names it, the message says how to create it.
+def tried(url: str) -> AbstractContextManager[Store]:
+    """The same over what is at a URL; a store that is not there yet is an empty one."""
+    from holdfast.opening import existing, open
 
-    Raises:
-        NotFound: nothing is at the URL's path.
-        Invalid: the URL is wrong.
-    """
-    from holdfast.urls import parse_url
-
-    where = parse_url(url)
-    if where.scheme in ("sqlite", "file") and not os.path.exists(where.path):
-        hint = "" if option is None else f"; `holdfast {option}init` creates one"
-        raise errors.NotFound(f"there is no store at {where.url} yet{hint}", url=where.url)
+    try:
+        return rehearsing(existing(url))
+    except errors.NotFound:
+        return rehearsing(open("memory://"))
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -355,7 +358,7 @@ def _invoke(args: Sequence[str]) -> int:
     except errors.HoldfastError as error:
         if debug:
             raise
-        return _fail(error_shape(error), exit_code(error), as_json)
+        return _fail(_shape(error), exit_code(error), as_json)
     except (BrokenPipeError, click.Abort):
         raise
     except OSError as error:
@@ -369,6 +372,14 @@ def _invoke(args: Sequence[str]) -> int:
         message = f"unexpected {type(error).__name__}: {error}; HOLDFAST_DEBUG=1 shows where"
         return _fail({"type": type(error).__name__, "message": message}, FAILURE, as_json)
     return OK
+
+
+def _shape(error: errors.HoldfastError) -> dict[str, Any]:
+    """An error as JSON, whose sentence fits a shell."""
+    shape = error_shape(error)
+    if type(error) is errors.Deleted and error.message.startswith("session "):
+        shape["message"] += f", as `holdfast session new {shlex.quote(str(error.session))}` does"
+    return shape
 
 
 def _fail(shape: dict[str, Any], code: int, as_json: bool) -> int:

@@ -18,7 +18,7 @@ from holdfast import __version__
 from holdfast.cli.app import FAILURE, App, Command, holdfast, pass_app
 from holdfast.cli.replicas import replica_shape
 from holdfast.cli.terminal import Span
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotFound
 from holdfast.formats.words import safe_line
 
 if TYPE_CHECKING:
@@ -107,11 +107,13 @@ def _served(where: Location, url: str, problems: list[str]) -> dict[str, Any]:
 
 def _facts(url: str, problems: list[str]) -> tuple[dict[str, str] | None, list[dict[str, Any]]]:
     """What the backend of a store says of itself, None if it can't be opened; and of its replicas."""
-    from holdfast.opening import open
+    from holdfast.opening import existing
 
     try:
-        with open(url) as store:
+        with existing(url) as store:
             return dict(store.backend.info()), [replica_shape(replica) for replica in store.replicas()]
+    except NotFound:
+        return {"state": "not there yet"}, []
     except HoldfastError as error:
         problems.append(f"the store can't be opened: {error.message}")
         return None, []

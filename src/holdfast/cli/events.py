@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ def append(
 
     TEXT is one message; without it, or with -, stdin is. A session is never created by accident: see --create.
     """
-    events = list(_payloads(text)) if jsonl else [_message(role, text)]
+    events = list(_given(text)) if jsonl else [_message(role, text)]
     with app.store(create=create, dry_run=dry_run) as store:
         session = _or_new(store, ref, user) if create else whole(store, ref)
         if user is not None:
@@ -91,52 +90,12 @@ def _message(role: str, text: str | None) -> AnyPayload:
     return message(role, text)
 
 
-def _utf8(data: bytes, what: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Invalid(f"{what} is not UTF-8 (byte {error.start:,})") from None
+def _given(text: str | None) -> Iterator[Appendable]:
+    from holdfast.cli.records import payloads
 
-
-def _payloads(text: str | None) -> Iterator[Appendable]:
     if text not in (None, "-"):
         raise click.UsageError("--jsonl reads stdin; leave TEXT out")
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        if line.strip():
-            yield _payload(_utf8(line, f"line {number}"), number)
-
-
-def _payload(line: str, number: int) -> Appendable:
-    from holdfast import codec
-    from holdfast.large import LargeValues
-    from holdfast.model import Event, Other
-
-    try:
-        plain = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"line {number} is no JSON: {error}", line=number) from None
-    if not isinstance(plain, dict):
-        raise Invalid(f'line {number} is no JSON object such as {{"type": "note", "text": "…"}}', line=number)
-    fields: dict[str, Any] = {"v": 1, **plain}
-    fields.pop("large", None)  # only the store itself says where a large value is
-    raw = codec.encode_json(fields)
-    payload = codec.decode(raw, LargeValues())
-    # A record with its format version comes out of a store, perhaps a newer one's; without, it is somebody's slip.
-    if isinstance(payload, Other) and "v" not in plain:
-        kind = fields.get("type")
-        raise Invalid(f"line {number}: {kind!r} is no type of event, or lacks a field it must have; "
-                      "a type of your own is x.<name>", line=number)  # fmt: skip
-    # Fields this version does not know are kept by keeping the bytes; without any, large values can move out.
-    unknown = isinstance(payload, Other) or _has_unknown(payload, fields)
-    return Event(payload=payload, raw=raw) if unknown else payload
-
-
-def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:
-    owners = [(payload, {k: v for k, v in fields.items() if k != "v"})]
-    if fields.get("source"):
-        owners.append((payload.source, fields["source"]))
-    owners += zip(getattr(payload, "parts", ()), fields.get("parts", ()), strict=False)
-    return any(set(plain) - {"type", *owner.__struct_fields__} for owner, plain in owners if not hasattr(owner, "data"))
+    return payloads(sys.stdin.buffer)
 
 
 def _or_new(store: Store, ref: str, user: str | None) -> Session:
@@ -180,7 +139,7 @@ def _print_events(app: App, session: Session, events: Iterator[Event], full: boo
     outcomes = Outcomes()
     for event in events:
         if app.json:
-            app.text(event_text(session.id, event))
+            app.text(event_text(session.id, event, full=full))
         else:
             outcomes.take(event)
             app.lines(show.one(event, outcomes, full=full))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, check_there, exit_code, pass_app, tried
+from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, exit_code, pass_app, tried
 from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import whole
 from holdfast.cli.shapes import copied_shape, dumps
@@ -50,12 +50,11 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool
     the target is a conflict and stays as it is. TO is created if it is not there.
     """
     from holdfast.moving.copying import Copier
-    from holdfast.opening import open
+    from holdfast.opening import existing, open
 
     if follow and (refs or dry_run):
         raise click.UsageError("--follow copies everything, and until told to stop; leave --session and --dry-run away")
-    check_there(source)
-    with open(source) as here, tried(target) if dry_run else open(target) as there:
+    with existing(source) as here, tried(target) if dry_run else open(target) as there:
         ours, theirs = app.view(here), app.view(there)
         if follow:
             _follow(app, ours, theirs)

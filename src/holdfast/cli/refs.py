@@ -141,16 +141,14 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
         incomplete: str,
     ) -> list[CompletionItem]:
         """Ids and names that start so. Whatever goes wrong, a shell gets no completions rather than an error."""
-        from holdfast.cli.app import check_there
-        from holdfast.opening import open
+        from holdfast.opening import existing
         from holdfast.urls import default_url
 
         common = ctx.find_root().params
         url, user = str(common.get("url") or default_url()), common.get("user")
         found = [CompletionItem("@last", help="the newest session")] if "@last".startswith(incomplete) else []
         try:
-            check_there(url)
-            with open(url) as store:
+            with existing(url) as store:
                 view = store.for_user(user) if user else store
                 for info in view.sessions(limit=1000):
                     if info.id.startswith(incomplete):

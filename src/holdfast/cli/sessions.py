@@ -123,6 +123,7 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
     """
     with app.store() as store:
         found, seq = named(store, ref, damaged="keep")
+        whole = how["full"]
         if seq is not None:
             after, before, how["include_hidden"], how["full"] = seq - 1, seq + 1, True, True
         wanted = types.split(",") if types else None
@@ -137,7 +138,7 @@ def show(app: App, ref: str, last: int | None, after: int, before: int | None, t
             from holdfast.cli.shapes import event_text, session_shape
 
             head = None if info is None else session_shape(info)
-            app.items((event_text(found.id, event) for event in events()), session=head)
+            app.items((event_text(found.id, event, full=whole) for event in events()), session=head)
         else:
             app.lines(_shown(info if seq is None else None, events, full=how["full"]), paged=True)
     if info is None:

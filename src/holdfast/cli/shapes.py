@@ -59,8 +59,8 @@ def copied_shape(one: Copied) -> dict[str, Any]:
     }
 
 
-def event_text(session: str, event: Event) -> str:
-    """An event as one line of JSON."""
+def event_text(session: str, event: Event, *, full: bool = False) -> str:
+    """An event as one line of JSON; with `full`, large values stand whole in it."""
     from holdfast.model import Damaged
 
     damaged = event.payload.reason if isinstance(event.payload, Damaged) else None
@@ -73,7 +73,12 @@ def event_text(session: str, event: Event) -> str:
         "hidden": event.hidden,
         "damaged": damaged,
     }
-    payload = "null" if damaged is not None else event.raw.decode("utf-8", "surrogatepass").replace("\n", " ")
+    raw = event.raw
+    if full and b'"large"' in raw and damaged is None:
+        from holdfast.cli.records import whole
+
+        raw = whole(event)
+    payload = "null" if damaged is not None else raw.decode("utf-8", "surrogatepass").replace("\n", " ")
     return safe_json(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "payload": {payload}}}')
 
 

@@ -161,7 +161,6 @@ def _creation(store: Storage, head: Head, child: str, at: int, name: str | None)
     tags[SUMMARY] = None if stood.summary is None else str(stood.summary)
     tags[CALL_TIMEOUT] = head.tags.get(CALL_TIMEOUT)
     models = [tag for tag in head.tags if said_by_appends(tag) and tag not in tags][:MAX_TAGS]
-    body = {key: value for key, value in body_of(head).items() if key in ("metadata", "config")}
     return Commit(
         ref=session_ref(child),
         at=time,
@@ -170,7 +169,7 @@ def _creation(store: Storage, head: Head, child: str, at: int, name: str | None)
         tags=tags,
         defaults=dict.fromkeys(models, "1"),
         add=stood.counts or None,
-        body=encode_body(body),
+        body=encode_body(body_of(head)),  # with what this version does not know
     )
 
 
