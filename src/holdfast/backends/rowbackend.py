@@ -173,8 +173,7 @@ class RowBackend:
     def _entry(self, row: Any) -> Entry:
         _, head, seq, id, at, void, crc, packed = row
         if crc != entry_crc(head, seq, id, at, void, packed):
-            why = "its row is gone" if crc == GONE else "its checksum does not match"
-            return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
+            return packed_entry(row)
         try:
             return Entry(id or "", at, self._unpack(packed), seq, void != 0)
         except Corrupt as error:
@@ -342,6 +341,15 @@ class Guarded:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self._engine.errors):
             raise self._engine.explain(error, self._path) from error
+
+
+def packed_entry(row: Any) -> Entry:
+    """A row of `ENTRY` as an entry whose body is as it stands in the row."""
+    _, head, seq, id, at, void, crc, packed = row
+    if crc == entry_crc(head, seq, id, at, void, packed):
+        return Entry(id or "", at, packed, seq, void != 0)
+    why = "its row is gone" if crc == GONE else "its checksum does not match"
+    return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
 
 
 def _with_ids(db: Connection, n: int, ids: Sequence[str], after: int, upto: int) -> list[Any]:
