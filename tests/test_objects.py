@@ -23,7 +23,7 @@ import pytest
 import holdfast
 from holdfast import Conflict, Corrupt, Invalid, Large, Store, Unavailable, user
 from holdfast.backend import Backend, TextOf
-from holdfast.backends import open_backend
+from holdfast.backends import objects, open_backend
 from holdfast.backends.objects import ObjectBlobs
 from holdfast.model import Message, Text
 from holdfast.testing import BackendContract
@@ -178,26 +178,38 @@ def test_two_stores_share_no_place_where_anything_is_overwritten(
 
 
 class Heedless(ThreadingHTTPServer):
-    """Object storage that knows no condition: it overwrites what is there."""
+    """Object storage that knows no condition: it overwrites what is there. It may be slow to delete."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, dropped: str = "if-none-match") -> None:
+        self.held, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+        self.done = threading.Semaphore(0)
+        """Raised by each deletion that was carried out."""
+        relay = self
+
         class Relay(BaseHTTPRequestHandler):
             def do(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.command == "DELETE" or (self.command == "POST" and "delete" in self.path):
+                    relay.held.set()
+                    relay.go_on.wait(60)
                 there = http.client.HTTPConnection("127.0.0.1", port)
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "if-none-match"}
+                headers = {name: value for name, value in self.headers.items() if name.lower() != dropped}
                 there.request(self.command, self.path, content, headers)
                 answer = there.getresponse()
                 body = answer.read()
                 there.close()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
-                        self.send_header(name, value)
-                if answer.getheader("Content-Length") is None:
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                if self.command in ("DELETE", "POST"):
+                    relay.done.release()
+                with contextlib.suppress(OSError):  # whoever asked may be gone
+                    self.send_response(answer.status)
+                    for name, value in answer.getheaders():
+                        if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                            self.send_header(name, value)
+                    if answer.getheader("Content-Length") is None:
+                        self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do  # noqa: N815  # http.server's names
 
@@ -217,6 +229,63 @@ class Heedless(ThreadingHTTPServer):
             self.shutdown()
             thread.join()
             self.server_close()
+
+
+SWEEPER = "import sys, holdfast; holdfast.open(sys.argv[1]).check(sweep=True)"
+
+
+def test_a_deletion_that_comes_late_takes_nothing_that_was_put_again(
+    server: ObjectStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever swept was killed with its request on the way: nobody knows when that is carried out."""
+    relay = Heedless(server.port, dropped="")
+    url = f"sqlite://{tmp_path}/store.db?blobs={bucket_of(tmp_path)}"
+    with relay.running(), holdfast.open(url) as store:
+        store.create("old").append(user(BIG))
+        store.delete("old")
+        relay.go_on.clear()
+        slow = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.server_port}"}
+        with subprocess.Popen([sys.executable, "-c", SWEEPER, url], env=slow) as sweeper:
+            assert relay.held.wait(60)
+            sweeper.kill()
+        store.create("s").append(user(BIG))
+        relay.go_on.set()
+        assert relay.done.acquire(timeout=60)
+        assert big_of(store) == BIG
+        assert store.check().ok
+        # What was on the way is over after a while, and until then a sweep deletes no more than what nobody needs.
+        for over, unfinished in ((objects.OVER, 1), (timedelta(0), 0)):
+            monkeypatch.setattr(objects, "OVER", over)
+            store.create("gone").append(user(BIG[::-1]))
+            store.delete("gone")
+            assert store.check(sweep=True).swept.deleted
+            assert big_of(store) == BIG
+            blobs = store.backend.blobs
+            assert isinstance(blobs, ObjectBlobs)
+            assert len(blobs.unfinished()) == unfinished
+        store.delete("s")
+        assert store.check(sweep=True).swept.deleted == 5
+        assert store.backend.blobs.scan() == []
+
+
+def test_a_deletion_that_was_tried_again_is_not_taken_for_over(
+    server: ObjectStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first request may still be on the way when the second is answered."""
+    url = f"sqlite://{tmp_path}/store.db?blobs={bucket_of(tmp_path)}"
+    with Proxy(server.port, b"POST /") as proxy:  # the driver asks for deletions so
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        with holdfast.open(url) as store:
+            blobs = store.backend.blobs
+            assert isinstance(blobs, ObjectBlobs)
+            for cut, unfinished in ((False, 0), (True, 1)):
+                store.create(f"{cut}").append(user("x" * 100_000))
+                store.delete(f"{cut}")
+                if cut:
+                    proxy.cut(0, "before")
+                assert store.check(sweep=True).swept.deleted
+                assert blobs.scan() == []
+                assert len(blobs.unfinished()) == unfinished
 
 
 def test_the_place_is_said_when_the_store_is_begun_and_never_again(base: str, tmp_path: Path) -> None:

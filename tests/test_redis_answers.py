@@ -104,6 +104,26 @@ def test_the_rights_that_are_documented_suffice(started: Start, name: str) -> No
         assert not store.exists("no")
 
 
+def documented(kind: str) -> list[str]:
+    """The command that gives a user the rights that the guide lists."""
+    page = (Path(__file__).parent.parent / "docs" / "REDIS.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith(f"ACL SETUSER {kind} ")]
+    return line.split()
+
+
+def test_who_waits_for_a_sync_needs_the_right_to(started: Start) -> None:
+    server = started("valkey", appendfsync="everysec")
+    url = server.url(prefix="holdfast").replace("redis://", "redis://writer:secret@")
+    with server.client() as client:
+        client.execute_command(*documented("writer"), "-waitaof")
+        with pytest.raises(Unavailable, match="WAITAOF"):
+            holdfast.open(url)
+        client.execute_command(*documented("writer"), "+waitaof")
+        with holdfast.open(url) as store:
+            assert store.create("s").append(holdfast.user("one")).last == 1
+            assert client.info("commandstats")["cmdstat_waitaof"]["calls"] >= 2
+
+
 @pytest.mark.parametrize("how", ["settings", "password", "closed"])
 def test_a_lost_answer_of_a_server_that_lets_nobody_back_is_uncertain(started: Start, how: str) -> None:
     """The commit was carried out, its answer was lost, and then the server is one that must not be written to."""

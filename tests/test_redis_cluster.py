@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,12 @@ from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend
 from holdfast.backends.rediskeys import Layout
 from holdfast.backends.redisnodes import slot_of
-from holdfast.errors import Unavailable, Uncertain
+from holdfast.errors import ReadOnly, Unavailable, Uncertain
 from holdfast.plan import Ref
 from holdfast.testing import BackendContract, BackendMachine
 from servers import redis as servers
 from test_redis import prefix
+from test_redis_answers import documented
 from test_redis_crash import ACKS, Load
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-cluster")]
@@ -64,6 +68,106 @@ def test_the_shards_of_a_store_are_on_all_masters(tmp_path: Path) -> None:
         for server in cluster.servers[:3]:
             with server.client() as client:
                 assert client.dbsize() > 20
+
+
+def _on_another(cluster: servers.Cluster, layout: Layout) -> str:
+    """A session that is not on the first master."""
+    first = cluster.servers[0]
+    ids = (f"s{n}" for n in range(100))
+    return next(
+        id for id in ids
+        if cluster.master_of(slot_of(layout.tag(layout.shard_of(Ref("session", id))))) is not first
+    )  # fmt: skip
+
+
+def test_who_listens_is_told_by_the_master_that_was_written_to(cluster: servers.Cluster) -> None:
+    """Not only by another one: what masters tell each other may come tens of milliseconds later, or not at all."""
+    url = cluster.url(prefix="l", durability="process")
+    with holdfast.open(url) as store, holdfast.open(url) as other:
+        session = other.create(_on_another(cluster, store.backend._layout))
+        woken = threading.Event()
+        stop = store.backend.listen(woken.set)
+        try:
+            assert woken.wait(20)  # it listens now
+            woken.clear()
+            os.kill(cluster.servers[0].pid, signal.SIGSTOP)
+            try:
+                session.append(holdfast.user("one"))
+                assert woken.wait(1.5)  # in 2 seconds the first master would be replaced
+            finally:
+                os.kill(cluster.servers[0].pid, signal.SIGCONT)
+        finally:
+            stop()
+
+
+def test_what_several_masters_tell_wakes_once(cluster: servers.Cluster) -> None:
+    with holdfast.open(cluster.url(prefix="l", durability="process")) as store:
+        woken = threading.Semaphore(0)
+        stop = store.backend.listen(woken.release)
+        try:
+            assert woken.acquire(timeout=20)  # it listens now
+            for n in range(20):
+                with cluster.servers[n % 3].client() as client:
+                    client.publish("l:changes", f"{n}")
+                assert woken.acquire(timeout=20)
+            assert not woken.acquire(blocking=False)
+        finally:
+            stop()
+
+
+def test_who_listens_hears_of_the_others_while_a_master_is_away(cluster: servers.Cluster) -> None:
+    url = cluster.url(prefix="l", durability="process", timeout="5")
+    with holdfast.open(url) as store, holdfast.open(url) as other:
+        session = other.create(_on_another(cluster, store.backend._layout))
+        cluster.servers[0].kill()
+        woken = threading.Event()
+        stop = store.backend.listen(woken.set)
+        try:
+            assert woken.wait(20)
+            for n in range(5):
+                woken.clear()
+                session.append(holdfast.user(f"{n}"))
+                assert woken.wait(20)
+        finally:
+            stop()
+
+
+def test_the_rights_that_are_documented_suffice_on_a_cluster(cluster: servers.Cluster, tmp_path: Path) -> None:
+    for server in cluster.servers:
+        with server.client() as client:
+            for kind in ("writer", "reader"):
+                client.execute_command(*documented(kind), "+cluster|slots", "+asking")
+    url = cluster.url(prefix="holdfast", blobs="redis")
+    writing, reading = (url.replace("redis://", f"redis://{kind}:secret@") for kind in ("writer", "reader"))
+    with holdfast.open(writing) as store, holdfast.open(reading) as reader:
+        load = Load(store)
+        try:
+            for shard in range(4):  # commits follow slots that move
+                slot = slot_of(b"holdfast:{%d}:" % shard)
+                cluster.move(slot, next(s for s in cluster.servers[:3] if s is not cluster.master_of(slot)))
+                load.wait_for(1)
+        finally:
+            judge = load.end()
+        assert judge.wrong(store) == []
+        store.create("s", labels=["x"]).append(holdfast.user("an apple"), holdfast.user("x" * 100_000))
+        store.create("gone").append(holdfast.user("a pear"))
+        store.delete("gone")
+        assert store.check(sweep=True).ok
+        store.backend.info()
+        woken = threading.Event()
+        stop = reader.backend.listen(woken.set)
+        try:
+            assert woken.wait(20)
+            woken.clear()
+            store.session("s").append(holdfast.user("more"))
+            assert woken.wait(20)
+        finally:
+            stop()
+        assert len(reader.search("apple").items) >= 1
+        assert {info.id for info in reader.sessions(label="x")} == {"s"}
+        assert reader.check().ok
+        with pytest.raises(ReadOnly):
+            reader.session("s").append(holdfast.user("no"))
 
 
 def test_slots_move_under_load(cluster: servers.Cluster, tmp_path: Path, long: bool) -> None:

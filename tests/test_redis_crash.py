@@ -15,7 +15,7 @@ import holdfast
 from faults import output
 from faults.work import BASE, Judge, perform, text_of
 from holdfast import Store
-from holdfast.backends.redislinks import Lost
+from holdfast.backends.redisanswers import Lost
 from holdfast.errors import Unavailable, Uncertain
 from servers import redis as servers
 from servers.proxy import Proxy, When
@@ -256,8 +256,9 @@ def test_a_connection_that_ends_as_it_is_looked_at_is_lost(server: servers.Redis
         link = store.backend._links.take(store.backend._servers.masters()[0])  # type: ignore[attr-defined]  # one end
         server.kill()
         select.select([link.fileno()], [], [], 20)
+        assert link.readable()
         with pytest.raises(Lost):
-            link.readable()
+            link.answer()
         link.drop()
 
 

@@ -4,6 +4,10 @@ A blob is at most a chunk, so each is put in one request, only if it is not ther
 what a multipart upload would resume resumes here chunk by chunk. Credentials come from the environment, as for any
 client of S3, never from a URL. The lock between writers and deleters is the store's (see `gate`): object storage has
 none, so a prefix belongs to one store.
+
+No name is trusted for which a request to delete may still be on its way: its sender may be dead or have given up, the
+lock be another's, and the bytes be wanted again. So who deletes leaves a mark until each deletion was answered, and
+while there is one, what is put gets a name that nobody had before: `DIGEST/TOKEN`.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ import base64
 import contextlib
 import os
 import re
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager
-from datetime import timedelta
+import secrets
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -23,6 +27,7 @@ from holdfast.backends.gate import BlobLock
 from holdfast.errors import Conflict, Invalid, Unavailable
 
 if TYPE_CHECKING:
+    from obstore import ListStream, ObjectMeta
     from obstore.store import S3Store
 
 PARAMS = frozenset({"encryption", "endpoint", "kms_key", "region"})
@@ -40,6 +45,10 @@ PATIENCE = 60
 """Seconds after which a request that is tried again and again is given up."""
 PAGE = 1000
 """Names that one request lists."""
+UNFINISHED = "unfinished"
+"""Where the marks are of those who delete."""
+OVER = timedelta(hours=1)
+"""How long a request may be on its way. Amazon's refuses one that is more than a quarter of an hour old."""
 
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _HINTS = {
@@ -69,9 +78,15 @@ class ObjectBlobs:
         self._gate = gate
         self._owner = owner
         self._where = f"s3://{bucket}/{prefix}"
+        self._mark: str | None = None
+        """That of who holds the lock alone, once it deletes."""
+        self._alone = self._unsure = False
+        self._wary: bool | None = None
+        """Whether there was a mark of others when the lock was taken last; none is made while it is shared."""
         _check_environment(params)
         try:
-            self._store = _connected(bucket, prefix, params)
+            self._store = _connected(bucket, prefix, params, RETRIES)
+            self._once = _connected(bucket, prefix, params, 0)
         except obstore.exceptions.BaseError as error:
             said = str(error).partition("\n")[0]
             raise Invalid(f"{self._where} can't be used as it is said: {said}", place=self._where) from None
@@ -84,7 +99,10 @@ class ObjectBlobs:
         """
         check_digest(digest)
         with self._told(f"blob {digest} was not stored"):
-            if not self._create(digest, content := packed(data)) and not is_sound(self, digest):
+            if self._wary is None:
+                self._wary = bool(self.unfinished())
+            name, content = f"{digest}/{secrets.token_hex(8)}" if self._wary else digest, packed(data)
+            if (not self._create(name, content) or self._wary) and not is_sound(self, digest):
                 self._obstore.put(self._store, digest, content)
 
     def _create(self, name: str, content: bytes) -> bool:
@@ -107,6 +125,9 @@ class ObjectBlobs:
         check_digest(digest)
         with self._told(f"blob {digest} can't be read"):
             content = self._content(digest)
+            if content is None:
+                names = self._names(digest)
+                content = self._content(names[0]) if names else None
         return None if content is None else unpacked(digest, content)
 
     def _content(self, name: str) -> bytes | None:
@@ -121,29 +142,62 @@ class ObjectBlobs:
         """Remove the bytes."""
         check_digest(digest)
         with self._told(f"blob {digest} was not deleted"):
-            try:
-                self._obstore.head(self._store, digest)
-            except FileNotFoundError:
-                return False
-            self._obstore.delete(self._store, digest)
+            names = self._names(digest)
+            if self._is_there(digest):
+                names.append(digest)
+            if names and self._alone and self._mark is None:
+                self._mark = f"{UNFINISHED}/{secrets.token_hex(8)}"
+                self._obstore.put(self._store, self._mark, b"")
+            for name in names:
+                self._delete(name)
+        return bool(names)
+
+    def _delete(self, name: str) -> None:
+        """Have an object deleted by one request, so that it is known when it is over; by others if that fails."""
+        try:
+            self._obstore.delete(self._once, name)
+        except (self._obstore.exceptions.BaseError, OSError):
+            self._unsure = True
+            self._obstore.delete(self._store, name)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
         return True
+
+    def _names(self, digest: str) -> list[str]:
+        """The names of a blob that was put while its plain one was not trusted."""
+        return [entry["path"] for page in self._listed(digest) for entry in page]
+
+    def _listed(self, folder: str | None = None, after: str | None = None) -> ListStream[Sequence[ObjectMeta]]:
+        return self._obstore.list(  # pyright: ignore[reportUnknownMemberType]  # by arrow, which is not asked for
+            self._store, folder, offset=after, chunk_size=PAGE, return_arrow=False
+        )
+
+    def unfinished(self) -> dict[str, datetime]:
+        """The marks of those who may have deletions on their way, and when they were made by the server's clock."""
+        with self._told("who deletes there can't be told"):
+            return {entry["path"]: entry["last_modified"] for page in self._listed(UNFINISHED) for entry in page}
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:
         """Digests above `after`, in order."""
-        found: list[str] = []
+        found: set[str] = set()
         with self._told("the blobs can't be listed"):
-            pages = self._obstore.list(  # pyright: ignore[reportUnknownMemberType]  # by arrow, which is not asked for
-                self._store, offset=after or None, chunk_size=PAGE, return_arrow=False
-            )
-            for page in pages:
-                found += [name for entry in page if len(name := entry["path"]) == 64]
+            for page in self._listed(after=after or None):
+                names = (entry["path"].partition("/")[0] for entry in page)
+                found.update(name for name in names if len(name) == 64 and name > after)
                 if len(found) >= limit:
                     break
         return sorted(found)[:limit]
 
-    def shared(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def shared(self) -> Generator[None]:
         """Keep deleters out."""
-        return self._gate.shared()
+        with self._gate.shared():
+            self._wary = bool(self.unfinished())
+            yield
 
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
@@ -155,7 +209,22 @@ class ObjectBlobs:
         with self._gate.exclusive():
             if self.claim(self._owner) != self._owner:
                 raise Conflict(f"{self._where} is marked as another store's: nothing in it may be deleted by this one")
-            yield
+            self._mark, self._unsure, self._alone = None, False, True
+            try:
+                yield
+            finally:
+                self._alone = False
+            if self._mark is not None:
+                self._finish(self._mark)
+
+    def _finish(self, mark: str) -> None:
+        """Take away the mark of deletions that are over: these, if each was answered at once, and those of long ago."""
+        marks = self.unfinished()
+        now = marks.pop(mark, None)  # by the clock that made the others
+        over = [name for name, made in marks.items() if now is not None and now - made >= OVER]
+        with self._told("the mark of what was deleted can't be taken away"):
+            for name in over if self._unsure else [*over, mark]:
+                self._obstore.delete(self._store, name)
 
     def claim(self, owner: str) -> str:
         """Mark the prefix as this owner's unless it has one; whose it is."""
@@ -272,7 +341,7 @@ def _check_environment(params: Mapping[str, str]) -> None:
         )
 
 
-def _connected(bucket: str, prefix: str, params: Mapping[str, str]) -> S3Store:
+def _connected(bucket: str, prefix: str, params: Mapping[str, str], retries: int) -> S3Store:
     from obstore.store import S3Store
 
     endpoint = _endpoint(params)
@@ -284,5 +353,5 @@ def _connected(bucket: str, prefix: str, params: Mapping[str, str]) -> S3Store:
         prefix=prefix,
         config=config,  # pyright: ignore[reportArgumentType]  # a typed dictionary of all there is
         client_options={"allow_http": bool(endpoint and endpoint.startswith("http://")), "connect_timeout": "5s"},
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)},
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=PATIENCE)},
     )

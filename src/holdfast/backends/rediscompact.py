@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import cast
 
-from holdfast.backends.redislinks import Address, Failed, Links, Lost, Unreachable
+from holdfast.backends.redisanswers import Failed, Lost
+from holdfast.backends.redislinks import Address, Links, Unreachable
 from holdfast.backends.redisnodes import Servers
 from holdfast.errors import Unavailable
 

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.backends import rediskeys, spans
-from holdfast.backends.rediskeys import Layout, Place
-from holdfast.backends.redisrecords import bounds_of, bounds_record, entry_record, head_record, spans_record
+from holdfast.backends.rediskeys import AT, Layout, Place
+from holdfast.backends.redisrecords import STAMP, bounds_of, bounds_record, entry_record, head_record, spans_record
 from holdfast.backends.spans import Spans
 from holdfast.plan import Commit, Entry, Head, Ref, Refused, plan
+
+ANEW = b"anew"
+"""What says in the place of what is forgotten that all is."""
 
 
 class Stored(NamedTuple):
@@ -31,6 +34,9 @@ class Draft(NamedTuple):
     arguments: list[Any] | None
     after: Stored
 
+    wide: bool = False
+    """Whether it touches more than each commit does: other lists than that by time."""
+
     @property
     def creates(self) -> bool:
         """Whether it makes a head where there never was one."""
@@ -39,7 +45,7 @@ class Draft(NamedTuple):
     @property
     def forgets(self) -> bool:
         """Whether entries are to be removed behind it."""
-        return bool(self.arguments) and self.arguments[3] != b""
+        return bool(self.arguments) and self.arguments[2] not in (b"", ANEW)
 
 
 class Drafting:
@@ -100,11 +106,11 @@ class Drafting:
         self._there.clear()
         self._new.clear()
 
-    def arguments(self, layout: Layout) -> tuple[list[Any] | None, Stored]:
-        """The arguments of the script, None if nothing changed; and what is stored once it ran."""
+    def made(self, layout: Layout, results: list[Head | Refused]) -> Draft:
+        """What to send, and what is stored once that ran."""
         head = self._head
         if not self._changed or head is None:
-            return None, self._stored
+            return Draft(results, None, self._stored)
         record = head_record(head)
         fields = self._fields(head)
         leave, take = rediskeys.moved(self._stored.head, head)
@@ -112,17 +118,22 @@ class Drafting:
             take = list(rediskeys.places(head))
             leave = [place for place in self._stored.found_at if place not in take]
         arguments = [
-            self._stored.stamp, record, b"1" if self._anew else b"0", self._forgotten(head),
-            rediskeys.member(self._ref), self._ref.kind, layout.channel, layout.id,
-            len(self._asked), len(fields), 2 * len(leave), 2 * len(take),
-            *(f"i{id}" for id in self._asked), *fields, *_flat(leave), *_flat(take),
+            self._stored.stamp, record, ANEW if self._anew else self._forgotten(head),
+            rediskeys.member(self._ref), layout.channel, len(self._asked), len(fields), 2 * len(leave), 2 * len(take),
+            *(f"i{id}" for id in self._asked), *fields,
         ]  # fmt: skip
-        return arguments, Stored(record[:20], head, self._hidden)
+        wide = not self._stored.stamp
+        for place in (*leave, *take):
+            arguments += place
+            wide = wide or place[0] != AT
+        if not self._stored.stamp:
+            arguments += (self._ref.kind, layout.id)
+        return Draft(results, arguments, Stored(record[:STAMP], head, self._hidden), wide)
 
     def _forgotten(self, head: Head) -> int | bytes:
         """Behind which place stored entries are to be forgotten."""
         before = self._stored.head
-        if self._anew or before is None or head.trim == before.trim:
+        if before is None or head.trim == before.trim:
             return b""
         was, now = bounds_of(before), bounds_of(head)
         return was.trim if min(now.trim, was.last) > was.trim else b""
@@ -163,15 +174,13 @@ def draft(
         commits: The commits in order, with their packed bodies.
     """
     drafting = Drafting(ref, stored, known)
-    results = [drafting.add(commit, packed) for commit, packed in commits]
-    arguments, after = drafting.arguments(layout)
-    return Draft(results, arguments, after)
+    return drafting.made(layout, [drafting.add(commit, packed) for commit, packed in commits])
 
 
 def look(ids: Iterable[str]) -> list[Any]:
     """The arguments that only look: what is there, and which of the ids the log holds."""
     fields = [f"i{id}" for id in ids]
-    return [b"", b"", b"0", b"", b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]
+    return [b"", b"", b"", b"", b"", len(fields), 0, 0, 0, *fields]
 
 
 def touch(stored: Stored) -> list[Any]:
@@ -179,9 +188,3 @@ def touch(stored: Stored) -> list[Any]:
     arguments = look(())
     arguments[1] = stored.stamp
     return arguments
-
-
-def _flat(places: Iterable[Place]) -> Iterable[Any]:
-    for which, member in places:
-        yield which
-        yield member

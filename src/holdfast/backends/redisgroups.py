@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
-
-from holdfast.backends.redislinks import Failed, Link, text_of
+from holdfast.backends.redisanswers import Failed
+from holdfast.backends.redislinks import Link
 
 if TYPE_CHECKING:
     from holdfast.backends.redisnodes import Call
@@ -59,4 +58,4 @@ def answers(link: Link, count: int) -> list[Any]:
         refused = any(isinstance(answer, Failed) for answer in queued)
         again = Failed("TRYAGAIN another commit of the transaction was refused, so none was made") if refused else done
         return [answer if isinstance(answer, Failed) else again for answer in queued]
-    return [Failed(text_of(answer)) if isinstance(answer, ResponseError) else answer for answer in done]
+    return done

@@ -8,6 +8,7 @@ change together, atomically. A list of the whole store is merged from those of i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from holdfast.plan import Head, Ref
 LIVING, TRASHED, DEAD = b"l", b"t", b"d"
 """How a place begins, by the standing of its head."""
 
-AT, ID, TAG = 3, 4, 5
-"""The lists that have places, by the number of their keys in `Shard.keys`."""
+AT, ID, TAG = 4, 5, 6
+"""The lists that have places, by the number of their keys in `Keys`."""
 LISTS = (AT, ID, TAG)
+EACH = 4
+"""The keys of `Keys` that every commit touches."""
 
 META = -1
 """The shard that the facts of a store are in."""
@@ -27,15 +30,19 @@ Place = tuple[int, bytes]
 """A list and the member of it by which a head is found."""
 
 
+REMEMBERED = 1024
+"""Heads whose keys a process keeps in memory."""
+
+
 class Keys(NamedTuple):
     """All keys that a commit touches, in the order of `commit.lua`."""
 
     head: bytes
     log: bytes
+    changed: bytes
     at: bytes
     id: bytes
     tag: bytes
-    changed: bytes
     kinds: bytes
 
 
@@ -48,9 +55,12 @@ class Layout:
         self.id = id
         self.meta = self.prefix + b":store"
         self.channel = self.prefix + b":changes"
-
-    def shard_of(self, ref: Ref) -> int:
+        self.shard_of = lru_cache(REMEMBERED)(self._shard_of)
         """The shard that a head belongs to."""
+        self.keys = lru_cache(REMEMBERED)(self._keys)
+        """The keys of a head and of its shard's lists."""
+
+    def _shard_of(self, ref: Ref) -> int:
         if self.shards == 1:
             return 0
         digest = blake2b(f"{ref.kind}\0{ref.id}".encode(), digest_size=8).digest()
@@ -60,18 +70,17 @@ class Layout:
         """How every key of a shard begins."""
         return b"%b:{%d}:" % (self.prefix, shard)
 
-    def keys(self, ref: Ref) -> Keys:
-        """The keys of a head and of its shard's lists."""
+    def _keys(self, ref: Ref) -> Keys:
         start = self.tag(self.shard_of(ref))
         kind = quoted(ref.kind)
         name = kind + b":" + ref.id.encode()
         return Keys(
             start + b"head:" + name,
             start + b"log:" + name,
+            start + b"changed",
             start + b"at:" + kind,
             start + b"id:" + kind,
             start + b"tag:" + kind,
-            start + b"changed",
             start + b"kinds",
         )
 

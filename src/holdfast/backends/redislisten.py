@@ -7,15 +7,16 @@ it is back.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from holdfast import forks
 from holdfast.backends.listening import wake_all
-from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
+from holdfast.backends.redisanswers import Failed, Lost
+from holdfast.backends.redislinks import Address, Link, Links, Unreachable
 from holdfast.backends.redisnodes import Servers
 from holdfast.errors import HoldfastError
 
@@ -23,6 +24,10 @@ PING = 20.0
 """Seconds of silence after which the connection is tried."""
 RETRY = 0.25
 """Seconds before a lost connection is made again."""
+AWAY = 1.0
+"""Seconds of silence after which a master that could not be subscribed to is tried again, and the others with it."""
+TOLD = 256
+"""Messages that are remembered, to pass over what another master tells again."""
 
 
 class Listening:
@@ -112,35 +117,62 @@ class Listening:
                 _close(bell)
 
     def _tell(self, bell: int) -> None:
-        for attempt in itertools.count():
+        while True:
             with contextlib.suppress(Lost, Unreachable, Failed, HoldfastError):  # whoever asks the store is told why
-                masters = self._servers.masters()  # each tells what is told at any
-                for _ in self._messages(masters[attempt % len(masters)], bell):
+                for _ in self._messages(self._servers.masters(), bell):
                     self.wake()
                 return
             if _rings(bell, RETRY):
                 return
             self._servers.refresh()
 
-    def _messages(self, address: Address, bell: int) -> Iterator[None]:
-        """Something for each message, and once when the channel is subscribed to; the end is the bell's."""
-        link = self._links.take(address)
+    def _messages(self, masters: Sequence[Address], bell: int) -> Iterator[None]:
+        """Something for each message, and once when the channel is subscribed to; the end is the bell's.
+
+        Each master of a cluster passes what is told at it on to the others, but may take tens of milliseconds for it
+        (Nagle's algorithm on the connections between them). So all of them are listened to, and what comes again is
+        passed over.
+        """
+        links: list[Link] = []
+        try:
+            for master in masters:
+                with contextlib.suppress(Lost, Unreachable, Failed, HoldfastError):
+                    links.append(self._subscribed(master))
+            if not links:
+                raise Lost("no master lets us subscribe")
+            yield
+            told: deque[bytes] = deque(maxlen=TOLD)
+            while True:
+                ready = [link for link in links if link.readable()]
+                if not ready:
+                    files = _ready(
+                        [bell, *(link.fileno() for link in links)], PING if len(links) == len(masters) else AWAY
+                    )
+                    if bell in files:
+                        return
+                    if not files and len(links) < len(masters):
+                        raise Lost("a master was away; it may be back, or replaced")
+                    if not files:
+                        for link in links:
+                            _try(link, bell)
+                for link in ready:
+                    answer = link.answer()
+                    if answer[0] == b"message" and answer[2] not in told:
+                        told.append(answer[2])
+                        yield
+        finally:
+            for link in links:
+                link.drop()
+
+    def _subscribed(self, master: Address) -> Link:
+        link = self._links.take(master)
         try:
             link.send([("SUBSCRIBE", self._channel)])
             link.answer()
-            yield
-            while True:
-                if not link.readable():
-                    ready = _ready([link.fileno(), bell], PING)
-                    if bell in ready:
-                        return
-                    if not ready:
-                        _try(link, bell)
-                        continue
-                link.answer()
-                yield
-        finally:
+        except BaseException:
             link.drop()
+            raise
+        return link
 
 
 def _try(link: Link, bell: int) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from holdfast import forks
+from holdfast.backends.redisanswers import Failed, Lost
 from holdfast.backends.redisduty import Later
 from holdfast.backends.redisgroups import answers as answers_of, framed, grouped
-from holdfast.backends.redislinks import Address, Failed, Link, Links, Lost, Unreachable
+from holdfast.backends.redislinks import Address, Link, Links, Unreachable
 from holdfast.errors import HoldfastError, Unavailable, Uncertain
 
 SLOTS = 16384
@@ -107,13 +108,15 @@ class Servers:
         outcomes: list[Outcome] = [None] * len(calls)
         waiting = dict(enumerate(calls))
         run = _Run(outcomes, waiting, time.monotonic() + self._patience)
-        while waiting:
+        if len(calls) == 1:
+            self._try(run, calls[0])
+        else:
             self._attempt(run)
-            if waiting and not run.pause():
-                break
-            if waiting and run.lost:
+        while waiting and run.pause():
+            if run.lost:
                 self.refresh()
                 run.lost = False
+            self._attempt(run)
         for number in waiting:
             outcomes[number] = run.failure(number)
         return outcomes
@@ -142,6 +145,43 @@ class Servers:
                 raise Unavailable(f"the server {address} did not answer {command[0]!r}: {error}") from error
         return answers
 
+    def _try(self, run: _Run, call: Call) -> None:
+        """Make one call that stands alone, as most do, without what several need."""
+        link = self._taken(run, (0,), self._server(call.shard))
+        if link is None:
+            return
+        try:
+            waits = call.writes and link.wait
+            link.send((call.command, link.wait) if waits else (call.command,))
+            answer = link.try_answer()
+            if waits:
+                answer = self._waited(answer, link.try_answer())
+        except Lost as error:
+            run.lose((0,), error, sent=True)
+            link.drop()
+            return
+        except BaseException:
+            link.drop()
+            raise
+        link.give_back()
+        self._note(run, 0, answer, link.address)
+
+    def _taken(self, run: _Run, numbers: Sequence[int], address: Address) -> Link | None:
+        """A connection for calls; if there is none, what that means for them is noted."""
+        try:
+            return self._links.take(address)
+        except (Unreachable, Later) as error:
+            run.lose(numbers, error, sent=False)
+        except HoldfastError as error:  # it is not a server that may keep the store
+            for number in numbers:
+                run.settle((number,), run.answered(number, error))
+        return None
+
+    def _waited(self, answer: Outcome, waited: Any) -> Outcome:
+        """What a write came to, once it was waited for; it was made unless it was refused."""
+        refused = isinstance(answer, (Failed, list, bytes))
+        return answer if refused else self._links.duty.judge(waited, answer)  # pyright: ignore[reportUnknownVariableType]  # as Redis answers
+
     def _attempt(self, run: _Run) -> None:
         """Send what waits, each call to its server; then take the answers."""
         by_server: dict[Address, list[int]] = defaultdict(list)
@@ -151,14 +191,8 @@ class Servers:
         first, run.first = run.first, False
         try:
             for address, numbers in by_server.items():
-                try:
-                    link = self._links.take(address)
-                except (Unreachable, Later) as error:
-                    run.lose(numbers, error, sent=False)
-                    continue
-                except HoldfastError as error:  # it is not a server that may keep the store
-                    for number in numbers:
-                        run.settle([number], run.answered(number, error))
+                link = self._taken(run, numbers, address)
+                if link is None:
                     continue
                 groups = grouped(numbers, run.waiting, cluster=self.cluster) if first else [[n] for n in numbers]
                 sent.append((link, groups))
@@ -203,8 +237,7 @@ class Servers:
             if writes and link.wait:
                 waited = link.try_answer()
                 for n in writes:
-                    if not isinstance(answers[n], (Failed, list, bytes)):  # it was not refused
-                        answers[n] = self._links.duty.judge(waited, answers[n])
+                    answers[n] = self._waited(answers[n], waited)
         except (Lost, Failed) as error:
             run.lose(numbers, error, sent=True)
             link.drop()
@@ -219,7 +252,7 @@ class Servers:
     def _note(self, run: _Run, number: int, outcome: Any, address: Address) -> None:
         """What an answer means for its call."""
         if not isinstance(outcome, Failed):
-            run.settle([number], run.answered(number, outcome) if isinstance(outcome, list) else outcome)
+            run.settle((number,), run.answered(number, outcome) if isinstance(outcome, list) else outcome)
             return
         call, text = run.waiting[number], str(outcome)
         word, _, rest = text.partition(" ")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -36,8 +37,8 @@ class _Body(msgspec.Struct, frozen=True, array_like=True):
     trim: int
     at: int
     dead: bool
-    tags: dict[str, str]
-    counts: dict[str, int]
+    tags: Mapping[str, str]
+    counts: Mapping[str, int]
     body: bytes
 
 
@@ -46,15 +47,15 @@ _decode = msgspec.msgpack.Decoder(_Body).decode
 _decode_spans = msgspec.msgpack.Decoder(list[int]).decode
 
 
-def _name(ref: Ref) -> bytes:
-    return f"{ref.kind}\0{ref.id}\0".encode()
+@lru_cache(1024)  # one commit asks for it three times
+def _of(ref: Ref) -> int:
+    """What the checksums of all records of a head begin with."""
+    return crc32(f"{ref.kind}\0{ref.id}\0".encode())
 
 
 def head_record(head: Head) -> bytes:
     """A head as bytes, under a new stamp."""
-    payload = _encode(
-        _Body(head.base, head.last, head.trim, head.at, head.dead, dict(head.tags), dict(head.counts), head.body)
-    )
+    payload = _encode(_Body(head.base, head.last, head.trim, head.at, head.dead, head.tags, head.counts, head.body))
     unique = os.urandom(8)
     return _STAMP.pack(unique, head.rev, _head_crc(head.ref, unique, head.rev, payload)) + payload
 
@@ -77,7 +78,7 @@ def head_of(ref: Ref, record: bytes) -> Head:
 
 
 def _head_crc(ref: Ref, unique: bytes, rev: int, payload: bytes) -> int:
-    return crc32(payload, crc32(rev.to_bytes(8, "big"), crc32(unique, crc32(_name(ref)))))
+    return crc32(payload, crc32(unique + rev.to_bytes(8, "big"), _of(ref)))
 
 
 def entry_record(ref: Ref, entry: Entry, packed: bytes) -> bytes:
@@ -110,7 +111,7 @@ def id_in(record: bytes) -> str:
 
 
 def _entry_crc(ref: Ref, seq: int, rest: bytes) -> int:
-    return crc32(rest, crc32(seq.to_bytes(8, "big"), crc32(_name(ref))))
+    return crc32(rest, crc32(seq.to_bytes(8, "big"), _of(ref)))
 
 
 class Bounds(NamedTuple):
@@ -128,8 +129,8 @@ def bounds_of(head: Head) -> Bounds:
 
 def bounds_record(ref: Ref, bounds: Bounds) -> bytes:
     """Bounds as text that a script reads, with their checksum."""
-    text = f"{bounds.trim} {bounds.last} {bounds.base} ".encode()
-    return text + b"%d" % crc32(text, crc32(_name(ref)))
+    text = b"%d %d %d " % bounds
+    return text + b"%d" % crc32(text, _of(ref))
 
 
 def bounds_in(ref: Ref, record: bytes) -> Bounds:
@@ -141,7 +142,7 @@ def bounds_in(ref: Ref, record: bytes) -> Bounds:
     text, _, crc = record.rpartition(b" ")
     text += b" "
     try:
-        if int(crc) == crc32(text, crc32(_name(ref))):
+        if int(crc) == crc32(text, _of(ref)):
             return Bounds(*map(int, text.split()))
     except (ValueError, TypeError):
         pass
@@ -153,7 +154,7 @@ def spans_record(ref: Ref, spans: Spans) -> bytes:
     if not spans:
         return b""
     packed = _encode([number for span in spans for number in span])
-    return _CRC.pack(crc32(packed, crc32(_name(ref)))) + packed
+    return _CRC.pack(crc32(packed, _of(ref))) + packed
 
 
 def spans_in(ref: Ref, record: bytes | None) -> Spans:
@@ -165,7 +166,7 @@ def spans_in(ref: Ref, record: bytes | None) -> Spans:
     if not record:
         return ()
     try:
-        if _CRC.unpack_from(record)[0] == crc32(record[4:], crc32(_name(ref))):
+        if _CRC.unpack_from(record)[0] == crc32(record[4:], _of(ref)):
             flat: Sequence[Any] = _decode_spans(record[4:])
             return tuple(zip(flat[::2], flat[1::2], strict=True))
     except (struct.error, msgspec.MsgspecError, ValueError):

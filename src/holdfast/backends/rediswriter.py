@@ -17,7 +17,7 @@ from typing import Any
 from holdfast import forks
 from holdfast.backends.packing import Packer
 from holdfast.backends.redisdrafts import Draft, Stored, draft, look, touch
-from holdfast.backends.rediskeys import Layout
+from holdfast.backends.rediskeys import EACH, Layout
 from holdfast.backends.redisnodes import WRITTEN, Script, Servers
 from holdfast.backends.redisrecords import STAMP, head_of, spans_in
 from holdfast.errors import Corrupt, HoldfastError, Unavailable, Uncertain
@@ -189,10 +189,12 @@ class Writer:
 
     def _keys(self, ref: Ref, draft: Draft) -> Sequence[bytes]:
         """The keys of a commit; one that makes a head looks whose the shard is."""
-        keys, shard = self._layout.keys(ref), self._layout.shard_of(ref)
+        keys = self._layout.keys(ref)
         if draft.creates:
-            return (*keys, self._layout.owner(shard))
-        return (*keys, self._layout.forgetting(shard)) if draft.forgets else keys
+            return (*keys, self._layout.owner(self._layout.shard_of(ref)))
+        if draft.forgets:
+            return (*keys, self._layout.forgetting(self._layout.shard_of(ref)))
+        return keys if draft.wide else keys[:EACH]
 
     def _judge(self, outcomes: Sequence[tuple[_Group, Any]], stored: bool) -> bool:
         """Note which sessions were written, and which must be planned anew; whether any was written so far."""

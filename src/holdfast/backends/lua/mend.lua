@@ -15,8 +15,8 @@ for n = 5, take - 1, 2 do
 end
 if ARGV[2] == '1' then
     local clock = redis.call('TIME')
-    local newest = redis.call('ZRANGE', KEYS[6], -1, -1, 'WITHSCORES')
+    local newest = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')
     local number = math.max(clock[1] * 1000000 + clock[2], (tonumber(newest[2]) or 0) + 1)
-    fixed = fixed + redis.call('ZADD', KEYS[6], 'NX', string.format('%.0f', number), ARGV[3])
+    fixed = fixed + redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', number), ARGV[3])
 end
 return fixed
