@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -21,9 +22,12 @@ import holdfast
 from holdfast import Corrupt, Exists, Invalid, NotFound, Store, Unavailable, user
 from holdfast.backend import Heads
 from holdfast.backends.sqlite import SQLiteBackend
+from holdfast.cli.writing import written as written_by_the_command
 from holdfast.finding.listing import all_heads
 from holdfast.moving.bundlefiles import packing
 from holdfast.moving.digests import session_digest
+from holdfast.paths import appear
+from holdfast.retention.archives import write_archive
 from shell import Shell
 from test_copying import WRITER, digests, fill
 
@@ -347,3 +351,72 @@ def test_a_session_that_comes_back_from_the_trash_meanwhile_is_in_the_backup(
         assert (done.sessions, done.damaged) == (2, {})
         assert target.restore(done.path).sessions == 2
         assert [m.text for m in target.session("away").messages()] == ["away"]
+
+
+@pytest.fixture(params=[errno.EPERM, errno.ENOTSUP])
+def unlinked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no links, as FAT."""
+
+    def link(source: str, path: str) -> None:
+        raise OSError(request.param, os.strerror(request.param), source, None, path)
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("unlinked")
+def test_files_appear_whole_and_replace_none_where_there_are_no_links(tmp_path: Path) -> None:
+    url, kept = f"sqlite://{tmp_path}/a.db", tmp_path / "kept"
+    with holdfast.open(url) as store:
+        store.session("s").append(user("hello"))
+
+    def export(path: Path) -> None:
+        with written_by_the_command(str(path), force=False) as file:
+            file.write(b"exported")
+
+    def backup(path: Path) -> None:
+        with holdfast.open(url) as store:
+            store.backup(str(path))
+
+    def archive(path: Path) -> None:
+        with holdfast.open(url) as store:
+            assert write_archive(store, str(path), ["s"]) == {}
+
+    for write in (export, backup, archive):
+        path = tmp_path / write.__name__
+        write(path)
+        assert path.stat().st_size > 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        kept.write_text("somebody's")
+        with pytest.raises(Exists):
+            write(kept)
+        assert kept.read_text() == "somebody's"
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("a.db")) == [
+        "archive",
+        "backup",
+        "export",
+        "kept",
+    ]
+
+
+@pytest.mark.usefixtures("unlinked")
+def test_without_links_a_file_that_appears_meanwhile_stays_and_a_failure_leaves_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, path = tmp_path / "beside", tmp_path / "path"
+    beside.write_text("mine")
+    path.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        appear(str(beside), str(path))
+    assert (beside.read_text(), path.read_text()) == ("mine", "theirs")
+    path.unlink()
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            appear(str(beside), str(path))
+    assert not path.exists()
+    appear(str(beside), str(path))
+    assert path.read_text() == "mine"

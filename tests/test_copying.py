@@ -11,21 +11,28 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 
 import holdfast
 from holdfast import Corrupt, Large, Store, Unavailable, note, user
+from holdfast.cli.app import App
+from holdfast.cli.moving import _Told
+from holdfast.copies import Copied, needed
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import session_ref
+from holdfast.history import ancestry
 from holdfast.moving import copying
 from holdfast.moving.copying import Copier, copy_store
 from holdfast.moving.digests import session_digest
 from holdfast.moving.following import Behind, follow_store
-from holdfast.plan import Commit, Head, Refused
+from holdfast.packed import PackedBody, Packing, Span, handed_on, packed_entries
+from holdfast.plan import Commit, Entry, Head, Refused
 from shell import Shell
 
 PATIENCE = 60
@@ -122,6 +129,120 @@ def test_a_store_that_keeps_other_bytes_than_it_was_given_is_found_out(monkeypat
         assert isinstance(report.failed[0].error, Corrupt)
         assert report.failed[0].error.source != report.failed[0].error.target
         assert report.sessions == 2
+
+
+def lines_of(store: Store) -> dict[str, list[tuple[int, str, int, bytes, bool]]]:
+    """All entries of each session, as they are read."""
+    return {
+        head.ref.id: [(e.seq, e.id, e.at, e.body, e.void) for e in ancestry.stored(store, head)]
+        for heads in all_heads(store.backend)
+        for head in heads
+    }
+
+
+def test_bodies_are_handed_on_as_they_stand_packed_and_compared_so(tmp_path: Path) -> None:
+    with (
+        holdfast.open(f"sqlite://{tmp_path}/source.db") as store,
+        holdfast.open(f"sqlite://{tmp_path}/target.db") as target,
+    ):
+        fill(store)
+        store.session("odd").append(note("short"), note("\\" * 300), note(bytes(range(256)).hex() * 9))
+        assert isinstance(store.backend, Packing)
+        assert isinstance(target.backend, Packing)
+        assert copy_store(store, target).failed == ()
+        for head in (h for heads in all_heads(target.backend) for h in heads):
+            if head.ref.id == "fork":
+                continue
+            span = Span(head.ref, 0, head.last)
+            assert target.backend.packed([span]) == store.backend.packed([span])
+            handed = list(handed_on(store.backend, head, 0))
+            assert packed_entries(handed) == target.backend.packed([span])[0]
+            assert all(type(entry.body) is PackedBody for entry in handed)
+        assert lines_of(target) == lines_of(store)
+
+
+def test_what_a_store_keeps_packed_otherwise_than_it_was_sent_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        holdfast.open(f"sqlite://{tmp_path}/source.db") as store,
+        holdfast.open(f"sqlite://{tmp_path}/target.db") as target,
+    ):
+        for id in "abc":
+            store.session(id).append(user(f"in {id} " * 20))
+        sound = target.backend.commit
+
+        def lossy(batch: Sequence[Commit]) -> list[Head | Refused]:
+            """Keeps other bytes of one session, and of another one the same bytes, packed anew."""
+            return sound(
+                [
+                    msgspec.structs.replace(
+                        c,
+                        append=[
+                            msgspec.structs.replace(e, body=e.body.replace(b"in b", b"in B")) if c.ref.id != "a" else e
+                            for e in c.append
+                        ],
+                    )
+                    for c in batch
+                ]
+            )
+
+        monkeypatch.setattr(target.backend, "commit", lossy)
+        report = copy_store(store, target)
+        assert [one.session for one in report.failed] == ["b"]
+        assert isinstance(report.failed[0].error, Corrupt)
+        assert report.failed[0].error.source != report.failed[0].error.target
+        assert report.sessions == 2
+
+
+def test_a_body_that_is_longer_packed_than_plain_is_packed_anew(tmp_path: Path) -> None:
+    """What somebody made may have bytes behind its end, which no body counts."""
+    with holdfast.open(f"sqlite://{tmp_path}/source.db") as store:
+        assert isinstance(store.backend, Packing)
+        store.session("s").append(user("hello " * 30))
+        ((entry,),) = store.backend.packed([Span(session_ref("s"), 0, 1)])
+        body = store.backend.unpacked(entry.body)
+        assert type(body) is PackedBody
+        assert body.packed == entry.body
+        longer = store.backend.unpacked(entry.body + b"more" * 100)
+        assert (type(longer), longer) == (bytes, bytes(body))
+        for wrong in (b"", b"\x09" + entry.body[1:], entry.body[:5]):
+            with pytest.raises(Corrupt):
+                store.backend.unpacked(wrong)
+
+
+def test_a_key_that_is_written_with_escapes_takes_its_blobs_along(store: Store, target: Store) -> None:
+    """JSON may spell any letter of a key by its number."""
+    session = store.session("s")
+    session.append(note(Large.from_stream(io.BytesIO(b"large\n" * 100_000))))
+    (entry,) = store.backend.read(session_ref("s"))
+    spelled = entry.body.replace(b'"large"', b'"\\u006carg\\u0065"')
+    assert spelled != entry.body
+    head = store.head("s")
+    store.batcher.commit(Commit(ref=head.ref, if_rev=head.rev, append=[Entry("", entry.at, spelled)]))
+    assert needed(store, head, Entry("", entry.at, spelled, 2)) == needed(store, head, entry) != []
+    assert copy_store(store, target).failed == ()
+    assert target.backend.blobs.scan() == store.backend.blobs.scan()
+
+
+def test_what_the_command_is_to_tell_of_many_sessions_takes_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App(None, json=False, color=False, quiet=False)
+    with _Told(app) as told:
+        tracemalloc.start()
+        try:
+            for n in range(20_000):
+                told.take(Copied(session=f"a-session-with-a-long-name-{n}", events=20, new=20))
+            assert tracemalloc.get_traced_memory()[1] < 2 * _Told.MEMORY
+        finally:
+            tracemalloc.stop()
+        told.take(Copied(session="odd", error=Corrupt("line\none")))
+        told.tell(dry_run=False)
+        with pytest.raises(click.exceptions.Exit):
+            told.fail(alone=False)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 20_000
+    assert out.startswith("a-session-with-a-long-name-0: 20 new events of 20\n")
+    assert "20,000 sessions equal in both stores, 1 failed" in err
 
 
 def copying_threads() -> list[str]:
@@ -330,6 +451,9 @@ def test_following_reads_only_what_is_new_and_says_when_it_is_in_step(store: Sto
     reads: list[int] = []
     sound = store.backend.read
     store.backend.read = lambda ref, **how: reads.append(len(found := sound(ref, **how))) or found  # type: ignore[method-assign]
+    if isinstance(store.backend, Packing):
+        packed = store.backend.packed
+        store.backend.packed = lambda spans: [reads.append(len(found)) or found for found in packed(spans)]  # type: ignore[method-assign]
     assert copier.session("s").new == 1
     assert sum(reads) == 1
     session.remove_last()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import holdfast
@@ -80,6 +81,27 @@ def test_a_list_tells_what_it_leaves_out(hurt: Store) -> None:
     assert hurt.sessions(name="name of before").damaged == ()
     with pytest.raises(Corrupt, match=r"head of session 'hurt' is damaged.*delete"):
         hurt.get("hurt")
+
+
+@pytest.mark.parametrize("change", [*FLIPS.values(), "slot = slot + 1"], ids=[*FLIPS, "slot"])
+def test_a_list_tells_it_of_what_it_showed_before(tmp_path: Path, change: str) -> None:
+    with holdfast.open(url_of("sqlite", tmp_path)) as store:
+        fill(store)
+        shown = {info.id: info for info in store.sessions()}
+        damage("sqlite", tmp_path, change)
+        page = store.sessions()
+        assert page.damaged == ("hurt",)
+        assert {info.id: info for info in page} == {id: shown[id] for id in ("before", "behind")}
+
+
+def test_what_a_caller_does_to_a_list_is_not_in_the_next(tmp_path: Path) -> None:
+    with holdfast.open(url_of("sqlite", tmp_path)) as store:
+        store.session("plain")
+        store.session("told", metadata={"of": {"mine": 1}}, config={"model": "m"})
+        shown = {info.id: msgspec.json.encode(info) for info in store.sessions()}
+        for info in store.sessions():
+            info.metadata["of"] = info.config["model"] = "another"
+        assert {info.id: msgspec.json.encode(info) for info in store.sessions()} == shown
 
 
 def test_a_check_names_it_and_reads_on(hurt: Store) -> None:

@@ -62,6 +62,7 @@ FOR_BACKENDS = {
     "backend",
     "search",
     "forks",
+    "packed",
     "reading",
     "shown",
     "urls",

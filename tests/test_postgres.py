@@ -20,6 +20,7 @@ import holdfast
 from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
 from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend, pgspace
+from holdfast.packed import Packing, Span
 from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
@@ -284,6 +285,32 @@ def test_damage_is_named_and_hides_nothing_else(backend: Backend, db: psycopg.Co
     with pytest.raises(Corrupt):
         backend.get([ref("b")])
     assert texts(backend.read(ref("b"))) == ["one b", "two", "three"]
+
+
+def test_a_copy_finds_what_the_server_kept_otherwise_than_it_was_sent(
+    at: str, backend: Backend, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/a.db") as source, holdfast.open(at) as target:
+        for name in ("one", "two", "three"):
+            source.session(name).append(*(user(f"{name} {n} " * 20) for n in range(30)))
+        db.execute(
+            "CREATE FUNCTION spoiled() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.body := "
+            "set_byte(NEW.body, 9, get_byte(NEW.body, 9) # 4); RETURN NEW; END $$"
+        )
+        db.execute(
+            "CREATE TRIGGER spoil BEFORE INSERT ON entry FOR EACH ROW WHEN (NEW.id = 'two' AND NEW.seq = 7) "
+            "EXECUTE FUNCTION spoiled()"
+        )
+        report = holdfast.copy_store(source, target)
+        assert [one.session for one in report.failed] == ["two"]
+        assert "event 7 of session 'two' is damaged" in str(report.failed[0].error)
+        assert (report.sessions, report.events) == (2, 60)
+        assert isinstance(source.backend, Packing)
+        assert isinstance(backend, Packing)
+        spans = [Span(ref("three"), 3, 20), Span(ref("nobody"), 0, 9), Span(ref("one"), 0, 30)]
+        assert backend.packed(spans) == source.backend.packed(spans)
+        assert [len(found) for found in backend.packed(spans)] == [17, 0, 30]
+        assert backend.packed([]) == []
 
 
 def test_a_damaged_head_can_only_be_deleted(backend: Backend, db: psycopg.Connection) -> None:

@@ -319,6 +319,7 @@ def test_a_script_that_was_interrupted_leaves_the_schema_before_it(
     scripts = [*shipped, (number, "CREATE TABLE more (n INTEGER); CREATE TABLE head (n INTEGER);")]
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "scripts", lambda dialect: scripts)
+        patched.setattr(migrate, "NEWEST", number)
         with pytest.raises(HoldfastError, match="already exists"):
             holdfast.open(f"sqlite://{path}")
         assert schema_of(path) == before
@@ -331,6 +332,7 @@ def test_a_script_that_was_interrupted_leaves_the_schema_before_it(
 
 def test_a_migrated_schema_is_that_of_a_new_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = migrate.scripts("sqlite")
+    assert shipped[-1][0] == migrate.NEWEST
     apply(tmp_path / "new.db")
     for count in range(1, len(shipped) + 1):
         monkeypatch.setattr(migrate, "scripts", lambda dialect, count=count: shipped[:count])

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from holdfast.errors import Corrupt
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
-from holdfast.search import Node
+
+if TYPE_CHECKING:
+    from holdfast.search import Node
 
 CHUNK = 1024 * 1024
 """Bytes of a blob at the most; a larger value is cut into several."""

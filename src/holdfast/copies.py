@@ -8,7 +8,8 @@ way is a Conflict.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -51,6 +52,13 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     error: HoldfastError | None = None
 
 
+class Needed(NamedTuple):
+    """A blob that an entry needs."""
+
+    entry: Entry
+    digest: str
+
+
 def needed(store: Storage, head: Head, entry: Entry) -> list[str]:
     """The digests of the blobs that an entry needs.
 
@@ -59,8 +67,9 @@ def needed(store: Storage, head: Head, entry: Entry) -> list[str]:
     """
     if entry.fault:
         raise Corrupt(f"event {entry.seq} of session {head.ref.id!r} is damaged: {entry.fault}", seq=entry.seq)
-    if b'"large"' not in entry.body:
-        return []
+    body = entry.body
+    if b'"large"' not in body and (b"\\" not in body or b"\\u00" not in body):
+        return []  # a letter of the key may be escaped
     try:
         values = codec.larges(codec.decode(entry.body, store.large))
     except Corrupt:
@@ -95,18 +104,22 @@ def copy_session(source: Storage, target: Storage, id: str) -> Copied:
         Corrupt: something of it is damaged; `check` names it. What comes before it was copied.
     """
     head = source.head(id)
-    return replay(target, whole(source, head), carried(source, target, head))
+    return replay(target, whole(source, head), carried(source, target, head, stored(source, head)))
 
 
-def carried(source: Storage, target: Storage, head: Head, after: int = 0) -> Iterator[Entry]:
-    """A session's entries behind a seq, each after the blobs it needs were copied.
+def carried(
+    source: Storage, target: Storage, head: Head, entries: Iterable[Entry], put: list[Needed] | None = None
+) -> Iterator[Entry]:
+    """A session's entries, each after the blobs it needs were copied, which are noted in `put`.
 
     Raises:
         Corrupt: one of them is damaged, or lacks a blob.
     """
-    for entry in stored(source, head, after):
+    for entry in entries:
         for digest in needed(source, head, entry):
             target.large.put_blob(digest, blob(source, head, entry, digest))
+            if put is not None:
+                put.append(Needed(entry, digest))
         yield entry
 
 

@@ -8,7 +8,6 @@ refers to it is committed: a crash in between leaves a blob that nobody needs, n
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 import threading
@@ -83,6 +82,8 @@ class LargeValues:
             self._blobs().put(digest, data)
 
     def _put(self, stream: BinaryIO | bytes, form: str) -> LargeRef:
+        import hashlib  # loads OpenSSL, which most programs can do without
+
         source = io.BytesIO(stream) if isinstance(stream, bytes) else stream
         blobs = self._blobs()
         whole = hashlib.sha256()

@@ -65,10 +65,12 @@ class Entry(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, dict=True):
     """The small changing part: `rev` counts its changes, `last` is the seq of its newest entry, `base` where its own
     log starts (entries are numbered from `base + 1`), `trim` up to where the log was forgotten, `at` its last activity.
     `dead` marks a tombstone: it was deleted, and refuses late writers.
+
+    Its `__dict__` is for what follows from it, so that it need not be worked out again.
     """
 
     ref: Ref

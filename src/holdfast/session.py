@@ -11,14 +11,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from holdfast.context import summaries
 from holdfast.errors import Stale
 from holdfast.events.receipts import Receipt
 from holdfast.heads.info import SessionInfo, info_of
-from holdfast.heads.settings import SessionConfig
-from holdfast.heads.states import change
 from holdfast.heads.updates import RETRIES, named, prepare_update, raced, restless, together, update
-from holdfast.history import branching, history
 from holdfast.log import Appendable, Log, OnDamage
 from holdfast.model import Edit, Event, Large, Report, Tasks
 from holdfast.plan import MAX_SAVED
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast.context.repair import Repair
     from holdfast.context.tokens import Counter
     from holdfast.events.tasklists import Task
+    from holdfast.heads.settings import SessionConfig
     from holdfast.turns.turns import Turn
 
 
@@ -132,6 +129,8 @@ class Session(Log):
 
         Usage stays counted: what the message cost was spent. An `Edit` event tells of it, and `undo` shows it again.
         """
+        from holdfast.history import history
+
         return history.remove_last(self._store, self, self._fence)
 
     def rewind(self, to: int) -> Edit | None:
@@ -147,10 +146,14 @@ class Session(Log):
             Stale: others appended without a pause; nothing was hidden.
             NotFound, Deleted: the session is not there.
         """
+        from holdfast.history import history
+
         return history.rewind(self._store, self, self._fence, to)
 
     def clear(self) -> Edit | None:
         """Take back all events; `rewind` to the very beginning."""
+        from holdfast.history import history
+
         return history.rewind(self._store, self, self._fence, 0, "clear")
 
     def undo(self) -> Edit | None:
@@ -163,6 +166,8 @@ class Session(Log):
             Stale: others appended without a pause; nothing was shown.
             NotFound, Deleted: the session is not there.
         """
+        from holdfast.history import history
+
         return history.undo(self._store, self, self._fence)
 
     def context(
@@ -215,6 +220,8 @@ class Session(Log):
             Invalid: there is no event `upto`, or the summary is empty.
             NotFound, Deleted: the session is not there.
         """
+        from holdfast.context import summaries
+
         with self._store.large.hold:
             return summaries.compact(self._store, self, summary, upto, seen)
 
@@ -255,6 +262,8 @@ class Session(Log):
             Deleted: a session with that id was deleted.
             NotFound, Deleted: this session is not there.
         """
+        from holdfast.history import branching
+
         return Session(self._store, branching.fork(self._store, self.id, at, name, id, self._fence))
 
     def turn(self, *, ttl: float = 60, owner: str | None = None, reason: str | None = None, wait: float = 0) -> Turn:
@@ -291,9 +300,13 @@ class Session(Log):
             LeaseHeld: a turn holds the session, or another run does.
             LeaseLost: the run that `turn` names is over; or this is a turn that is.
         """
+        from holdfast.heads.states import change
+
         self._head, info = change(self._store, self.id, state, reason, turn, self._fence)
         return info
 
     def delete(self) -> None:
         """Delete the session for good; see `Store.delete`."""
+        from holdfast.history import branching
+
         branching.delete(self._store, self.id, self._fence)

@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 from holdfast.backend import Backend
 from holdfast.batch import Batcher
 from holdfast.errors import Denied
-from holdfast.finding import finding
 from holdfast.finding.hits import SearchHit
 from holdfast.finding.listing import list_sessions
 from holdfast.finding.pages import Page, check_limit, position_of
 from holdfast.finding.references import given, got, resolved
-from holdfast.finding.watch import Change, Watcher, watched
 from holdfast.heads import creation
 from holdfast.heads.info import SessionInfo, filter_tags
-from holdfast.heads.settings import SessionConfig
-from holdfast.history import branching
-from holdfast.history.branching import Branch
 from holdfast.log import Appendable, OnDamage
 from holdfast.model import to_micros
 from holdfast.plan import check_id
@@ -39,6 +34,9 @@ if TYPE_CHECKING:
     from holdfast.documents.documents import Documents
     from holdfast.events.receipts import Receipt
     from holdfast.events.totals import UsageReport
+    from holdfast.finding.watch import Change
+    from holdfast.heads.settings import SessionConfig
+    from holdfast.history.branching import Branch
     from holdfast.reading import Replica
 
 
@@ -307,6 +305,8 @@ class Store(Upkeep):
             limit, cursor: As in `sessions`.
             width: Characters of a snippet, about.
         """
+        from holdfast.finding import finding
+
         check_limit(limit)
         session = given(self, session, name)
         tags = filter_tags(user=user, state=state, label=label, agent=agent, model=model, project=project)
@@ -351,6 +351,8 @@ class Store(Upkeep):
             Trashed: it is in the trash; `trash.purge` deletes it.
             Conflict: a fork reads its events; `fork` on the error names it.
         """
+        from holdfast.history import branching
+
         branching.delete_one(self, id, name)
 
     def tree(self, id: str | None = None, *, name: str | None = None) -> Branch:
@@ -361,6 +363,8 @@ class Store(Upkeep):
             Invalid: neither is given, or both; or sessions of several users are called so.
             Corrupt: an ancestor can't be read.
         """
+        from holdfast.history import branching
+
         return branching.tree(self, id, name)
 
     def watch(
@@ -385,11 +389,15 @@ class Store(Upkeep):
         Raises:
             Invalid: a position of another store, or none at all; or both `after` and `since` are given.
         """
+        from holdfast.finding.watch import Watcher, watched
+
         watcher = Watcher(self.backend, since=None if since is None else to_micros(since), after=after)
         return watched(self.backend, watcher, stop)
 
     def position(self) -> str:
         """Where the store stands now: what is changed from here on, a `watch` after it tells."""
+        from holdfast.finding.watch import Watcher
+
         return Watcher(self.backend).position
 
     def resolve(self, reference: str) -> Session:

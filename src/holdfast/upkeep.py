@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING
 
 from holdfast.finding.references import given
 from holdfast.storage import Storage
-from holdfast.turns import recovery
-from holdfast.turns.leases import Lease
-from holdfast.turns.recovery import Recovery
 
 if TYPE_CHECKING:
     from holdfast.check import CheckReport
@@ -18,6 +15,8 @@ if TYPE_CHECKING:
     from holdfast.retention.prunes import Prune
     from holdfast.retention.retention import PrunePlan
     from holdfast.retention.trash import Trash
+    from holdfast.turns.leases import Lease
+    from holdfast.turns.recovery import Recovery
 
 
 class Upkeep(Storage):
@@ -84,6 +83,8 @@ class Upkeep(Storage):
 
     def running(self) -> list[Lease]:
         """Who runs a session now, the latest begun first, and how each `standing` is."""
+        from holdfast.turns import recovery
+
         return recovery.running(self)
 
     def stuck(self, *, older_than: float | None = None, wait: float = 0) -> list[Lease]:
@@ -99,6 +100,8 @@ class Upkeep(Storage):
         Raises:
             Invalid: `older_than` is negative or no number.
         """
+        from holdfast.turns import recovery
+
         return recovery.stuck(self, older_than, wait)
 
     def recover(
@@ -119,6 +122,8 @@ class Upkeep(Storage):
             older_than, wait: As in `stuck`.
             dry_run: Only say what would be done.
         """
+        from holdfast.turns import recovery
+
         named = given(self, None, name)
         return recovery.recover(self, sessions if named is None else (*sessions, named), older_than, wait, dry_run)
 

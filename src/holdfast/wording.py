@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from holdfast import codec, model, search
+from holdfast import codec, model
 from holdfast.codec import LargeStore
 from holdfast.errors import Corrupt
 from holdfast.model import Custom, Large, Message, Other, OtherPart
@@ -93,6 +93,8 @@ def searched(body: bytes, large: LargeStore) -> str:
     Raises:
         Corrupt: it can't be read whole; `text` on the error is what can.
     """
+    from holdfast import search  # most programs neither search nor need to wait for it to be loaded
+
     words = Words(body, large)
     text = search.normalise(words.text)
     if not words.whole:

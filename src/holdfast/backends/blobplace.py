@@ -8,7 +8,6 @@ is marked with a word that only this store's note knows: no other store may dele
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -54,7 +53,7 @@ def begun(url: str, gate_of: GateOf) -> Note:
         Invalid: the URL is wrong, or another store has its blobs there.
         Unavailable: the place can't be had.
     """
-    owner = secrets.token_hex(16)
+    owner = os.urandom(16).hex()
     if url != DATABASE and placed(url, owner, gate_of).claim(owner) != owner:
         raise Invalid(f"another store keeps its large values in {shown_place(url)}; name a place of its own", blobs=url)
     return Note(url, owner)

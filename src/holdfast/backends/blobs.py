@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Generator
@@ -204,6 +203,8 @@ def unpacked(digest: str, content: bytes) -> bytes:
     Raises:
         Corrupt: they are damaged.
     """
+    import hashlib  # loads OpenSSL, which most programs can do without
+
     try:
         data = _decompressed(content[1:]) if content[:1] == _ZSTD else content[1:]
     except zstandard.ZstdError as error:

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import functools
 import os
-import socket
+import platform
 import sys
 import time
 from collections.abc import Callable, Collection, Generator
@@ -96,7 +96,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 def whoami() -> str:
     """This process as a person would look for it."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def sign(fd: int) -> None:

@@ -17,9 +17,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast import forks
 from holdfast.backend import Hit, Problem, TextOf
@@ -30,7 +29,6 @@ from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
 from holdfast.backends.leftovers import left_over, removed
 from holdfast.backends.logcheck import head_in_log, log_problems
-from holdfast.backends.matching import Wanted
 from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
@@ -39,6 +37,9 @@ from holdfast.backends.writers import State, Trust, Writers
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from holdfast.urls import Location
+
+if TYPE_CHECKING:
+    from holdfast.backends.matching import Wanted
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ class FilesBackend(RowBackend):
         stamp = _new_stamp()
         with Guarded(file.engine, file.path), file.transaction() as db:
             if not kept:
-                db.execute("UPDATE meta SET value = ? WHERE name = 'store'", (secrets.token_hex(8),))
+                db.execute("UPDATE meta SET value = ? WHERE name = 'store'", (os.urandom(8).hex(),))
             self._replay(db, trust)
             left = left_over(db, self.root)
             _write_stamp(db, stamp)
@@ -392,7 +393,7 @@ def _check_layout(path: str) -> str:
 
 def _write_layout(path: str) -> str:
     """Give the store an id."""
-    id = secrets.token_hex(8)
+    id = os.urandom(8).hex()
     beside = path + ".new"
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
     try:
@@ -406,7 +407,7 @@ def _write_layout(path: str) -> str:
 
 
 def _new_stamp() -> str:
-    return f"{INDEX}-{secrets.token_hex(8)}"
+    return f"{INDEX}-{os.urandom(8).hex()}"
 
 
 def _is_ours(stamp: str) -> bool:

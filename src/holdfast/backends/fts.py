@@ -19,7 +19,6 @@ from holdfast.backend import TextOf, readable
 from holdfast.backends.engine import Connection
 from holdfast.backends.rows import newest_row
 from holdfast.errors import Corrupt, HoldfastError, Unavailable
-from holdfast.search import NORM
 
 BATCH = 1024
 """Rows that one transaction takes in."""
@@ -81,6 +80,8 @@ class WordIndex:
 
     def mark(self, db: Connection) -> int | None:
         """Up to which row the index has read; None if there is no index of our words yet."""
+        from holdfast.search import NORM
+
         found = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('fts_mark', 'fts_norm')").fetchall())
         return found["fts_mark"] if found.get("fts_norm") == NORM else None
 
@@ -89,6 +90,8 @@ class WordIndex:
 
     def _prepare(self, patience: float | None) -> None:
         """Begin an empty index; rows written by other rules of normalisation are forgotten."""
+        from holdfast.search import NORM
+
         with self._file.transaction(patience) as db:
             try:
                 db.execute(_CREATE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 
@@ -85,7 +85,7 @@ class MemoryBackend:
     def __init__(self, text_of: TextOf) -> None:
         self.blobs: Blobs = MemoryBlobs()
         self._text_of = text_of
-        self._id = secrets.token_hex(8)
+        self._id = os.urandom(8).hex()
         self._lock = threading.RLock()
         self._heads: dict[Ref, Head] = {}
         self._logs: dict[Ref, list[Entry]] = {}

@@ -6,13 +6,14 @@ shrink by themselves; with the dictionary a message takes about a third (docs/BE
 
 from __future__ import annotations
 
+import pkgutil
 import threading
 from collections.abc import Callable
-from importlib.resources import files
 
 import zstandard
 
 from holdfast.errors import Corrupt
+from holdfast.packed import PackedBody
 
 CURRENT = 1
 """The dictionary that new stores are given."""
@@ -20,11 +21,14 @@ LEVEL = -1
 """Takes less than half the time of level 3 to pack, and two thirds to unpack, for a quarter more bytes."""
 _RAW = b"\x00"
 _SMALL = 64
+_SHARED = (_RAW[0], CURRENT)
+"""First bytes of what every store can unpack."""
 
 
 def dictionary(number: int = CURRENT) -> bytes:
     """The bytes of a shipped dictionary. A store keeps its own copy, so that it can always be read."""
-    return files("holdfast.backends").joinpath(f"events.{number}.zdict").read_bytes()
+    # Not by `importlib.resources`, which takes longer to load than a store to open. None is of loaders without data.
+    return pkgutil.get_data("holdfast.backends", f"events.{number}.zdict") or b""
 
 
 class Packer:
@@ -43,6 +47,8 @@ class Packer:
 
     def pack(self, body: bytes) -> bytes:
         """The body, packed if that makes it smaller."""
+        if type(body) is PackedBody:
+            return body.packed
         if len(body) > _SMALL:
             packed = self._compressor.compress(body)
             if len(packed) < len(body):
@@ -59,6 +65,15 @@ class Packer:
             return self._here.unpackers[packed[0]](packed[1:])
         except (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError) as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
+
+    def unpacked(self, packed: bytes) -> bytes:
+        """See `Packing.unpacked`. What others may have made longer than it need be is packed anew."""
+        body = self.unpack(packed)
+        if packed[0] not in _SHARED or len(packed) > len(body) + 1:
+            return body
+        told = PackedBody(body)
+        told.packed = packed
+        return told
 
 
 class _Here(threading.local):

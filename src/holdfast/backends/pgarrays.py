@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from struct import Struct, pack
 
 from psycopg import adapt, adapters
@@ -40,23 +40,21 @@ def int8s(values: Sequence[int]) -> Int8s:
 
 def texts(values: Sequence[str | None]) -> Texts:
     """An array of texts."""
-    return Texts(_packed(TEXT, len(values), (None if text is None else text.encode() for text in values)))
+    return Texts(_packed(TEXT, [None if text is None else text.encode() for text in values]))
 
 
 def byteas(values: Sequence[bytes | None]) -> Byteas:
     """An array of bytes."""
-    return Byteas(_packed(BYTEA, len(values), values))
+    return Byteas(_packed(BYTEA, values))
 
 
-def _packed(oid: int, count: int, values: Iterable[bytes | None]) -> bytes:
-    if not count:
+def _packed(oid: int, values: Sequence[bytes | None]) -> bytes:
+    if not values:
         return _EMPTY(0, 0, oid)
-    parts = [_header(1, 1, oid, count, 1)]
-    for value in values:
-        if value is None:
-            parts.append(_NULL)
-        else:
-            parts += (_length(len(value)), value)
+    parts = [b""] * (2 * len(values) + 1)
+    parts[0] = _header(1, 1, oid, len(values), 1)
+    parts[1::2] = [_NULL if value is None else _length(len(value)) for value in values]
+    parts[2::2] = [value or b"" for value in values]
     return b"".join(parts)
 
 

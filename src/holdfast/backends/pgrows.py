@@ -133,6 +133,13 @@ def is_sound(ref: Ref, row: Row) -> bool:
     return hidden in (0, HIDDEN) and crc == entry_crc(ref, seq, key, at, hidden, packed)
 
 
+def packed_entry(ref: Ref, row: Row) -> Entry:
+    """A row of `ENTRY` as an entry whose body is as it stands in the row."""
+    seq, key, at, hidden, crc, packed = row
+    sound = hidden in (0, HIDDEN) and crc == entry_crc(ref, seq, key, at, hidden, packed)
+    return Entry(key or "", at, packed, seq, hidden == HIDDEN, "" if sound else "its checksum does not match")
+
+
 def entry_values(ref: Ref, entry: Entry, packed: bytes) -> tuple[int, int, int, int]:
     """The numbers of an entry's row: seq, at, hidden, crc."""
     hidden = HIDDEN if entry.void else 0

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast import search
 from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends.bodies import Bodies
 from holdfast.backends.changes import changed
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.fts import Background, NoFTS5, WordIndex
 from holdfast.backends.listening import Listening
-from holdfast.backends.matching import Wanted, find
-from holdfast.backends.rowcheck import row_problems
 from holdfast.backends.rows import (
     DEAD,
     ENTRY,
+    FOUND,
     HEAD,
     IN_TRASH,
+    LISTED,
     LIVING,
     MISPLACED,
     as_bytes,
@@ -32,6 +31,7 @@ from holdfast.backends.rows import (
     find_sql,
     head_of,
     head_row,
+    heads_of,
     is_sound,
 )
 from holdfast.backends.rowwriter import RowWriter, chunks
@@ -39,6 +39,10 @@ from holdfast.backends.runs import ALL, GONE, log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
+
+if TYPE_CHECKING:
+    from holdfast.backends.matching import Wanted
+    from holdfast.search import Node
 
 BACKGROUND_PATIENCE = 1.0
 """Seconds that the thread beside a recording waits for other writers: whoever closes the store waits for it."""
@@ -169,8 +173,7 @@ class RowBackend:
     def _entry(self, row: Any) -> Entry:
         _, head, seq, id, at, void, crc, packed = row
         if crc != entry_crc(head, seq, id, at, void, packed):
-            why = "its row is gone" if crc == GONE else "its checksum does not match"
-            return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
+            return packed_entry(row)
         try:
             return Entry(id or "", at, self._unpack(packed), seq, void != 0)
         except Corrupt as error:
@@ -189,8 +192,12 @@ class RowBackend:
         """Living heads, or tombstones, newest first."""
         standing = DEAD if dead else IN_TRASH if trashed else LIVING
         with self._guarded(), self._file.reader() as db:
-            sql, values = find_sql(db, kind, tags, after, standing)
-            return self._heads_of(db, f"{sql} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values, limit)
+            rest, values = find_sql(db, kind, tags, after, standing)
+            rows = db.execute(f"SELECT {LISTED} {rest} LIMIT ?", (kind, standing, *values, limit)).fetchall()
+            heads = heads_of(kind, standing, rows)
+            if heads is not None:
+                return Heads(heads)
+            return self._heads_of(db, f"SELECT {FOUND} {rest}", values, limit)
 
     def scan(self, kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
         """Living heads by id."""
@@ -242,7 +249,7 @@ class RowBackend:
     def search(
         self,
         kind: str,
-        query: search.Node,
+        query: Node,
         *,
         id: str | None = None,
         tags: Mapping[str, str | None] | None = None,
@@ -251,10 +258,14 @@ class RowBackend:
         limit: int = 100,
     ) -> list[Hit]:
         """Entries that match: from the index, and from what it has not taken in."""
+        from holdfast.backends.matching import Wanted
+
         return self._search(Wanted(kind, query, id, tags or {}, newest, offset, limit))[0]
 
     def _search(self, wanted: Wanted) -> tuple[list[Hit], bool]:
         """The hits, and whether every entry could be read that had to be."""
+        from holdfast.backends.matching import find
+
         try:
             self._catch_up(patience=PATIENCE)
         except NoFTS5:
@@ -290,6 +301,8 @@ class RowBackend:
 
     def verify(self) -> list[Problem]:
         """SQLite's own check, every record's checksum, and whether what they are found by agrees."""
+        from holdfast.backends.rowcheck import row_problems
+
         problems: list[Problem] = []
         try:
             with self._file.reader() as db:
@@ -328,6 +341,15 @@ class Guarded:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self._engine.errors):
             raise self._engine.explain(error, self._path) from error
+
+
+def packed_entry(row: Any) -> Entry:
+    """A row of `ENTRY` as an entry whose body is as it stands in the row."""
+    _, head, seq, id, at, void, crc, packed = row
+    if crc == entry_crc(head, seq, id, at, void, packed):
+        return Entry(id or "", at, packed, seq, void != 0)
+    why = "its row is gone" if crc == GONE else "its checksum does not match"
+    return Entry(as_text(id), as_number(at), as_bytes(packed), seq, bool(void), why)
 
 
 def _with_ids(db: Connection, n: int, ids: Sequence[str], after: int, upto: int) -> list[Any]:

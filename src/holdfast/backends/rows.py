@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from struct import Struct, error
 from typing import Any
@@ -18,6 +19,10 @@ HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, 
 """Columns of a head, in the order in which `head_of` takes them."""
 ENTRY = "n, head, seq, id, at, void, crc, body"
 """Columns of an entry; `head` is the row of its head, and its body is packed."""
+KNOWN = 1024
+"""Rows of lists that are remembered with what they say."""
+SMALL = 2048
+"""Bytes of tags and body up to which a row is remembered: so they take a few MB at the most."""
 FEW = 1000
 """Heads that carry a tag, up to which a filtered list is gathered and sorted instead of walked by time."""
 
@@ -37,7 +42,20 @@ SLOT = 14
 LIVING, DEAD, IN_TRASH = 0, 1, 2
 """Where a head stands, in its column `dead`: each has an index by time of its own, and costs the others nothing."""
 MISPLACED = -1
-"""Stands for the checksum of a head that is found in another slot than that of its time."""
+"""Stands for the checksum of a head that is found where it should not be."""
+# A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
+_IN_PLACE = f"h.slot IS h.at >> {SLOT}"
+FOUND = ", ".join(
+    f"iif({_IN_PLACE}, h.crc, {MISPLACED})" if name == "crc" else f"h.{name}" for name in HEAD.split(", ")
+)
+"""`HEAD` of what `find_sql` finds, as `head_of` takes it."""
+LISTED = (
+    "h.id, h.rev, h.last, h.base, h.trim, h.at, h.tags, h.counts, h.body, h.runs, "
+    f"iif({_IN_PLACE} AND h.kind IS ? AND h.dead IS ?, h.crc, {MISPLACED})"
+)
+"""The same without what all rows of a list must have, its kind and where they stand, which are parameters instead:
+as `heads_of` takes them, and quicker to fetch.
+"""
 
 
 def only_grew(head: Head, saved: Head) -> bool:
@@ -99,6 +117,24 @@ def head_of(row: Any) -> Head:
         "its events can still be read (get(id, damaged='keep'), session show), and a delete removes it",
         id=as_text(id),
     )
+
+
+def heads_of(kind: str, standing: int, rows: Sequence[Any]) -> list[Head] | None:
+    """Rows of `LISTED` as heads; None if one of them is damaged: all of its columns tell then what is left of it."""
+    try:
+        # What is large is not remembered.
+        return [(_known_head if len(row[6]) + len(row[8]) < SMALL else _head)(kind, standing, row) for row in rows]
+    except (Corrupt, TypeError):
+        return None
+
+
+def _head(kind: str, standing: int, row: Any) -> Head:
+    id, rev, last, base, trim, at, tags, counts, body, runs, crc = row
+    return head_of((0, kind, id, rev, last, base, trim, at, standing, tags, counts, body, runs, crc))
+
+
+_known_head = lru_cache(KNOWN)(_head)
+"""A list is mostly of the same rows as the one before. What differs in a bit is another row."""
 
 
 def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: bytes) -> int:
@@ -206,17 +242,17 @@ def tag_filter(tags: Mapping[str, str | None]) -> tuple[str, list[Any]]:
 def find_sql(
     db: Connection, kind: str, tags: Mapping[str, str | None], after: tuple[int, str] | None, standing: int
 ) -> tuple[str, list[Any]]:
-    """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows."""
-    # A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
-    checked = {"crc": f"iif(h.slot IS h.at >> {SLOT}, h.crc, {MISPLACED})"}
-    columns = ", ".join(checked.get(name, f"h.{name}") for name in HEAD.split(", "))
+    """Gather the heads of a rare tag, or walk all by time and filter: whichever looks at fewer rows.
+
+    What follows the columns `FOUND` or `LISTED`, and its values.
+    """
     source, values = "head h", list[Any]()
     rarest = _rarest(db, tags)
     if rarest is not None:
         source = "tag x CROSS JOIN head h ON h.n = x.head"
         tags = {name: value for name, value in tags.items() if name != rarest[0]}
     where, more = tag_filter(tags)
-    sql = f"SELECT {columns} FROM {source} WHERE h.kind = ? AND h.dead = {standing}"  # noqa: S608  # the texts above
+    sql = f"FROM {source} WHERE h.kind = ? AND h.dead = {standing}"
     values.append(kind)
     if rarest is not None:
         sql += " AND x.name = ? AND x.value = ?"
@@ -226,7 +262,7 @@ def find_sql(
         # What is in a slot below comes later whatever time it says, so that what is damaged is met, too.
         where += " AND h.slot <= ? AND (h.slot < ? OR h.at < ? OR (h.at = ? AND h.id < ?))"
         values += [after[0] >> SLOT, after[0] >> SLOT, after[0], after[0], after[1]]
-    return sql + where, values
+    return f"{sql}{where} ORDER BY h.slot DESC, h.at DESC, h.id DESC", values
 
 
 def _rarest(db: Connection, tags: Mapping[str, str | None]) -> tuple[str, str] | None:

@@ -11,10 +11,13 @@ from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.gate import Gate
 from holdfast.backends.packing import CURRENT, Packer, dictionary
-from holdfast.backends.rowbackend import Guarded, RowBackend
+from holdfast.backends.rowbackend import Guarded, RowBackend, packed_entry
 from holdfast.backends.rowblobs import RowBlobs
+from holdfast.backends.rows import head_row
+from holdfast.backends.runs import log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import HoldfastError, Invalid, Uncertain
+from holdfast.packed import Span
 from holdfast.plan import Commit, Entry, Head, Ref
 from holdfast.urls import Location
 
@@ -39,6 +42,17 @@ class SQLiteBackend(RowBackend):
             raise
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
+        self.unpacked = packer.unpacked
+
+    def packed(self, spans: Sequence[Span]) -> list[list[Entry]]:
+        """See `Packing.packed`."""
+        found: list[list[Entry]] = []
+        with self._guarded(), self._file.snapshot() as db:
+            for ref, after, upto in spans:
+                row = head_row(db, ref)
+                rows = [] if row is None else log_rows(db, row, after, upto, None, False, True)
+                found.append(list(map(packed_entry, rows)))
+        return found
 
     def verify(self) -> list[Problem]:
         """As for any rows; and the copy of the dictionary that bodies are packed with."""

@@ -12,7 +12,6 @@ too, so an index that was put back from a copy is not taken for this one. All ch
 from __future__ import annotations
 
 import os
-import secrets
 from enum import Enum
 
 import msgspec
@@ -65,7 +64,7 @@ class Writers:
 
     def _start(self) -> None:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
-        self._note = secrets.token_hex(8)
+        self._note = os.urandom(8).hex()
         self.noted = False
 
     def alone(self) -> bool:

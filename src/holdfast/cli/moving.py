@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from holdfast.cli.app import INTEGRITY, PARTIAL, App, Command, exit_code, pass_app, tried
 from holdfast.cli.asking import DRY_RUN, noted
 from holdfast.cli.refs import whole
 from holdfast.cli.shapes import copied_shape, dumps
-from holdfast.errors import Corrupt
+from holdfast.errors import Corrupt, HoldfastError
 from holdfast.formats.words import plural, safe_line
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool, dry_run: bool) -> None:
     """Copy sessions and documents from one store to another, exactly; again copies what is new.
 
-    Each session is read back and verified by a digest on both sides. A session or document that went its own way in
+    Each session is read back and compared on both sides. A session or document that went its own way in
     the target is a conflict and stays as it is. TO is created if it is not there.
     """
     from holdfast.moving.copying import Copier
@@ -58,33 +60,87 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool
             _follow(app, ours, theirs)
             return
         ids = [whole(ours, ref, damaged="keep").id for ref in refs] if refs else None
-        done = _copied(app, Copier(ours, theirs), ours, ids, dry_run=dry_run)
-    _fail_as(done, alone=len(done) == 1)
+        with _Told(app) as told:
+            _copy(app, Copier(ours, theirs), ours, ids, told, dry_run=dry_run)
+    told.fail(alone=told.count == 1)
 
 
-def _copied(app: App, copier: Copier, here: Store, ids: Sequence[str] | None, *, dry_run: bool) -> list[Copied]:
+def _copy(app: App, copier: Copier, here: Store, ids: Sequence[str] | None, told: _Told, *, dry_run: bool) -> None:
     from holdfast.copies import STORE_ERRORS
 
-    done: list[Copied] = []
     try:
         with _bar(app, here, ids) as step:
             for one in copier.all() if ids is None else copier.named(ids):
-                done.append(one)
+                told.take(one)
                 step(one)
     except (*STORE_ERRORS, KeyboardInterrupt):
-        _tell(app, done, dry_run=dry_run)  # what was copied before is, and stays
+        told.tell(dry_run=dry_run)  # what was copied before is, and stays
         raise
-    _tell(app, done, dry_run=dry_run)
-    return done
+    told.tell(dry_run=dry_run)
 
 
-def _fail_as(done: Sequence[Copied], *, alone: bool) -> None:
-    """End with the exit code for what could not be copied; what was copied and reads back otherwise is the worst."""
-    failed = [one.error for one in done if one.error is not None]
-    if any(isinstance(error, Corrupt) and "where" in error.facts for error in failed):
-        raise click.exceptions.Exit(INTEGRITY)
-    if failed:
-        raise click.exceptions.Exit(exit_code(failed[0]) if alone else PARTIAL)
+class _Told:
+    """What became of each session, until it is told at the end, beneath a bar. Of many it lies in a file."""
+
+    MEMORY = 1024 * 1024
+    """Bytes of lines that are kept in memory."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._kept = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # closed by `__exit__`
+            self.MEMORY, "w+", encoding="utf-8", errors="surrogatepass"
+        )
+        self.count = self._sessions = self._documents = self._failed = 0
+        self._error: HoldfastError | None = None
+        self._damaged = False
+
+    def __enter__(self) -> _Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.close()
+
+    def take(self, one: Copied) -> None:
+        """One more was copied, or could not be."""
+        self.count += 1
+        if one.error is not None:
+            self._failed += 1
+            self._error = self._error or one.error
+            self._damaged |= _is_damage(one.error)
+        else:
+            self._sessions += not one.document
+            self._documents += bool(one.document)
+        if self._app.json:
+            self._kept.write(dumps(copied_shape(one)) + "\n")
+        elif (line := _line_of(one)) is not None:
+            self._kept.write(dumps([one.error is None, line]) + "\n")
+
+    def tell(self, *, dry_run: bool) -> None:
+        """Say all of it."""
+        self._kept.seek(0)
+        if self._app.json:
+            self._app.items((line[:-1] for line in self._kept), **noted(dry_run))
+            return
+        for line in self._kept:
+            went, text = msgspec.json.decode(line, type=tuple[bool, str])
+            self._app.line(text) if went else self._app.say(text)
+        told = plural(self._sessions, "session")
+        if self._documents:
+            told += f" and {plural(self._documents, 'document')}"
+        would_be, would_have = "would be " * dry_run, "would have " * dry_run
+        self._app.say(f"{told} {would_be}equal in both stores, {self._failed} {would_have}failed")
+
+    def fail(self, *, alone: bool) -> None:
+        """End with the exit code for what could not be copied; what reads back otherwise is the worst."""
+        if self._damaged:
+            raise click.exceptions.Exit(INTEGRITY)
+        if self._error is not None:
+            raise click.exceptions.Exit(exit_code(self._error) if alone else PARTIAL)
+
+
+def _is_damage(error: HoldfastError) -> bool:
+    """Whether what was copied reads back otherwise."""
+    return isinstance(error, Corrupt) and "where" in error.facts
 
 
 @contextlib.contextmanager
@@ -100,28 +156,17 @@ def _bar(app: App, here: Store, ids: Sequence[str] | None) -> Generator[Callable
         yield lambda one: bar.update(one.events)
 
 
-def _tell(app: App, done: Sequence[Copied], *, dry_run: bool) -> None:
-    if app.json:
-        app.items((dumps(copied_shape(one)) for one in done), **noted(dry_run))
-        return
-    for one in done:
-        _tell_one(app, one)
-    failed = sum(one.error is not None for one in done)
-    equal = [one for one in done if one.error is None]
-    told = plural(sum(not one.document for one in equal), "session")
-    if documents := sum(bool(one.document) for one in equal):
-        told += f" and {plural(documents, 'document')}"
-    app.say(f"{told} {'would be ' * dry_run}equal in both stores, {failed} {'would have ' * dry_run}failed")
-
-
-def _tell_one(app: App, one: Copied) -> None:
+def _line_of(one: Copied) -> str | None:
+    """What is said of one; None if there is nothing to say."""
+    name = one.session or one.document
     if one.error is not None:
-        app.say(f"{one.session or one.document}: {one.error.message}")
-    elif one.deleted:
-        app.line(safe_line(f"{one.session or one.document}: deleted"))
-    elif one.new:
+        return f"{name}: {one.error.message}"
+    if one.deleted:
+        return safe_line(f"{name}: deleted")
+    if one.new:
         what = "new" if one.document else f"{plural(one.new, 'new event')} of {one.events:,}"
-        app.line(safe_line(f"{one.session or one.document}: {what}"))
+        return safe_line(f"{name}: {what}")
+    return None
 
 
 def _follow(app: App, here: Store, there: Store) -> None:
@@ -132,7 +177,8 @@ def _follow(app: App, here: Store, there: Store) -> None:
 
     def told(one: Copied) -> None:
         if one.error is not None or one.new or one.deleted:
-            app.data(copied_shape(one)) if app.json else _tell_one(app, one)
+            line = _line_of(one) or ""
+            app.data(copied_shape(one)) if app.json else app.line(line) if one.error is None else app.say(line)
             sys.stdout.flush()
 
     def behind(how: Behind) -> None:
@@ -146,7 +192,10 @@ def _follow(app: App, here: Store, there: Store) -> None:
         report = follow_store(here, there, stop=stop, told=told, behind=behind)
     gone = f" and deleted {report.deleted:,}" if report.deleted else ""
     app.say(f"the last pass copied {plural(report.new, 'new event')}{gone}, {len(report.failed)} failed")
-    _fail_as(report.failed, alone=False)
+    if any(one.error is not None and _is_damage(one.error) for one in report.failed):
+        raise click.exceptions.Exit(INTEGRITY)
+    if report.failed:
+        raise click.exceptions.Exit(PARTIAL)
 
 
 @contextlib.contextmanager

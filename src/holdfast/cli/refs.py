@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
 
 from holdfast.errors import Corrupt, HoldfastError, Invalid, NotFound
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from holdfast.log import OnDamage
     from holdfast.session import Session
     from holdfast.store import Store
@@ -141,6 +142,8 @@ class SessionRef(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
         incomplete: str,
     ) -> list[CompletionItem]:
         """Ids and names that start so. Whatever goes wrong, a shell gets no completions rather than an error."""
+        from click.shell_completion import CompletionItem
+
         from holdfast.opening import existing
         from holdfast.urls import default_url
 

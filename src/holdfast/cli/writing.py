@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from holdfast.errors import Exists
 from holdfast.formats.words import safe
-from holdfast.paths import as_path
+from holdfast.paths import appear, as_path
 
 if TYPE_CHECKING:
     from holdfast.cli.app import App
@@ -37,7 +37,7 @@ def written(output: str | None, force: bool) -> Generator[BinaryIO]:
         if force:
             os.replace(beside, output)
         else:
-            os.link(beside, output)  # unlike a rename, refuses a file that appeared meanwhile
+            appear(beside, output)
     except FileExistsError:
         raise refusal from None
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from holdfast.errors import HoldfastError, Invalid
 from holdfast.plan import check_id
 
@@ -34,6 +32,8 @@ def id_of(value: str) -> str:
     try:
         check_id(value + " " * 64, "id")  # room for what is put before it
     except HoldfastError:
+        import hashlib  # loads OpenSSL, which most programs can do without
+
         return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return value
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from holdfast.model import Event
-from holdfast.search import Snippet
+
+if TYPE_CHECKING:
+    from holdfast.search import Snippet
 
 
 class SearchHit:

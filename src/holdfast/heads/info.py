@@ -103,12 +103,24 @@ class SessionInfo(msgspec.Struct, frozen=True):
 
 def info_of(head: Head) -> SessionInfo:
     """A session's head, read."""
+    first, last = _told(head)
+    body = body_of(head) if len(head.body) > len(_EMPTY_BODY) else None
+    # By position, in the order of its fields: a list makes many. What a caller might change is made anew.
+    fields: list[Any] = [*first, body.get("metadata", {}) if body else {}, body.get("config", {}) if body else {}]
+    return SessionInfo(*fields, *last)
+
+
+def _told(head: Head) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The fields before and behind those that its body holds; kept with it, as a list is mostly of known heads."""
+    kept = vars(head)
+    told: tuple[tuple[Any, ...], tuple[Any, ...]] | None = kept.get("told")
+    if told is not None:
+        return told
     tags, counts = head.tags, head.counts
     say = tags.get
-    body = body_of(head) if len(head.body) > len(_EMPTY_BODY) else None
-    # One look at all of their names: most sessions have neither, and a list makes many.
+    # One look at all of their names: most sessions have neither.
     labels, models = _labels_and_models(tags) if ":" in "".join(tags) else ((), ())
-    return SessionInfo(  # by position, in the order of its fields: a list makes many
+    first = (
         head.ref.id,
         say("user"),
         say("name"),
@@ -120,14 +132,9 @@ def info_of(head: Head) -> SessionInfo:
         labels,
         models,
         msgspec.convert(counts, Counts) if counts else _NO_COUNTS,
-        body.get("metadata", {}) if body else {},
-        body.get("config", {}) if body else {},
-        number_in(head, "created"),
-        head.at,
-        head.last,
-        head.rev,
-        say("turn"),
     )
+    told = kept["told"] = first, (number_in(head, "created"), head.at, head.last, head.rev, say("turn"))
+    return told
 
 
 def _labels_and_models(tags: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -10,7 +10,6 @@ version and copies do, has it all the same.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Generator
 
@@ -31,6 +30,8 @@ TRIES = 200
 
 def claim_ref(user: str | None, name: str) -> Ref:
     """The head that claims a name for a session of this user."""
+    import hashlib  # loads OpenSSL, which most programs can do without
+
     return Ref(NAME, hashlib.sha256(json.dumps([user, name]).encode()).hexdigest())
 
 

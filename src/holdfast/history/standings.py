@@ -7,7 +7,6 @@ that none is searched for. They travel with what is written next (`Batcher.later
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -68,6 +67,8 @@ def standing_of(head: Head, mark: int = 0) -> Standing:
 
 def checkpoint_ref(head: Head) -> Ref:
     """The head of a session's checkpoints. One that was deleted and created anew has another base, and others."""
+    import hashlib  # loads OpenSSL, which most programs can do without
+
     return Ref(CHECKPOINT, hashlib.sha256(json.dumps([head.ref.id, head.base]).encode()).hexdigest())
 
 

@@ -22,7 +22,7 @@ from holdfast.errors import Corrupt, Exists, Invalid, NotFound, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.moving.bundlefiles import lines_of, packing
 from holdfast.moving.copying import CopyReport
-from holdfast.paths import as_path
+from holdfast.paths import appear, as_path
 from holdfast.storage import Storage
 
 
@@ -73,7 +73,7 @@ def write_backup(store: Storage, path: str, *, replace: bool = False, dry_run: b
             if replace:
                 os.replace(beside, path)
             else:
-                os.link(beside, path)  # unlike a rename, refuses a file that appeared meanwhile
+                appear(beside, path)
             _sync(os.path.dirname(path))
             size = os.path.getsize(path)
     except FileExistsError:

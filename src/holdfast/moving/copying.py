@@ -3,12 +3,13 @@
 Sessions that are new to the target and small go together, many in a transaction, each as one commit; all others by
 `copies.replay`. So what was interrupted at any moment is a copy of some sessions, of some of them a beginning, and the
 same call goes on. Two threads copy at a time, each some sessions: while one waits for a store, the other packs and
-compares. Invariant: a session counts as copied only once its digest, computed from what each of the two stores
-holds, is the same.
+compares. Invariant: a session counts as copied only once what was read back from the target is what the source holds:
+to the byte as it stands packed, where both pack alike and it was just sent, else by a digest of what either holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,6 +23,8 @@ from holdfast.copies import (
     COPIED,
     STORE_ERRORS,
     Copied,
+    Needed,
+    blob,
     carried,
     check_owner,
     copy_document,
@@ -34,8 +37,9 @@ from holdfast.documents.docheads import all_documents, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import check_head
-from holdfast.history.ancestry import newest_edit, whole
+from holdfast.history.ancestry import FORKED, newest_edit, stored, whole
 from holdfast.moving.digests import Tally, sound
+from holdfast.packed import Packing, Span, handed_on, packed_entries
 from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Ref
 from holdfast.storage import Storage
 
@@ -140,12 +144,23 @@ class _Known(NamedTuple):
 
 
 class _New(NamedTuple):
-    """A session that is new to the target, and the one commit that makes it."""
+    """A session that is new to the target, the one commit that makes it, and the blobs that its entries need."""
 
     source: Head
     seen: Head
-    tally: Tally
+    start: int
+    digest: str
     commit: Commit
+    blobs: Sequence[Needed]
+
+
+@contextlib.contextmanager
+def _in_target() -> Generator[None]:
+    """Say of damage that it is in the target."""
+    try:
+        yield
+    except Corrupt as error:
+        raise Corrupt(f"in the target store: {error.message}", **{**error.facts, "where": "target"}) from error
 
 
 class Copier:
@@ -162,6 +177,8 @@ class Copier:
         self._target = target
         self._trashed = trashed
         self._remember = remember
+        here, there = source.backend, target.backend
+        self._packs = (here, there) if isinstance(here, Packing) and isinstance(there, Packing) else None
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lock = threading.Lock()
         self._ended = False
@@ -212,7 +229,7 @@ class Copier:
             known = _Known(Tally(), Tally(), start, newest_edit(head))
         ours, theirs, after = known.ours.copy(), known.theirs.copy(), max(start, known.ours.seq)
         copied = replay(self._target, seen, self._tallied(head, ours, after), after=after)
-        there = self._unchanged(seen, self._target.backend.get([head.ref])[0])
+        there = self._unchanged(seen, self._target.backend.get([head.ref])[0], head_digest(seen))
         self._read_back(there, theirs, after)
         self._compare(seen, ours, there, theirs)
         if self._remember:
@@ -223,25 +240,32 @@ class Copier:
         return copied
 
     def _tallied(self, head: Head, tally: Tally, after: int) -> Iterator[Entry]:
-        for entry in carried(self._source, self._target, head, after):
-            if self._ended:
-                raise Unavailable("the copy was ended; the same call goes on", session=head.ref.id)
+        for entry in carried(self._source, self._target, head, self._stored(head, after)):
             tally.take(entry)
             yield entry
 
-    def _unchanged(self, seen: Head, there: Head | None) -> Head:
-        if there is None or not same_heads(seen, there):
+    def _stored(self, head: Head, after: int) -> Iterator[Entry]:
+        """A session's entries in the source, with bodies as they stand packed if the target can keep them so."""
+        if self._packs is None or FORKED in head.tags:
+            entries = stored(self._source, head, after)
+        else:
+            entries = handed_on(self._packs[0], head, after)
+        for entry in entries:
+            if self._ended:
+                raise Unavailable("the copy was ended; the same call goes on", session=head.ref.id)
+            yield entry
+
+    def _unchanged(self, seen: Head, there: Head | None, digest: str) -> Head:
+        if there is None or there.dead or there.last != seen.last or head_digest(there) != digest:
             raise Conflict(
                 f"session {seen.ref.id!r} was changed in the target store while it was copied", session=seen.ref.id
             )
         return there
 
     def _read_back(self, there: Head, tally: Tally, after: int) -> None:
-        try:
+        with _in_target():
             for entry in sound(self._target, there, after):
                 tally.take(entry)
-        except Corrupt as error:
-            raise Corrupt(f"in the target store: {error.message}", **{**error.facts, "where": "target"}) from error
 
     def _compare(self, seen: Head, ours: Tally, there: Head, theirs: Tally) -> None:
         source, target = ours.of(seen), theirs.of(there)
@@ -321,10 +345,11 @@ class Copier:
         except Corrupt:  # one of them; each alone says which
             yield from self.named([ref.id for ref in refs])
             return
+        equal = self._equal(group)
         for new, result, now, there in zip(group, made, nows, theres, strict=True):
             # Whatever was in the way, the long way says it, or goes on with what another copy began.
             id = new.commit.ref.id
-            yield self._verified(new, now, there) if isinstance(result, Head) else self.session(id)
+            yield self._verified(new, now, there, id in equal) if isinstance(result, Head) else self.session(id)
 
     def _at_once(self, head: Head) -> _New | Copied:
         """How to make a session in one commit; or what became of it, as that was not to be."""
@@ -333,12 +358,12 @@ class Copier:
             seen = whole(self._source, head)
             start = max(seen.base, seen.trim)
             tags = own_tags(seen)
-            if seen.last - start > BATCH or len(tags) >= MAX_TAGS or seen.counts.get("bytes", 0) > BATCH_BYTES:
+            if seen.last - start > GROUP_EVENTS or len(tags) >= MAX_TAGS or seen.counts.get("bytes", 0) > BATCH_BYTES:
                 return self.session(id)
             check_head(seen)
             check_owner(self._target, seen)
-            tally, entries, size = Tally(), list[Entry](), 0
-            for entry in self._tallied(head, tally, start):
+            entries, blobs, size = list[Entry](), list[Needed](), 0
+            for entry in carried(self._source, self._target, head, self._stored(head, start), blobs):
                 entries.append(entry)
                 size += len(entry.body)
                 if size > 2 * BATCH_BYTES:
@@ -349,29 +374,51 @@ class Copier:
             raise
         except HoldfastError as error:
             return Copied(session=id, error=error)
+        digest = head_digest(seen)
         commit = Commit(
-            ref=head.ref, at=seen.at, if_rev=0, base=start, tags={**tags, COPIED: head_digest(seen)},
+            ref=head.ref, at=seen.at, if_rev=0, base=start, tags={**tags, COPIED: digest},
             add={name: count for name, count in seen.counts.items() if count} or None, body=seen.body, append=entries,
         )  # fmt: skip
-        return _New(head, seen, tally, commit)
+        return _New(head, seen, start, digest, commit, blobs)
 
-    def _verified(self, new: _New, now: Head | None, there: Head | None) -> Copied:
-        """What became of a session that was made at once; `now` and `there` are what it is in both stores since."""
+    def _equal(self, group: Sequence[_New]) -> set[str]:
+        """Read a group's entries back as they stand packed: the sessions where they are to the byte what was sent."""
+        if self._packs is None:
+            return set()
+        sent = [(new, entries) for new in group if (entries := packed_entries(new.commit.append)) is not None]
+        found = self._packs[1].packed([Span(new.commit.ref, new.start, new.seen.last) for new, _ in sent])
+        return {new.commit.ref.id for (new, entries), theirs in zip(sent, found, strict=True) if entries == theirs}
+
+    def _verified(self, new: _New, now: Head | None, there: Head | None, equal: bool) -> Copied:
+        """What became of a session that was made at once; `now` and `there` are what it is in both stores since.
+
+        `equal` says that its entries were read back, and are what was sent.
+        """
         id, count = new.commit.ref.id, len(new.commit.append)
+        remembered = self._remember > len(self._known)
         try:
             if now is not None and not now.dead and newest_edit(now) != newest_edit(new.source):
                 return self._grown(id, count)
-            there = self._unchanged(new.seen, there)
-            theirs = Tally()
-            self._read_back(there, theirs, 0)
-            self._compare(new.seen, new.tally, there, theirs)
+            there = self._unchanged(new.seen, there, new.digest)
+            ours = Tally()
+            if remembered or not equal:
+                for entry in new.commit.append:
+                    ours.take(entry)
+            theirs = ours.copy()
+            if equal and max(there.base, there.trim) == new.start:
+                with _in_target():
+                    for entry, digest in new.blobs:
+                        blob(self._target, there, entry, digest)
+            else:
+                theirs = Tally()
+                self._read_back(there, theirs, 0)
+                self._compare(new.seen, ours, there, theirs)
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
             return Copied(session=id, error=error)
-        if self._remember > len(self._known):
-            start = max(new.seen.base, new.seen.trim)
-            self._known[id] = _Known(new.tally, theirs, start, newest_edit(new.source))
+        if remembered:
+            self._known[id] = _Known(ours, theirs, new.start, newest_edit(new.source))
         return Copied(session=id, events=count, new=count)
 
     def _grown(self, id: str, new: int) -> Copied:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from holdfast.bundle import verify_bundle, write_bundle
 from holdfast.errors import Corrupt, Exists, NotFound, Unavailable
+from holdfast.paths import appear
 from holdfast.storage import Storage
 
 
@@ -37,7 +38,7 @@ def write_archive(store: Storage, path: str, sessions: Sequence[str]) -> dict[st
         if missing or "" in faults:
             what = f"session {missing[0]!r} is not in it" if missing else faults[""]
             raise Corrupt(f"{path} was read back and is not what was written: {what}; nothing was moved", path=path)
-        os.link(beside, path)  # fails if somebody else made the file meanwhile
+        appear(beside, path)
         folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
         try:
             os.fsync(folder)
