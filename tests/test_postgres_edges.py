@@ -78,8 +78,8 @@ def test_a_dump_on_a_younger_server_is_searched_and_watched_as_before(
 def test_a_watch_on_a_replica_misses_nothing_that_was_open_when_it_looked(another: Postgres) -> None:
     """A replica's snapshot does not name the transactions that are open between its bounds."""
     url = another.url()
-    replica = another.base_backup(name="replica").start()
     primary = open_backend(url, text_of)
+    replica = another.base_backup(name="replica").start()  # which so has the store from its beginning
     copy: Backend | None = None
     try:
         for id in ("early", "late", "last"):
