@@ -43,8 +43,8 @@ from holdfast.packed import Packing, Span, handed_on, packed_entries
 from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Ref
 from holdfast.storage import Storage
 
-GROUP = 200
-"""Sessions that are looked at, and may be committed, together."""
+GROUP = 50
+"""Sessions that are looked at, and may be committed, together. More take more memory, and no less time."""
 GROUP_EVENTS = 5 * BATCH
 """Events above which a group is committed before it has `GROUP` sessions."""
 ABREAST = 2
