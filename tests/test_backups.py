@@ -420,3 +420,20 @@ def test_without_links_a_file_that_appears_meanwhile_stays_and_a_failure_leaves_
     assert not path.exists()
     appear(str(beside), str(path))
     assert path.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("unlinked")
+def test_without_links_an_interrupt_takes_no_whole_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, path = tmp_path / "beside", tmp_path / "path"
+    beside.write_text("mine")
+    replace = os.replace
+
+    def interrupted(source: str, target: str) -> None:
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            appear(str(beside), str(path))
+    assert path.read_text() == "mine"

@@ -54,6 +54,6 @@ def appear(beside: str, path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         os.replace(beside, path)
-    except BaseException:
+    except OSError:  # who is interrupted leaves the name, as it may be that of the whole file by now
         os.unlink(path)
         raise
