@@ -107,28 +107,32 @@ def test_a_digest_tells_every_difference(store: Store, change: str) -> None:
     assert session_digest(store, store.head("s")) != before
 
 
+def assert_spoiled(store: Store, target: Store, monkeypatch: pytest.MonkeyPatch, packed_anew: set[str]) -> None:
+    """A target that keeps other bytes of the session `b`, and what it is given of some packed anew: `b` alone fails."""
+    sound = target.backend.commit
+
+    def lossy(batch: Sequence[Commit]) -> list[Head | Refused]:
+        def kept(commit: Commit) -> Commit:
+            if commit.ref.id not in packed_anew:
+                return commit
+            entries = [msgspec.structs.replace(e, body=e.body.replace(b"in b", b"in B")) for e in commit.append]
+            return msgspec.structs.replace(commit, append=entries)
+
+        return sound([kept(commit) for commit in batch])
+
+    monkeypatch.setattr(target.backend, "commit", lossy)
+    report = copy_store(store, target)
+    assert [one.session for one in report.failed] == ["b"]
+    assert isinstance(report.failed[0].error, Corrupt)
+    assert report.failed[0].error.source != report.failed[0].error.target
+    assert report.sessions == 2
+
+
 def test_a_store_that_keeps_other_bytes_than_it_was_given_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with holdfast.open("memory://") as store, holdfast.open("memory://") as target:
         for id in "abc":
             store.session(id).append(user(f"in {id}"))
-        sound = target.backend.commit
-
-        def lossy(batch: Sequence[Commit]) -> list[Head | Refused]:
-            return sound(
-                [
-                    msgspec.structs.replace(
-                        c, append=[msgspec.structs.replace(e, body=e.body.replace(b"in b", b"in B")) for e in c.append]
-                    )
-                    for c in batch
-                ]
-            )
-
-        monkeypatch.setattr(target.backend, "commit", lossy)
-        report = copy_store(store, target)
-        assert [one.session for one in report.failed] == ["b"]
-        assert isinstance(report.failed[0].error, Corrupt)
-        assert report.failed[0].error.source != report.failed[0].error.target
-        assert report.sessions == 2
+        assert_spoiled(store, target, monkeypatch, {"a", "b", "c"})
 
 
 def lines_of(store: Store) -> dict[str, list[tuple[int, str, int, bytes, bool]]]:
@@ -170,29 +174,7 @@ def test_what_a_store_keeps_packed_otherwise_than_it_was_sent_is_found_out(
     ):
         for id in "abc":
             store.session(id).append(user(f"in {id} " * 20))
-        sound = target.backend.commit
-
-        def lossy(batch: Sequence[Commit]) -> list[Head | Refused]:
-            """Keeps other bytes of one session, and of another one the same bytes, packed anew."""
-            return sound(
-                [
-                    msgspec.structs.replace(
-                        c,
-                        append=[
-                            msgspec.structs.replace(e, body=e.body.replace(b"in b", b"in B")) if c.ref.id != "a" else e
-                            for e in c.append
-                        ],
-                    )
-                    for c in batch
-                ]
-            )
-
-        monkeypatch.setattr(target.backend, "commit", lossy)
-        report = copy_store(store, target)
-        assert [one.session for one in report.failed] == ["b"]
-        assert isinstance(report.failed[0].error, Corrupt)
-        assert report.failed[0].error.source != report.failed[0].error.target
-        assert report.sessions == 2
+        assert_spoiled(store, target, monkeypatch, {"b", "c"})
 
 
 def test_a_body_that_is_longer_packed_than_plain_is_packed_anew(tmp_path: Path) -> None:

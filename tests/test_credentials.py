@@ -97,9 +97,7 @@ def postgres() -> Iterator[Postgres]:
     with psycopg.connect(made.conninfo(), autocommit=True) as db:
         db.execute(f"CREATE ROLE secured LOGIN PASSWORD '{PASSWORD}'".encode())
         db.execute("GRANT CREATE ON DATABASE test TO secured")
-        hba = made.data / "pg_hba.conf"
-        hba.write_text(f"host all secured 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
-        db.execute("SELECT pg_reload_conf()")
+    made.rule("host all secured 127.0.0.1/32 scram-sha-256")
     yield made
     made.stop()
 

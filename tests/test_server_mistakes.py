@@ -24,9 +24,7 @@ def server() -> Iterator[Postgres]:
     made.create_database()
     with psycopg.connect(made.conninfo(), autocommit=True) as db:
         db.execute("CREATE ROLE ann LOGIN PASSWORD 'right'; CREATE ROLE poor LOGIN")
-        hba = made.data / "pg_hba.conf"
-        hba.write_text(f"host all ann 127.0.0.1/32 scram-sha-256\nhost all kept 127.0.0.1/32 reject\n{hba.read_text()}")
-        db.execute("SELECT pg_reload_conf()")
+    made.rule("host all ann 127.0.0.1/32 scram-sha-256", "host all kept 127.0.0.1/32 reject")
     yield made
     made.stop()
 

@@ -91,6 +91,13 @@ class Postgres:
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write(f"host all all {address}/30 trust\n")
 
+    def rule(self, *rules: str) -> None:
+        """Lines of `pg_hba.conf` that come before its own, at once."""
+        hba = self.data / "pg_hba.conf"
+        hba.write_text("\n".join([*rules, hba.read_text()]))
+        with psycopg.connect(self.conninfo(), autocommit=True) as db:
+            db.execute("SELECT pg_reload_conf()")
+
     def start(self) -> Postgres:
         """Start it, or start it again, on the same port."""
         given = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
