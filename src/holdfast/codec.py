@@ -63,10 +63,8 @@ def encode(payload: AnyPayload, large: LargeStore, *, parsed: bool = False) -> b
     if not body or len(body) > LARGE or (not plain and b"~" in body and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
     if not plain and (
-        (arrays := body.count(b"[")) + body.count(b"{") > MAX_DEPTH
-        or (not parsed and b"null" in body)
-        # A message has one array, its parts; any other may have been a set.
-        or (not parsed and arrays > isinstance(payload, Message) and _holds_more_than_json(payload))
+        body.count(b"[") + body.count(b"{") > MAX_DEPTH
+        or (not parsed and (b"null" in body or _holds_more_than_json(payload)))
     ):
         for owner in _owners(payload):
             _check_values(owner)
@@ -82,7 +80,10 @@ def _holds_more_than_json(payload: Any) -> bool:
     while found:
         value = found.pop()
         if isinstance(value, dict):
-            found.extend(cast("dict[Any, Any]", value).values())
+            for key, item in cast("dict[object, object]", value).items():
+                if not isinstance(key, str):
+                    return True
+                found.append(item)
         elif isinstance(value, list | tuple):
             found.extend(cast("list[Any]", value))
         elif not isinstance(value, _JSON):
@@ -91,6 +92,7 @@ def _holds_more_than_json(payload: Any) -> bool:
 
 
 _JSON = (str, int, float, type(None))
+_FLAT = frozenset({str, int, bool, type(None)})
 _NAMES = {"metadata", "arguments", "response", "data", "checks", "tasks", "artifacts", "residual_risks"}
 _FREE: dict[type, tuple[str, ...]] = {
     kind: tuple(field for field in kind.__struct_fields__ if field in _NAMES)
@@ -123,14 +125,15 @@ _PARTS = (model.Part, OtherPart)
 def _check_kind(payload: Any) -> bool:
     """Refuse what is no payload, or is made of what is no part: it would be stored and not be read again.
 
-    True for a message of plain texts: no value in it can be one that JSON can't hold.
+    True where no value in it can be one that JSON can't hold: for a message of plain texts, calls with flat arguments
+    and flat metadata.
     """
     if not isinstance(payload, _PAYLOADS):
         if isinstance(payload, Other | model.Damaged):
             raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
         raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
     if isinstance(payload, Message):
-        plain = payload.metadata is None
+        plain = payload.metadata is None or _is_flat(payload.metadata)
         for part in cast("tuple[object, ...]", payload.parts):
             if not isinstance(part, _PARTS):
                 raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
@@ -142,7 +145,22 @@ def _check_kind(payload: Any) -> bool:
 
 
 def _is_plain(part: object) -> bool:
-    return type(part) is model.Text or (type(part) is model.ToolResult and isinstance(part.response, str))
+    kind = type(part)
+    if kind is model.Text:
+        return True
+    if kind is model.ToolResult:
+        return isinstance(cast("model.ToolResult", part).response, str)
+    return kind is model.ToolCall and _is_flat(cast("model.ToolCall", part).arguments)
+
+
+def _is_flat(value: object) -> bool:
+    """Whether a value is a mapping of texts to texts, numbers and truths: nothing nests in it, nothing needs a look."""
+    if type(value) is not dict:
+        return False
+    for key, item in cast("dict[object, object]", value).items():
+        if type(key) is not str or type(item) not in _FLAT:
+            return False
+    return True
 
 
 def encode_json(value: Any) -> bytes:
