@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zstandard
 
@@ -21,6 +21,8 @@ LEVEL = -1
 """Takes less than half the time of level 3 to pack, and two thirds to unpack, for a quarter more bytes."""
 _RAW = b"\x00"
 _SMALL = 64
+_MANY = 100
+"""Bodies that are worth a start of threads."""
 _SHARED = (_RAW[0], CURRENT)
 """First bytes of what every store can unpack."""
 
@@ -54,6 +56,14 @@ class Packer:
             if len(packed) < len(body):
                 return self._mark + packed
         return _RAW + body
+
+    def pack_all(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """Each body as `pack` makes it; many are packed on all processors, while other threads of Python go on."""
+        if len(bodies) < _MANY or any(len(body) <= _SMALL or type(body) is PackedBody for body in bodies):
+            return [self.pack(body) for body in bodies]
+        frames = self._compressor.multi_compress_to_buffer(list(bodies), threads=-1)
+        packed = [self._mark + frames[index].tobytes() for index in range(len(bodies))]
+        return [small if len(small) <= len(body) else _RAW + body for small, body in zip(packed, bodies, strict=True)]
 
     def unpack(self, packed: bytes) -> bytes:
         """The body of packed bytes.

@@ -159,7 +159,7 @@ class PostgresBackend:
 
     def _packed(self, batch: Sequence[Commit]) -> list[list[bytes]]:
         with self._pack_lock:
-            return [[self._packer.pack(entry.body) for entry in commit.append] for commit in batch]
+            return [self._packer.pack_all([entry.body for entry in commit.append]) for commit in batch]
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""

@@ -121,7 +121,7 @@ class PackedBodies:
 
     def pack(self, commit: Commit) -> Sequence[bytes]:
         """Pack a commit's bodies."""
-        return [self._packer.pack(entry.body) for entry in commit.append]
+        return self._packer.pack_all([entry.body for entry in commit.append])
 
     def meet(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
         """Nothing to bring in step."""
