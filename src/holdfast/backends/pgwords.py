@@ -39,6 +39,7 @@ MARK = "'+'"
 """The word of a row that holds not all places of its words, or not all of a word. No text has it: `+` separates."""
 RULES = f"{NORM}.1"
 """By which rules a row's words are made of a text; an index by others is begun anew."""
+_OF = ("", " AND kind = %s", " AND kind = %s AND id = %s")
 SERVER = "(SELECT system_identifier::text FROM pg_control_system())"
 """Whose transactions they are; a standby that takes over is the same."""
 
@@ -137,22 +138,22 @@ class WordIndex:
             ).encode()
         )
 
-    def _behind(self, db: Connection, mark: str, horizon: int) -> list[tuple[str, str]]:
-        """The heads whose logs grew since."""
+    def _behind(self, db: Connection, mark: str, horizon: int, ref: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """The heads whose logs grew since; only those of a kind, or one, if `ref` says so."""
         sql = (
             f"SELECT kind, id FROM {self._schema}.head WHERE grown >= %s "  # quoted
-            "AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot) ORDER BY kind, id"
+            f"AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot){_OF[len(ref)]} ORDER BY kind, id"
         )
-        return db.execute(sql.encode(), (horizon, mark)).fetchall()
+        return db.execute(sql.encode(), (horizon, mark, *ref)).fetchall()
 
     def is_there(self, db: Connection) -> bool:
         """Whether there is an index by these rules, as a transaction sees it that reads one state."""
         return self._positions(db)[0] is not None
 
-    def fresh(self, db: Connection) -> Iterator[Row]:
+    def fresh(self, db: Connection, kind: str, id: str | None) -> Iterator[Row]:
         """Kind, id and the columns of `ENTRY` of what is not indexed, as a transaction sees it that reads one state."""
         mark, _, horizon = self._positions(db)
-        heads = self._behind(db, mark or "1:1:", horizon if mark else 0)
+        heads = self._behind(db, mark or "1:1:", horizon if mark else 0, (kind,) if id is None else (kind, id))
         columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
         known = (
             f"(SELECT coalesce(max(w.seq), 0) FROM {self._schema}.words w WHERE w.kind = e.kind AND w.id = e.id)"

@@ -86,13 +86,19 @@ class PostgresBackend:
         name = _schema(where)
         self._schema = schema = quoted(name)
         self._name = name
-        hints = _listens(where)
+        hints = _is_on(where, "listen") is not False
         self._server = Server(where, _timeout(where))
         try:
             opened = partial(PostgresBackend, text_of=text_of)
             self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
             wanted, lock = where.params.get("blobs"), Lock(self._server, name)
-            migrate(self._server, where, name, lambda db: begin_blobs(db, schema, wanted, lock))
+            self._has_words = migrate(
+                self._server,
+                where,
+                name,
+                lambda db: begin_blobs(db, schema, wanted, lock),
+                words=_is_on(where, "words"),
+            )
             self._facts = check_duty(self._server, where)
             self._packer = self._make_packer()
             self.unpacked = self._packer.unpacked
@@ -275,9 +281,9 @@ class PostgresBackend:
         limit: int = 100,
     ) -> list[Hit]:
         """Entries that match, after the index has taken in what it had not."""
-        behind = False
+        behind = not self._has_words
         try:
-            self._words.catch_up()
+            self.index()
         except ReadOnly:
             behind = True  # the index can't be written here; it need not be, to find all
         wanted = Wanted(kind, query, id, tags or {}, newest, offset, limit)
@@ -286,7 +292,7 @@ class PostgresBackend:
 
     def index(self) -> int:
         """Take in what is not indexed yet."""
-        return self._words.catch_up()
+        return self._words.catch_up() if self._has_words else 0
 
     def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """The heads that changed in transactions that could not be seen then, and can now."""
@@ -334,7 +340,7 @@ class PostgresBackend:
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
-        facts = {**self._facts, "schema": self._name}
+        facts = {**self._facts, "schema": self._name, "words": "on" if self._has_words else "off"}
         recovering, behind = self._server.read(_BEHIND)[0]
         return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
 
@@ -397,8 +403,9 @@ def _timeout(where: Location) -> float:
     return seconds
 
 
-def _listens(where: Location) -> bool:
-    text = where.params.get("listen", "on")
-    if text not in ("on", "off"):
-        raise Invalid(f"listen={text!r} is neither on nor off", listen=text)
-    return text == "on"
+def _is_on(where: Location, name: str) -> bool | None:
+    """What a parameter that is on or off says; None where it is not given."""
+    text = where.params.get(name)
+    if text not in (None, "on", "off"):
+        raise Invalid(f"{name}={text!r} is neither on nor off", **{name: text})
+    return None if text is None else text == "on"
