@@ -115,7 +115,7 @@ class WordIndex:
         if mark is None:
             mark, horizon = "1:1:", 1
             db.execute(f"DELETE FROM {self._schema}.words".encode())  # quoted
-            self._stamp(db)
+            db.execute(f"SELECT {self._schema}.stamp()".encode())
             db.execute(
                 (
                     f"INSERT INTO {self._schema}.meta "  # quoted
@@ -126,17 +126,6 @@ class WordIndex:
             )
         db.execute("COMMIT")
         return mark, horizon
-
-    def _stamp(self, db: Connection) -> None:
-        """Give heads that another server's transactions wrote a number that is not ahead of this one's."""
-        db.execute(
-            (
-                f"WITH ahead AS MATERIALIZED (SELECT kind, id FROM {self._schema}.head "  # quoted
-                "WHERE grown > pg_current_xact_id()::text::bigint ORDER BY kind, id FOR NO KEY UPDATE) "
-                f"UPDATE {self._schema}.head h SET grown = pg_current_xact_id()::text::bigint FROM ahead "
-                "WHERE h.kind = ahead.kind AND h.id = ahead.id"
-            ).encode()
-        )
 
     def _behind(self, db: Connection, mark: str, horizon: int, ref: Sequence[str] = ()) -> list[tuple[str, str]]:
         """The heads whose logs grew since; only those of a kind, or one, if `ref` says so."""
@@ -172,11 +161,7 @@ class WordIndex:
         while True:
             db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             names = texts([kind for kind, _ in heads]), texts([id for _, id in heads])
-            db.execute(
-                f"SELECT 1 FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
-                "ORDER BY kind, id FOR KEY SHARE".encode(),
-                names,
-            )
+            db.execute(f"SELECT {self._schema}.hold(%b, %b)".encode(), names)
             rows = cursor(db).execute(self._new_entries().encode(), names).fetchall()
             if rows:
                 done += self._insert(db, rows)

@@ -262,12 +262,11 @@ class PostgresBackend:
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
-        sql = (
-            f"WITH RECURSIVE k (kind) AS (SELECT min(kind) FROM {self._schema}.head UNION ALL "  # quoted
-            f"SELECT (SELECT min(h.kind) FROM {self._schema}.head h WHERE h.kind > k.kind) FROM k "
-            "WHERE k.kind IS NOT NULL) SELECT kind FROM k WHERE kind IS NOT NULL ORDER BY kind"
-        )
-        return [row[0] for row in self._server.read(sql)]
+        found: list[str] = []
+        sql = f"SELECT min(kind) FROM {self._schema}.head WHERE kind > %s"
+        while (kind := self._server.read(sql, (found[-1] if found else "",))[0][0]) is not None:
+            found.append(kind)
+        return found
 
     def search(
         self,
