@@ -10,11 +10,11 @@ from holdfast.backend import Blobs, Problem, TextOf
 from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.gate import Gate
-from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.packing import CURRENT, DAMAGED, Packer, dictionary
 from holdfast.backends.rowbackend import Guarded, RowBackend, packed_entry
 from holdfast.backends.rowblobs import RowBlobs
 from holdfast.backends.rows import head_row
-from holdfast.backends.runs import log_rows
+from holdfast.backends.runs import Page, log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import HoldfastError, Invalid, Uncertain
 from holdfast.packed import Span
@@ -42,7 +42,18 @@ class SQLiteBackend(RowBackend):
             raise
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
+        self._packer = packer
         self.unpacked = packer.unpacked
+
+    def _entries(self, n: int, page: Page) -> list[Entry]:
+        unpackers = self._packer.unpackers()
+        try:
+            return [
+                Entry(id or "", at, unpackers[packed[0]](packed[1:]), seq, void != 0)
+                for seq, (id, at, void, _, packed) in enumerate(page.rows, page.first)
+            ]
+        except DAMAGED:
+            return super()._entries(n, page)  # one by one
 
     def packed(self, spans: Sequence[Span]) -> list[list[Entry]]:
         """See `Packing.packed`."""
