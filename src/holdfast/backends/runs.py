@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from holdfast.backends.engine import Connection
-from holdfast.backends.rows import ENTRY, LED, are_sound, entry_crc, head_of, is_sound
+from holdfast.backends.rows import ENTRY, LED, MISPLACED, entry_crc, head_of, is_sound
 from holdfast.errors import Corrupt
 
 OPEN = 16
@@ -142,16 +142,16 @@ def remove_rows(db: Connection, rows: Sequence[Any]) -> None:
 
 
 class Page(NamedTuple):
-    """Sound rows of `LED`, of the entries from `first` on."""
+    """Rows of `LED`, of the entries from `first` on."""
 
     first: int
     rows: Sequence[Any]
 
 
 def led(db: Connection, row: Any, after: int, upto: int, limit: int, reverse: bool, voided: bool) -> Page | None:
-    """A page of a log as `log_rows` finds it, where long runs lead to it and it is sound, with nothing left out.
+    """A page of a log as `log_rows` finds it, where long runs lead to all of it and nothing is left out.
 
-    None where it is not so: then it has to be looked for.
+    None where it is not so: then it has to be looked for. What is damaged in its place comes as it is.
     """
     n, data = row[0], row[-2]
     try:
@@ -171,7 +171,8 @@ def led(db: Connection, row: Any, after: int, upto: int, limit: int, reverse: bo
         if count < LONG and count <= last - first:
             return None
         rows += db.execute(_LED, (n, run.n - run.seq, int(voided), run.n, run.n + count - 1)).fetchall()
-    return Page(first, rows) if len(rows) == last - first + 1 and are_sound(n, first, rows) else None
+    whole = len(rows) == last - first + 1 and MISPLACED not in [row[3] for row in rows]
+    return Page(first, rows) if whole else None
 
 
 def log_rows(
