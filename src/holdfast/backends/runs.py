@@ -170,9 +170,11 @@ def led(db: Connection, row: Any, after: int, upto: int, limit: int, reverse: bo
         count = behind.seq - run.seq
         if count < LONG and count <= last - first:
             return None
-        rows += db.execute(_LED, (n, run.n - run.seq, int(voided), run.n, run.n + count - 1)).fetchall()
-    whole = len(rows) == last - first + 1 and MISPLACED not in [row[3] for row in rows]
-    return Page(first, rows) if whole else None
+        some = db.execute(_LED, (n, run.n - run.seq, int(voided), run.n, run.n + count - 1)).fetchall()
+        if len(some) != count or MISPLACED in [row[3] for row in some]:
+            return None
+        rows += some
+    return Page(first, rows) if len(rows) == last - first + 1 else None
 
 
 def log_rows(
