@@ -195,18 +195,14 @@ def decode(body: bytes, large: LargeStore) -> AnyPayload:
         payload: AnyPayload = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         payload = _decode_leniently(body)
-    return _with_values(payload, large) if _refers(payload) else payload
-
-
-def _refers(payload: AnyPayload) -> bool:
-    """Whether some of the payload's values are in the blob store."""
+    # Whether some of its values are in the blob store. Written out, as every event that is read comes by here.
     if payload.large is not None or (payload.source is not None and payload.source.large is not None):
-        return True
-    if isinstance(payload, Message):
+        return _with_values(payload, large)
+    if type(payload) is Message:
         for part in payload.parts:
             if part.large is not None:
-                return True
-    return False
+                return _with_values(payload, large)
+    return payload
 
 
 def larges(payload: AnyPayload) -> Iterator[Large]:

@@ -272,13 +272,15 @@ class Log:
         )
 
     def _payload(self, entry: Entry) -> AnyPayload:
-        reason = entry.fault
-        if not reason:
-            try:
-                return codec.decode(entry.body, self._store.large)
-            except Corrupt as error:
-                reason = error.message
-        raise Corrupt(
+        if entry.fault:
+            raise self._damaged(entry, entry.fault)
+        try:
+            return codec.decode(entry.body, self._store.large)
+        except Corrupt as error:
+            raise self._damaged(entry, error.message) from error
+
+    def _damaged(self, entry: Entry, reason: str) -> Corrupt:
+        return Corrupt(
             f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
             "its bytes are kept, and what follows can be read by keeping what is damaged",
             session=self.id,
@@ -297,10 +299,16 @@ class Log:
         # Without an event around each payload: this is what a program does first when it resumes.
         found: list[Message] = []
         size = PAGE if last is None else min(last, PAGE)
+        decode, large = codec.decode, self._store.large
         for entries in self._pages(0, None, size, last is not None, False, "raise") if last != 0 else ():
             for entry in entries:
-                payload = self._payload(entry)
-                if isinstance(payload, Message):
+                if entry.fault:
+                    raise self._damaged(entry, entry.fault)
+                try:
+                    payload = decode(entry.body, large)
+                except Corrupt as error:
+                    raise self._damaged(entry, error.message) from error
+                if type(payload) is Message:
                     found.append(payload)
                     if len(found) == last:
                         return found[::-1]

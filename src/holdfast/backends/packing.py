@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import zstandard
 
@@ -19,6 +19,8 @@ CURRENT = 1
 """The dictionary that new stores are given."""
 LEVEL = -1
 """Takes less than half the time of level 3 to pack, and two thirds to unpack, for a quarter more bytes."""
+DAMAGED = (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError)
+"""What unpacking raises of bytes that are damaged, or need a dictionary that the store lacks."""
 _RAW = b"\x00"
 _SMALL = 64
 _MANY = 100
@@ -73,8 +75,15 @@ class Packer:
         """
         try:
             return self._here.unpackers[packed[0]](packed[1:])
-        except (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError) as error:
+        except DAMAGED as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
+
+    def unpackers(self) -> Mapping[int, Callable[[bytes], bytes]]:
+        """What makes bodies of packed bytes, by the first of them, which the others follow; for this thread alone.
+
+        `unpack` without its steps, for pages of many. One of `DAMAGED` is raised where `unpack` says Corrupt.
+        """
+        return self._here.unpackers
 
     def unpacked(self, packed: bytes) -> bytes:
         """See `Packing.unpacked`. What others may have made longer than it need be is packed anew."""

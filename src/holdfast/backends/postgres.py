@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ import psycopg
 from holdfast import forks, search
 from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends import positions
-from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.packing import CURRENT, DAMAGED, Packer, dictionary
 from holdfast.backends.pgarrays import int8s, texts
 from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
 from holdfast.backends.pgcheck import row_problems
@@ -30,6 +31,7 @@ from holdfast.backends.pgrows import (
     LISTED,
     LIVING,
     Row,
+    are_sound,
     entry_crc,
     head_of,
     heads_of,
@@ -204,7 +206,15 @@ class PostgresBackend:
             sql += " LIMIT %s"
             values.append(limit)
         read = self._server.often if ids is None else self._server.read
-        return [self._entry(ref, row) for row in read(sql, values)]
+        rows = read(sql, values)
+        if are_sound(ref, rows):
+            unpackers = self._packer.unpackers()
+            with contextlib.suppress(*DAMAGED):
+                return [
+                    Entry(key or "", at, unpackers[packed[0]](packed[1:]), seq, hidden != 0)
+                    for seq, key, at, hidden, _, packed in rows
+                ]
+        return [self._entry(ref, row) for row in rows]
 
     def _entry(self, ref: Ref, row: Row) -> Entry:
         seq, key, at, hidden, crc, packed = row
