@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast import model
 from holdfast.errors import Corrupt, Invalid, TooLarge
-from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart
+from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart, Text, ToolResult
 
 LARGE = 64 * 1024
 """Bytes above which a value moves to the blob store."""
@@ -125,24 +125,22 @@ def _check_kind(payload: Any) -> bool:
 
     True for a message of plain texts: no value in it can be one that JSON can't hold.
     """
-    if not isinstance(payload, _PAYLOADS):
+    if type(payload) is not Message and not isinstance(payload, _PAYLOADS):
         if isinstance(payload, Other | model.Damaged):
             raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
         raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
     if isinstance(payload, Message):
         plain = payload.metadata is None
         for part in cast("tuple[object, ...]", payload.parts):
+            if type(part) is Text:
+                continue
             if not isinstance(part, _PARTS):
                 raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
-            plain = plain and _is_plain(part)
+            plain = plain and type(part) is ToolResult and isinstance(part.response, str)
         return plain
     if isinstance(payload, Custom) and not payload.type.startswith("x."):
         raise Invalid(f"the type of a custom event is x.<name>, not {payload.type!r:.80}", type=payload.type)
     return False
-
-
-def _is_plain(part: object) -> bool:
-    return type(part) is model.Text or (type(part) is model.ToolResult and isinstance(part.response, str))
 
 
 def encode_json(value: Any) -> bytes:
