@@ -121,7 +121,10 @@ class PackedBodies:
 
     def pack(self, commit: Commit) -> Sequence[bytes]:
         """Pack a commit's bodies."""
-        return [self._packer.pack(entry.body) for entry in commit.append]
+        packed: list[bytes] = []
+        for entry in commit.append:
+            packed.append(self._packer.pack(entry.body))  # noqa: PERF401  # of one entry, as mostly, this is quicker
+        return packed
 
     def meet(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
         """Nothing to bring in step."""
