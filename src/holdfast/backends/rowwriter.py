@@ -69,6 +69,7 @@ class RowWriter:
         self._version = (0, -1)
         self._changed: dict[Ref, Known] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._waiting: set[int] = set()  # the heads whose entries are among these rows
 
     def write(
         self, db: Connection, opened: int, batch: Sequence[Commit], packs: Sequence[Sequence[bytes]]
@@ -84,10 +85,11 @@ class RowWriter:
         self._trust(db, opened)
         self._changed.clear()
         self._rows.clear()
+        self._waiting.clear()
         results: list[Head | Refused] = []
         for commit, packed in zip(batch, packs, strict=True):
             results.append(self._apply(db, commit, packed))
-        insert_entries(db, self._rows)
+        self._insert(db)
         self._save(db, self._changed.values())
         return results
 
@@ -126,9 +128,8 @@ class RowWriter:
             if entry.id:
                 ids.append(entry.id)  # noqa: PERF401  # of one entry, as mostly, this is quicker
         reworks = commit.void or commit.delete or commit.trim is not None
-        if rows and (ids or reworks):
-            insert_entries(db, rows)  # what follows must see them
-            rows.clear()
+        if rows and (reworks or (ids and known is not None and known.n in self._waiting)):
+            self._insert(db)  # what follows must see them
         if known is None:
             before, planned = None, plan(None, (), commit)
         else:
@@ -150,11 +151,17 @@ class RowWriter:
             self._changed[commit.ref] = known
         packed = self._bodies.place(known.n, commit, before, head, entries, packed)
         rows += new_rows(first, known.n, entries, packed)
+        self._waiting.add(known.n)
         if reworks:
-            insert_entries(db, rows)
-            rows.clear()
+            self._insert(db)
             self._rework(db, commit, known, before or head)
         return head
+
+    def _insert(self, db: Connection) -> None:
+        """Write the entries that wait to be written together."""
+        insert_entries(db, self._rows)
+        self._rows.clear()
+        self._waiting.clear()
 
     def _rework(self, db: Connection, commit: Commit, known: Known, before: Head) -> None:
         """What a commit changes of entries that are there."""
