@@ -140,7 +140,7 @@ class Refused(NamedTuple):
     head: Head | None
 
 
-class Planned(msgspec.Struct, frozen=True):
+class Planned(NamedTuple):
     """What to write: the new head, and the new entries with their numbers."""
 
     head: Head

@@ -56,7 +56,7 @@ class Change:
         planned = plan(before, there, commit)
         if isinstance(planned, Refused):
             return planned
-        self.head, entries = planned.head, planned.entries
+        self.head, entries = planned
         self.changed = True
         for span in commit.void:
             self._hide(span)

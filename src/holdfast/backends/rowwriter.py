@@ -137,7 +137,7 @@ class RowWriter:
             planned = plan(before, self._there(db, known.n, ids) if ids else (), commit)
         if isinstance(planned, Refused):
             return planned
-        head, entries = planned.head, planned.entries
+        head, entries = planned
         if known is None:
             # The first run of a new head closes none, so its row is not asked for.
             first = numbered(db, self.numbers, runs := OpenRuns(), 0, entries)
