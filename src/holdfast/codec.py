@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast import model
 from holdfast.errors import Corrupt, Invalid, TooLarge
-from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart
+from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart, Text, ToolCall, ToolResult
 
 LARGE = 64 * 1024
 """Bytes above which a value moves to the blob store."""
@@ -128,13 +128,15 @@ def _check_kind(payload: Any) -> bool:
     True where no value in it can be one that JSON can't hold: for a message of plain texts, calls with flat arguments
     and flat metadata.
     """
-    if not isinstance(payload, _PAYLOADS):
+    if type(payload) is not Message and not isinstance(payload, _PAYLOADS):
         if isinstance(payload, Other | model.Damaged):
             raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
         raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
     if isinstance(payload, Message):
         plain = payload.metadata is None or _is_flat(payload.metadata)
         for part in cast("tuple[object, ...]", payload.parts):
+            if type(part) is Text:
+                continue
             if not isinstance(part, _PARTS):
                 raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
             plain = plain and _is_plain(part)
@@ -146,11 +148,9 @@ def _check_kind(payload: Any) -> bool:
 
 def _is_plain(part: object) -> bool:
     kind = type(part)
-    if kind is model.Text:
-        return True
-    if kind is model.ToolResult:
-        return isinstance(cast("model.ToolResult", part).response, str)
-    return kind is model.ToolCall and _is_flat(cast("model.ToolCall", part).arguments)
+    if kind is ToolResult:
+        return isinstance(cast("ToolResult", part).response, str)
+    return kind is ToolCall and _is_flat(cast("ToolCall", part).arguments)
 
 
 def _is_flat(value: object) -> bool:

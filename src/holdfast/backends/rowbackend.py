@@ -87,7 +87,7 @@ class RowBackend:
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
         """Make commits in order, in one transaction."""
         with self._file.mutex:
-            packs = [self._bodies.pack(commit) for commit in batch]
+            packs = list(map(self._bodies.pack, batch))
             try:
                 db = self._file.begin()
                 try:

@@ -63,9 +63,10 @@ as `heads_of` takes them, and quicker to fetch.
 
 
 def only_grew(head: Head, saved: Head) -> bool:
-    """Whether a change leaves every column alone that an index looks at, and those that seldom change."""
+    """Whether a change adds entries and leaves alone every column that an index looks at, and what seldom changes."""
     return (
-        head.tags is saved.tags
+        head.last > saved.last
+        and head.tags is saved.tags
         and head.body is saved.body
         and head.at >> SLOT == saved.at >> SLOT
         and head.trim == saved.trim

@@ -164,7 +164,10 @@ class PackedBodies:
 
     def pack(self, commit: Commit) -> Sequence[bytes]:
         """Pack a commit's bodies."""
-        return self._packer.pack_all([entry.body for entry in commit.append])
+        appended = commit.append
+        if len(appended) == 1:
+            return (self._packer.pack(appended[0].body),)
+        return self._packer.pack_all([entry.body for entry in appended])
 
     def meet(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
         """Nothing to bring in step."""
