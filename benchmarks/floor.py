@@ -81,6 +81,11 @@ class Bare:
         sql = "SELECT seq, at, body FROM message WHERE session = ? ORDER BY seq DESC LIMIT ?"
         return [decode(body) for _, _, body in self.db.execute(sql, (session, count)).fetchall()][::-1]
 
+    def page(self, session: str, after: int, count: int) -> list[object]:
+        """The messages behind one, decoded."""
+        sql = "SELECT seq, at, body FROM message WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return [decode(body) for _, _, body in self.db.execute(sql, (session, after, count)).fetchall()]
+
     def close(self) -> None:
         """Close the file."""
         self.db.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import cycle
 
 from benchmarks import ours, peers
 from benchmarks.bench import Bench
@@ -49,6 +50,11 @@ def last(bench: Bench) -> Iterator[Row]:
                 {
                     "holdfast": repeated(lambda session=session: session.messages(last=LAST), 10),
                     "bare": repeated(lambda table=table: table.newest("s", LAST), 10),
+                    "page": repeated(
+                        _pages(size, lambda at, session=session: list(session.events(after=at, before=at + LAST + 1))),
+                        10,
+                    ),
+                    "bare page": repeated(_pages(size, lambda at, table=table: table.page("s", at, LAST)), 10),
                 },
                 bench.scaled(30, 2),
             )
@@ -57,10 +63,18 @@ def last(bench: Bench) -> Iterator[Row]:
         ratios.append(mine[-1] / samples["bare"].p50)
         what = f"last {LAST} of {name:,} messages"
         yield at_most(what, mine[-1], samples["bare"].p50, 3, "bare rows + JSON")
+        what = f"{LAST} of {name:,} events, at another place each time"
+        yield at_most(what, samples["page"].p50, samples["bare page"].p50, None, "bare rows + JSON")
     # Some of the last messages are long: what grows with the session is told by the same messages read bare.
     what = f"last {LAST} of 100,000 ÷ of 10,000, each against the bare read of the same"
     yield at_most(what, ratios[1], ratios[0], 1.2, "of 10,000", times)
     yield from _peers(bench, f"last {LAST} of 10,000 messages", bench.sizes(names)[0], LAST, mine[0])
+
+
+def _pages(size: int, read: Callable[[int], object]) -> Callable[[], object]:
+    """Reads behind one place after the other, so that what was read is not what is read next."""
+    places = cycle(range(0, max(size - LAST, 1), LAST))
+    return lambda: read(next(places))
 
 
 def _peers(bench: Bench, what: str, size: int, last: int | None, mine: float) -> Iterator[Row]:
