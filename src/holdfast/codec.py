@@ -159,7 +159,7 @@ def decode_json(data: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass  # msgspec takes no lone surrogate; the standard library does
     try:
         return json.loads(data)
@@ -175,7 +175,7 @@ def decode(body: bytes, large: LargeStore) -> AnyPayload:
     """
     try:
         payload: AnyPayload = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         payload = _decode_leniently(body)
     return _with_values(payload, large) if _refers(payload) else payload
 
