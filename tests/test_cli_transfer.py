@@ -305,9 +305,22 @@ def test_a_dash_writes_to_stdout(order: Shell, form: str) -> None:
     assert not (order.place / "-").exists()
 
 
+def test_import_says_what_it_takes_where_it_found_nothing_or_a_bundle(order: Shell) -> None:
+    (order.place / "there").mkdir()
+    (order.place / "there" / "notes.txt").write_text("nothing for it")
+    nothing = order.ok("import", "there").err
+    for what in ("nothing was in there", "Codex CLI", "oxios", "a3s-code", "bundles", "*.jsonl"):
+        assert what in nothing
+    order.ok("export", "order-7", "-o", "there/bundle.jsonl")
+    found = order("import", "there")
+    assert (found.code, "a bundle; it is imported when it is named itself" in found.err) == (8, True)
+    assert order("import", "there/bundle.jsonl").code == 0
+
+
 def test_import_finds_transcripts_takes_them_once_and_names_what_it_can_not_take(shell: Shell) -> None:
     nothing = shell.ok("import")
-    assert "no transcripts" in nothing.err
+    for what in ("no transcripts", "Claude Code", "Codex CLI", "zeroclaw", "oxios", "a3s-code", "bundles"):
+        assert what in nothing.err
     folder = shell.place / ".claude" / "projects" / "-w"
     folder.mkdir(parents=True)
     (folder / "11111111-1111-4111-8111-111111111111.jsonl").write_bytes(CLAUDE)

@@ -215,6 +215,7 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
     holdfast import                      # transcripts in their usual places
     holdfast import ~/old/projects more.jsonl
     holdfast import backup.jsonl         # what `holdfast export` wrote
+    holdfast import shop/.a3s/tui/sessions   # a whole folder, as of oxios
     holdfast import ~/old/projects --dry-run
     """,
 )
@@ -223,7 +224,7 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
 @DRY_RUN
 @pass_app
 def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -> None:
-    """Take in sessions of Claude Code, Codex CLI, zeroclaw and a3s-code, and bundles; again takes only what is new.
+    """Take in sessions of Claude Code, Codex CLI, zeroclaw, oxios and a3s-code, and bundles, each time what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.
@@ -239,7 +240,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports, "nothing was in there" if paths else _NONE, dry_run=dry_run)
+    _tell_imported(app, reports, _NOTHING if paths else _NONE, dry_run=dry_run)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -306,7 +307,11 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
         yield show
 
 
-_NONE = "no transcripts in the usual places; name files or folders to look in"
+_WHAT = "transcripts of Claude Code, Codex CLI and zeroclaw, folders of oxios and a3s-code, and bundles"
+_NONE = f"no transcripts in the usual places; name what to import: {_WHAT}"
+_NOTHING = (
+    f"nothing was in there; what can be imported: {_WHAT}; a folder is looked through for *.jsonl and sessions.db"
+)
 
 
 def _tell_imported(app: App, reports: Sequence[FileReport], none: str, *, dry_run: bool) -> None:
