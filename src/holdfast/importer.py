@@ -23,6 +23,7 @@ from holdfast.errors import Stale
 from holdfast.formats.a3s_in import take_folder
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
+from holdfast.heads.info import check_user
 from holdfast.importing.intake import Cursor, Intake, Row, StartOver
 from holdfast.importing.lineage import in_order
 from holdfast.importing.reports import TOLD, FileReport, Unreadable, told_in
@@ -84,9 +85,11 @@ def import_files(
         progress: Called after every commit and every file.
 
     Raises:
+        Invalid: the user is empty.
         Unavailable, Uncertain, ReadOnly: the store can't take them now; call again to go on. Whatever is wrong with a
             file is in its report instead, and stops no other.
     """
+    check_user(user)
     found = find_sources() if files is None else files
     user = user or store.user
     reports = [_passed(f) for f in found if f.program is None]
