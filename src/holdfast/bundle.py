@@ -24,9 +24,9 @@ from holdfast.heads.info import EDIT, SESSION
 from holdfast.history.ancestry import stored, whole
 from holdfast.moving.bundlelines import (
     VERSION,
-    VERSION_OF_CLOSING,
     VERSION_OF_DOCUMENTS,
     Line,
+    ended as ended,
     is_bundle as is_bundle,
     sealed,
     tells_damage as tells_damage,
@@ -42,6 +42,8 @@ def write_bundle(
     store: Storage, sessions: Iterable[str], *, gone: list[str] | None = None, trashed: bool = False
 ) -> Iterator[bytes]:
     """The lines of a bundle of these sessions, as they are now; with `trashed`, also of those in the trash.
+
+    `ended` makes a whole bundle of these lines and others.
 
     What is damaged goes along with its bytes and what is wrong with it; a replay will refuse it. With a list `gone`,
     the sessions that are not there any more are left out and named in it.
@@ -88,11 +90,6 @@ def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes
         events += 1
     told = msgspec.structs.replace(seen, tags=own_tags(head))
     yield sealed(Line(end=head.ref.id, events=events, digest=tally.of(told)), b"")
-
-
-def closing(lines: int, sessions: int, documents: int) -> bytes:
-    """The last line of a bundle: how many lines are before it, and of how many sessions and documents."""
-    return sealed(Line(holdfast=VERSION_OF_CLOSING, lines=lines, sessions=sessions, documents=documents), b"")
 
 
 def write_documents(store: Storage, *, damaged: list[str] | None = None) -> Iterator[bytes]:

@@ -89,9 +89,8 @@ def import_files(
         Unavailable, Uncertain, ReadOnly: the store can't take them now; call again to go on. Whatever is wrong with a
             file is in its report instead, and stops no other.
     """
-    check_user(user)
+    user = check_user(user) or store.user
     found = find_sources() if files is None else files
-    user = user or store.user
     reports = [_passed(f) for f in found if f.program is None]
     chosen = in_order(store, [f for f in found if f.program is not None and f.whole is None])
     wholes = [f for f in found if f.whole is not None]

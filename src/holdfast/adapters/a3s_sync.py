@@ -68,8 +68,7 @@ class SyncSessionStore:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self.store = store
         self.place = place
-        check_user(user)
-        self._user = user
+        self._user = check_user(user)
 
     def session_id(self, id: str) -> str:
         """The id of a session in the store."""

@@ -88,8 +88,7 @@ class BlockingStateStore:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self._store = store
         self._place = place
-        check_user(user)
-        self._user = store.user or user
+        self._user = store.user or check_user(user)
         self._start = f"{PROGRAM}:{place}/"
         self._documents = "" if place == DEFAULT else f"{PROGRAM}/{place}/"
 

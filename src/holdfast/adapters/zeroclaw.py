@@ -107,8 +107,7 @@ class SessionBackend:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self.store = store
         self.place = place
-        check_user(user)
-        self._user = user
+        self._user = check_user(user)
         self._start = f"{PROGRAM}:{place}/"
         self._begun: dict[str, str] = {}  # the turns that were begun here, which end without being named
         self._lock = threading.Lock()

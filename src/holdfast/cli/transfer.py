@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -83,9 +84,10 @@ def export(
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as plain, _packed(plain, output) as file:
-                damaged = _write(store, ids, form, include_hidden, file, gone)
-                if everything and form == "jsonl":
-                    damaged += _write_store_documents(store, file, missing)
+                if form == "jsonl":
+                    damaged = _write_bundle(store, ids, file, gone, missing if everything else None)
+                else:
+                    damaged = _write_documents(store, ids, form, include_hidden, file, gone)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         left = {"left_out": [*missing, *unfit], **unsaid}
@@ -144,27 +146,18 @@ def _is_readable(store: Store, id: str) -> bool:
         return False
 
 
-def _write(
-    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
+def _write_bundle(
+    store: Store, ids: Sequence[str], file: BinaryIO, gone: list[str] | None, missing: list[str] | None
 ) -> int:
-    """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`."""
-    damaged = 0
-    if form == "jsonl":
-        from holdfast.bundle import tells_damage, write_bundle
+    """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`.
 
-        for line in write_bundle(store, ids, gone=gone):
-            damaged += tells_damage(line)
-            file.write(line)
-        return damaged
-    return _write_documents(store, ids, form, include_hidden, file, gone)
-
-
-def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> int:
-    """Write the documents beside the sessions into a bundle; how many damaged blobs there were."""
-    from holdfast.bundle import tells_damage, write_documents
+    With a list `missing`, also the documents beside the sessions; what of them can't be read is named in it.
+    """
+    from holdfast.bundle import ended, tells_damage, write_bundle, write_documents
 
     damaged = 0
-    for line in write_documents(store, damaged=missing):
+    beside = () if missing is None else write_documents(store, damaged=missing)
+    for line in ended(chain(write_bundle(store, ids, gone=gone), beside)):
         damaged += tells_damage(line)
         file.write(line)
     return damaged

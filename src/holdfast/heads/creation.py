@@ -35,8 +35,7 @@ def get_or_create(
     **texts: str | None,
 ) -> Head:
     """The head of the session with this id, or else this name, created if it is not there; see `Store.session`."""
-    check_user(texts["user"])
-    user = texts["user"] = texts["user"] or store.user
+    user = texts["user"] = check_user(texts["user"]) or store.user
     if id is None and texts["name"]:
         labels = labels if isinstance(labels, str) else tuple(labels)  # it may take several tries
         return _named(
@@ -104,8 +103,7 @@ def create(
     **texts: str | None,
 ) -> Head:
     """The head of a new session; see `Store.create`."""
-    check_user(texts["user"])
-    texts["user"] = texts["user"] or store.user
+    texts["user"] = check_user(texts["user"]) or store.user
     metadata, config = _safe(store, metadata, config)
     commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
     with names.held(store, texts["user"], texts["name"], commit.ref.id):

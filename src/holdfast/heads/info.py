@@ -225,14 +225,15 @@ def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | N
     return tags
 
 
-def check_user(user: str | None) -> None:
-    """Refuse an empty user: what was left unset somewhere must not mean None, who is nobody, or all users.
+def check_user(user: str | None) -> str | None:
+    """The user as given, unless it is empty: what was left unset must not mean None, who is nobody, or all users.
 
     Raises:
         Invalid: it is empty.
     """
     if user == "":
         raise Invalid("the user is empty; name one, or give none at all (None)", user=user)
+    return user
 
 
 def filter_tags(*, label: str | None = None, model: str | None = None, **texts: str | None) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -20,6 +21,8 @@ VERSION_OF_CLOSING = 3
 """The same in the last line of a bundle that tells how much is in it, so that one cut off between two is known."""
 
 _MARK = b'{"crc":"'
+SESSION_MARK, DOCUMENT_MARK = (b'","holdfast":%d,' % version for version in (VERSION, VERSION_OF_DOCUMENTS))
+"""How the first line of a session and of a document goes on behind its checksum."""
 _NONE = msgspec.Raw()  # one and the same object, by which msgspec knows what to leave out
 
 
@@ -49,6 +52,7 @@ class Line(msgspec.Struct, omit_defaults=True, kw_only=True):
     lines: int = 0
     sessions: int = 0
     documents: int = 0
+    ends: bool = False
 
 
 _decoder = msgspec.json.Decoder(Line)
@@ -93,6 +97,29 @@ def opened(text: bytes, number: int) -> Line:
         return _decoder.decode(rest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"line {number} of the bundle can't be read: {error}", line=number) from None
+
+
+def ended(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """A bundle of these lines: its first says that a last one will follow, which tells how much there is to be.
+
+    So a bundle that was cut off between two sessions is known, and one without an end, as versions before wrote it, is
+    not taken for it.
+    """
+    count = {SESSION_MARK: 0, DOCUMENT_MARK: 0}
+    number = 0
+    for number, line in enumerate(lines, 1):
+        for mark in count:
+            count[mark] += line.startswith(mark, len(_MARK) + 8)
+        yield line if number > 1 else _announcing(line)
+    last = Line(holdfast=VERSION_OF_CLOSING, lines=number, sessions=count[SESSION_MARK], documents=count[DOCUMENT_MARK])
+    yield sealed(last, b"")
+
+
+def _announcing(first: bytes) -> bytes:
+    line = opened(first.rstrip(b"\n"), 1)
+    body = body_in(line)
+    line.body, line.body64, line.ends = _NONE, "", True
+    return sealed(line, body)
 
 
 def is_bundle(line: bytes) -> bool:

@@ -37,6 +37,7 @@ class BundleReader:
         self._held: Line | None = None
         self._inside = False
         self._part = [0, 0, 0]  # lines, sessions and documents of this bundle, of several one behind the other
+        self._ends = False
         self.closed = False
         self.digest = ""
         self.head = Head(session_ref(""))
@@ -67,6 +68,7 @@ class BundleReader:
                     continue
                 raise
             if line is None:
+                self._check_end(told=told)
                 return False
             if line.holdfast == VERSION_OF_CLOSING and not (line.session or line.document):
                 self._inside = False
@@ -84,6 +86,7 @@ class BundleReader:
                 "read it with a newer one"
             )
         self.closed, self.digest = False, ""
+        self._ends = self._ends or line.ends
         self._part[2 if line.document else 1] += 1
         ref = docheads.doc_ref(line.tags.get("user"), line.document) if line.document else session_ref(line.session)
         self.head = Head(
@@ -92,7 +95,16 @@ class BundleReader:
         )  # fmt: skip
         return True
 
+    def _check_end(self, *, told: bool) -> None:
+        ends, self._ends = self._ends, False
+        if ends and not told:
+            raise Corrupt(
+                f"the bundle is cut off: it ends after line {self.number:,}, and its last line is missing",
+                line=self.number,
+            )
+
     def _close(self, line: Line) -> None:
+        self._ends = False
         (lines, sessions, documents), self._part = self._part, [0, 0, 0]
         if (lines - 1, sessions, documents) != (line.lines, line.sessions, line.documents):
             raise Corrupt(
