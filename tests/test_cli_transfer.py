@@ -387,21 +387,14 @@ def test_a_session_that_is_deleted_while_all_are_exported_stops_nothing(tmp_path
         assert (sorted(ids), damaged) == (["a", "b", "c"], [])
         store.delete("b")
         written, gone = io.BytesIO(), list[str]()
-
-        def write(file: io.BytesIO, gone: list[str] | None) -> None:
-            if form == "jsonl":
-                transfer._write_bundle(store, ids, file, gone, None)
-            else:
-                transfer._write_documents(store, ids, form, False, file, gone)
-
-        write(written, gone)
+        transfer._write(store, ids, form, False, written, gone, None)
         assert gone == ["b"]
         text = written.getvalue().decode()
         assert "I am a" in text
         assert "I am c" in text
         assert "I am b" not in text
         with pytest.raises(holdfast.Deleted):  # one that was named is missed
-            write(io.BytesIO(), None)
+            transfer._write(store, ids, form, False, io.BytesIO(), None, None)
 
 
 def test_an_import_says_what_it_did_not_take_and_why(shell: Shell) -> None:

@@ -81,11 +81,10 @@ def import_files(
     Args:
         store: Where to.
         files: What `find_sources` found; by default, all in the usual places.
-        user: Whose sessions they are to be.
+        user: Whose sessions they are to be; an empty one is `Invalid`.
         progress: Called after every commit and every file.
 
     Raises:
-        Invalid: the user is empty.
         Unavailable, Uncertain, ReadOnly: the store can't take them now; call again to go on. Whatever is wrong with a
             file is in its report instead, and stops no other.
     """

@@ -84,10 +84,8 @@ def export(
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as plain, _packed(plain, output) as file:
-                if form == "jsonl":
-                    damaged = _write_bundle(store, ids, file, gone, missing if everything else None)
-                else:
-                    damaged = _write_documents(store, ids, form, include_hidden, file, gone)
+                beside = missing if everything else None
+                damaged = _write(store, ids, form, include_hidden, file, gone, beside)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         left = {"left_out": [*missing, *unfit], **unsaid}
@@ -144,6 +142,21 @@ def _is_readable(store: Store, id: str) -> bool:
         return store.exists(id)
     except HoldfastError:
         return False
+
+
+def _write(
+    store: Store,
+    ids: Sequence[str],
+    form: str,
+    include_hidden: bool,
+    file: BinaryIO,
+    gone: list[str] | None,
+    missing: list[str] | None,
+) -> int:
+    """Write the sessions; how many damaged events and blobs there were. See `_write_bundle` for the rest."""
+    if form == "jsonl":
+        return _write_bundle(store, ids, file, gone, missing)
+    return _write_documents(store, ids, form, include_hidden, file, gone)
 
 
 def _write_bundle(
