@@ -146,10 +146,13 @@ class Place:
         self._end()
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [*BACKENDS, *(pytest.param(name, marks=pytest.mark.server) for name in ("postgres", "redis", "redis-cluster"))],
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The stores to soak; a cluster, which takes long to begin and to lose a turn, in long runs."""
+    if "backend" in metafunc.fixturenames:
+        far = ["postgres", "redis", *(["redis-cluster"] if metafunc.config.getoption("--long") else [])]
+        metafunc.parametrize("backend", [*BACKENDS, *(pytest.param(name, marks=pytest.mark.server) for name in far)])
+
+
 def test_writers_on_several_hosts_lose_nothing(backend: str, tmp_path: Path, long: bool) -> None:
     with ExitStack() as held:
         # The nodes of a cluster name each other by one address, which is this machine's own.
