@@ -29,6 +29,9 @@ ODD = {
     "a key that is no text": "UPDATE entry SET id = CAST(x'ff41' AS TEXT) WHERE n = 2",
     "a key that is a number": "UPDATE entry SET id = 7 WHERE n = 2",
     "a body that is a number": "UPDATE entry SET body = 5 WHERE n = 2",
+    "another body": "UPDATE entry SET body = x'007b7d' WHERE n = 2",
+    "another checksum": "UPDATE entry SET crc = crc + 1 WHERE n = 2",
+    "a checksum that none is": "UPDATE entry SET crc = -1 WHERE n = 2",
     "a body that is not there": "UPDATE entry SET body = NULL WHERE n = 2",
     "a seq that is not there": "UPDATE entry SET seq = NULL WHERE n = 2",
     "a time that is a word": "UPDATE entry SET at = 'q' WHERE n = 2",
@@ -103,6 +106,45 @@ def test_an_odd_row_hides_nothing_else(odd: str, tmp_path: Path) -> None:
         assert not [hit for hit in store.search("word7") if hit.session == "b"]
         with pytest.raises(holdfast.Deleted):
             store.session("b")
+
+
+@pytest.mark.parametrize("odd", [name for name, statement in ODD.items() if statement.startswith("UPDATE entry")])
+def test_an_odd_row_is_named_where_one_run_leads_to_all_rows(odd: str, tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/store.db") as store:
+        session = store.create("a")
+        session.append(*(user(f"word{n}") for n in range(100)))
+        assert [m.text for m in session.messages(last=40)] == [f"word{n}" for n in range(60, 100)]
+        make(tmp_path / "store.db", ODD[odd].replace("n = 2", "n = 70"))
+        found = [] if odd in ("a seq that is not there", "another head") else [70]  # it is found where it should be
+        for last in (None, 40):  # those were read before
+            if found:
+                with pytest.raises(Corrupt, match="event 70 "):
+                    session.messages(last=last)
+            else:
+                assert [m.text for m in session.messages(last=last)][-31] == "word69"
+            read = list(session.events(last=last, damaged="keep"))
+            assert [event.seq for event in read] == list(range(1 if last is None else 61, 101))
+            assert [event.seq for event in read if event.type == "damaged"] == found
+        assert not store.check().ok
+
+
+def test_what_was_read_before_is_read_as_it_is_now(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    with holdfast.open(url) as store, holdfast.open(url) as other:
+        session = store.create("a")
+        for n in range(700):  # more than are remembered
+            session.append(user(f"word{n}"))
+            assert [m.text for m in session.messages(last=3)] == [f"word{i}" for i in range(max(0, n - 2), n + 1)]
+        other.session("a").remove_last()
+        assert [m.text for m in session.messages(last=2)] == ["word697", "word698"]
+        assert [(e.seq, e.hidden) for e in session.events(last=3, include_hidden=True)] == [
+            (699, False), (700, True), (701, False)
+        ]  # fmt: skip
+        other.session("a").undo()
+        assert [m.text for m in session.messages(last=2)] == ["word698", "word699"]
+        other.delete("a")
+        with pytest.raises(holdfast.Deleted):
+            session.messages(last=2)
 
 
 def test_words_of_a_value_that_was_damaged_since_go_with_its_event(tmp_path: Path) -> None:

@@ -20,10 +20,12 @@ import holdfast
 from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
 from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend, pgspace
+from holdfast.backends.pgserver import Server
 from holdfast.packed import Packing, Span
 from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
+from holdfast.urls import parse_url
 from servers import postgres
 from servers.postgres import schema_of
 
@@ -94,18 +96,36 @@ def test_a_migration_that_was_cut_off_leaves_nothing_and_is_made_anew(at: str, d
     scripts = pgmigrate.scripts()
     broken = [*scripts, (scripts[-1][0] + 1, "CREATE TABLE {schema}.more (n int); SELECT 1 / 0;")]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pgmigrate, "scripts", lambda: broken)
+        patched.setattr(pgmigrate, "scripts", lambda **_: broken)
         with pytest.raises(holdfast.HoldfastError):
             open_backend(at, text_of)
     found = db.execute("SELECT count(*) FROM pg_namespace WHERE nspname = %s", (schema_of(at),)).fetchone()
     assert found == (0,)
     open_backend(at, text_of).close()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pgmigrate, "scripts", lambda: [*broken[:-1], (broken[-1][0], broken[-1][1].split(";")[0])])
+        patched.setattr(pgmigrate, "scripts", lambda **_: [*broken[:-1], (broken[-1][0], broken[-1][1].split(";")[0])])
         opened = open_backend(at, text_of)
         created(opened)
         opened.close()
     assert db.execute("SELECT count(*) FROM more").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_store_of_an_earlier_schema_is_brought_up_to_date(at: str, version: int) -> None:
+    from holdfast.backends import pgmigrate
+
+    earlier = [script for script in pgmigrate.scripts() if script[0] <= version]
+    where = parse_url(at)
+    server = Server(where, 30)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pgmigrate, "scripts", lambda **_: earlier)
+        pgmigrate.migrate(server, where, schema_of(at), lambda db: None)
+    server.close()
+    with holdfast.open(at) as store:
+        store.session("s").append(user("hello"), key="k")
+        assert store.session("s").append(user("hello"), key="k").repeated
+        assert len(store.search("hello").items) == 1
+        assert store.backend.verify() == []
 
 
 def test_a_schema_of_another_program_is_refused(at: str, db: psycopg.Connection) -> None:

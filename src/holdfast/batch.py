@@ -89,9 +89,9 @@ class Batcher:
             Unavailable, Uncertain: as the backend says.
         """
         validate(commit, entries)
-        if self._alone == threading.get_ident():
+        if self._alone is not None and self._alone == threading.get_ident():
             return self._commit_now(commit, sums=sums)
-        if not self._queue and not self._later and self._lock.acquire(blocking=False):
+        if not self._queue and not self._later and self._lock.acquire(False):
             # Nobody else is here: no need to queue. Whoever comes meanwhile waits for the lock.
             try:
                 return self._commit_now(commit, sums=sums)
@@ -211,7 +211,8 @@ class Batcher:
         while self._queue and len(slots) < MAX_COMMITS and size < MAX_BYTES:
             slot = self._queue.popleft()
             slots.append(slot)
-            size += sum(len(entry.body) for entry in slot.commit.append)
+            for entry in slot.commit.append:
+                size += len(entry.body)
         if slots:
             try:
                 self._write(slots)

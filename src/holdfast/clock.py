@@ -32,14 +32,14 @@ def to_micros(when: datetime | int | str) -> int:
     """
     if isinstance(when, int) and not isinstance(when, bool):
         return when
-    given = str(when)
+    given = when
     if isinstance(when, str):
         try:
             when = datetime.fromisoformat(when)
         except ValueError:
             raise Invalid(f"{given!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z", value=given) from None
     if not isinstance(when, datetime) or when.tzinfo is None:
-        raise Invalid(f"{given!r} has no time zone, as 2026-01-31T12:00:00Z has UTC", value=given)
+        raise Invalid(f"{str(given)!r} has no time zone, as 2026-01-31T12:00:00Z has UTC", value=str(given))
     delta = when - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 

@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast import model
 from holdfast.errors import Corrupt, Invalid, TooLarge
-from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart
+from holdfast.model import AnyPayload, Custom, Large, LargeRef, Message, Other, OtherPart, Text, ToolCall, ToolResult
 
 LARGE = 64 * 1024
 """Bytes above which a value moves to the blob store."""
@@ -63,10 +63,8 @@ def encode(payload: AnyPayload, large: LargeStore, *, parsed: bool = False) -> b
     if not body or len(body) > LARGE or (not plain and b"~" in body and _OTHER_MARK in body):
         return _encode_with_care(payload, large)
     if not plain and (
-        (arrays := body.count(b"[")) + body.count(b"{") > MAX_DEPTH
-        or (not parsed and b"null" in body)
-        # A message has one array, its parts; any other may have been a set.
-        or (not parsed and arrays > isinstance(payload, Message) and _holds_more_than_json(payload))
+        body.count(b"[") + body.count(b"{") > MAX_DEPTH
+        or (not parsed and (b"null" in body or _holds_more_than_json(payload)))
     ):
         for owner in _owners(payload):
             _check_values(owner)
@@ -82,7 +80,10 @@ def _holds_more_than_json(payload: Any) -> bool:
     while found:
         value = found.pop()
         if isinstance(value, dict):
-            found.extend(cast("dict[Any, Any]", value).values())
+            for key, item in cast("dict[object, object]", value).items():
+                if not isinstance(key, str):
+                    return True
+                found.append(item)
         elif isinstance(value, list | tuple):
             found.extend(cast("list[Any]", value))
         elif not isinstance(value, _JSON):
@@ -91,6 +92,7 @@ def _holds_more_than_json(payload: Any) -> bool:
 
 
 _JSON = (str, int, float, type(None))
+_FLAT = frozenset({str, int, bool, type(None)})
 _NAMES = {"metadata", "arguments", "response", "data", "checks", "tasks", "artifacts", "residual_risks"}
 _FREE: dict[type, tuple[str, ...]] = {
     kind: tuple(field for field in kind.__struct_fields__ if field in _NAMES)
@@ -123,15 +125,18 @@ _PARTS = (model.Part, OtherPart)
 def _check_kind(payload: Any) -> bool:
     """Refuse what is no payload, or is made of what is no part: it would be stored and not be read again.
 
-    True for a message of plain texts: no value in it can be one that JSON can't hold.
+    True where no value in it can be one that JSON can't hold: for a message of plain texts, calls with flat arguments
+    and flat metadata.
     """
-    if not isinstance(payload, _PAYLOADS):
+    if type(payload) is not Message and not isinstance(payload, _PAYLOADS):
         if isinstance(payload, Other | model.Damaged):
             raise Invalid(f"an event of type {payload.type!r} can only be appended as the Event it was read as")
         raise Invalid(f"an event is made by user(…), note(…) or their like, not a {type(payload).__name__}")
     if isinstance(payload, Message):
-        plain = payload.metadata is None
+        plain = payload.metadata is None or _is_flat(payload.metadata)
         for part in cast("tuple[object, ...]", payload.parts):
+            if type(part) is Text:
+                continue
             if not isinstance(part, _PARTS):
                 raise Invalid(f"a part of a message is text, tool_call(…) or their like, not a {type(part).__name__}")
             plain = plain and _is_plain(part)
@@ -142,7 +147,20 @@ def _check_kind(payload: Any) -> bool:
 
 
 def _is_plain(part: object) -> bool:
-    return type(part) is model.Text or (type(part) is model.ToolResult and isinstance(part.response, str))
+    kind = type(part)
+    if kind is ToolResult:
+        return isinstance(cast("ToolResult", part).response, str)
+    return kind is ToolCall and _is_flat(cast("ToolCall", part).arguments)
+
+
+def _is_flat(value: object) -> bool:
+    """Whether a value is a mapping of texts to texts, numbers and truths: nothing nests in it, nothing needs a look."""
+    if type(value) is not dict:
+        return False
+    for key, item in cast("dict[object, object]", value).items():
+        if type(key) is not str or type(item) not in _FLAT:
+            return False
+    return True
 
 
 def encode_json(value: Any) -> bytes:
@@ -177,18 +195,14 @@ def decode(body: bytes, large: LargeStore) -> AnyPayload:
         payload: AnyPayload = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         payload = _decode_leniently(body)
-    return _with_values(payload, large) if _refers(payload) else payload
-
-
-def _refers(payload: AnyPayload) -> bool:
-    """Whether some of the payload's values are in the blob store."""
+    # Whether some of its values are in the blob store. Written out, as every event that is read comes by here.
     if payload.large is not None or (payload.source is not None and payload.source.large is not None):
-        return True
-    if isinstance(payload, Message):
+        return _with_values(payload, large)
+    if type(payload) is Message:
         for part in payload.parts:
             if part.large is not None:
-                return True
-    return False
+                return _with_values(payload, large)
+    return payload
 
 
 def larges(payload: AnyPayload) -> Iterator[Large]:

@@ -27,11 +27,13 @@ _LEVELS = 4
 """Manifests above one another at the most; the second is for values beyond 16 GB."""
 
 
-class Hold(threading.local):
-    """From the first value that is put in a block until its end, no sweep takes values away; by thread.
+class Hold:
+    """From the first value that one thread puts in a block until its end, no sweep takes values away.
 
     It costs next to nothing as long as nothing is put: then no lock is taken. A block may stand inside of another one.
     """
+
+    __slots__ = ("_depth", "_shared")
 
     def __init__(self) -> None:
         self._depth = 0
@@ -61,13 +63,24 @@ class Hold(threading.local):
             self._shared = shared
 
 
+class _Mine(threading.local):
+    """What each thread has for itself. It is looked at once for a block: that takes longer than any other attribute."""
+
+    def __init__(self) -> None:
+        self.hold = Hold()
+
+
 class LargeValues:
     """The large values of one store, over its blobs."""
 
     def __init__(self) -> None:
         self.blobs: Blobs | None = None
-        self.hold = Hold()
+        self._mine = _Mine()
+
+    @property
+    def hold(self) -> Hold:
         """Stands around what puts values and then commits what refers to them."""
+        return self._mine.hold
 
     def put(self, stream: BinaryIO | bytes, form: str) -> LargeRef:
         """Store all bytes of `stream`, chunk by chunk."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Literal, TypeAlias
 
 from holdfast import codec
@@ -98,27 +99,35 @@ class Log:
         """The commit that an append makes."""
         if not events:
             raise Invalid("append needs at least one event")
-        check_key(key)
+        if key is not None:
+            check_key(key)
         if expect is not None and expect < 0:
             raise Invalid(f"expect is a seq, 0 or more, not {expect}", expect=expect)
-        at = now()
+        head, at = self._head, now()
         latest = 0  # an event may be older than 1970, a last activity not
         entries: list[Entry] = []
-        payloads = [event.payload if isinstance(event, Event) else event for event in events]
-        ids = named(self._head, events, payloads, key) or [""] * len(events)
+        # To tell that a struct is not of another kind takes long, so the kind that most are of is asked for first.
+        payloads = [
+            event if type(event) is Message else event.payload if isinstance(event, Event) else event
+            for event in events
+        ]
+        ids = named(head, events, payloads, key) or repeat("")
         size = 0
-        for event, payload, id in zip(events, payloads, ids, strict=True):
-            entry = self._entry(event, payload, at, id)
+        for event, payload, id in zip(events, payloads, ids):  # noqa: B905  # where there are no ids, "" has no end
+            if event is not payload and isinstance(event, Event):
+                entry = self._entry(event, payload, at, id)
+            else:
+                entry = Entry(id, at, self._body(payload))
             entries.append(entry)
             size += len(entry.body)
             if entry.at > latest:
                 latest = entry.at
-        tally = Tally(payloads, titled="title" in self._head.tags)
+        tally = Tally(payloads, titled="title" in head.tags)
         tally.add[BYTES] = size
-        if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(self._head)):
+        if "calls" in tally.add and min(entry.at for entry in entries) < min(at, created_at(head)):
             tally.tags = {**(tally.tags or {}), UNSPLIT: "1"}
         return Commit(
-            ref=self._head.ref,
+            ref=head.ref,
             at=latest,
             if_last=expect,
             if_tags=self._fence,
@@ -128,9 +137,7 @@ class Log:
             defaults=tally.defaults,
         )
 
-    def _entry(self, event: Appendable, payload: AnyPayload, at: int, id: str) -> Entry:
-        if not isinstance(event, Event):
-            return Entry(id, at, self._body(payload))
+    def _entry(self, event: Event, payload: AnyPayload, at: int, id: str) -> Entry:
         id = id or event.id or ""
         if not event.raw:
             check_key(event.id)
@@ -272,13 +279,15 @@ class Log:
         )
 
     def _payload(self, entry: Entry) -> AnyPayload:
-        reason = entry.fault
-        if not reason:
-            try:
-                return codec.decode(entry.body, self._store.large)
-            except Corrupt as error:
-                reason = error.message
-        raise Corrupt(
+        if entry.fault:
+            raise self._damaged(entry, entry.fault)
+        try:
+            return codec.decode(entry.body, self._store.large)
+        except Corrupt as error:
+            raise self._damaged(entry, error.message) from error
+
+    def _damaged(self, entry: Entry, reason: str) -> Corrupt:
+        return Corrupt(
             f"event {entry.seq} of session {self.id!r} is damaged: {reason}; "
             "its bytes are kept, and what follows can be read by keeping what is damaged",
             session=self.id,
@@ -297,10 +306,16 @@ class Log:
         # Without an event around each payload: this is what a program does first when it resumes.
         found: list[Message] = []
         size = PAGE if last is None else min(last, PAGE)
+        decode, large = codec.decode, self._store.large
         for entries in self._pages(0, None, size, last is not None, False, "raise") if last != 0 else ():
             for entry in entries:
-                payload = self._payload(entry)
-                if isinstance(payload, Message):
+                if entry.fault:
+                    raise self._damaged(entry, entry.fault)
+                try:
+                    payload = decode(entry.body, large)
+                except Corrupt as error:
+                    raise self._damaged(entry, error.message) from error
+                if type(payload) is Message:
                     found.append(payload)
                     if len(found) == last:
                         return found[::-1]

@@ -300,8 +300,11 @@ def usd(amount: str | Decimal | float) -> int:
 Said: TypeAlias = str | Large | AnyPart
 
 
+_TEXTS = (str, Large)  # made once: a union would be made with each message
+
+
 def _parts(said: Sequence[Said]) -> tuple[AnyPart, ...]:
-    return tuple(Text(content=x) if isinstance(x, str | Large) else x for x in said)
+    return tuple([Text(content=x) if isinstance(x, _TEXTS) else x for x in said])
 
 
 def message(role: str, *said: Said, name: str | None = None, metadata: dict[str, Any] | None = None) -> Message:

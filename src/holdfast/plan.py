@@ -216,7 +216,7 @@ def _applied(head: Head, commit: Commit) -> Planned | Refused:
         counts = _counts(counts, commit.add)
         if len(counts) > MAX_COUNTERS and len(counts) > len(head.counts):
             return Refused("full", head)
-    last = head.last
+    last, at, trim = head.last, commit.at, commit.trim
     entries: list[Entry] = []
     for entry in commit.append:
         last += 1
@@ -226,8 +226,8 @@ def _applied(head: Head, commit: Commit) -> Planned | Refused:
         head.rev + 1,
         last,
         head.base,
-        head.trim if commit.trim is None else max(head.trim, commit.trim),
-        commit.at if commit.at > head.at else head.at,
+        head.trim if trim is None else max(head.trim, trim),
+        at if at > head.at else head.at,
         tags,
         counts,
         head.body if commit.body is None else commit.body,
@@ -248,10 +248,9 @@ def _tags(tags: Mapping[str, str], commit: Commit) -> Mapping[str, str]:
 def _counts(counts: Mapping[str, int], add: Mapping[str, int]) -> Mapping[str, int]:
     summed = dict(counts)
     for name, more in add.items():
-        count = summed.get(name, 0) + more
-        if not MIN_COUNT <= count <= MAX_COUNT:
-            count = MAX_COUNT if count > 0 else MIN_COUNT
-        summed[name] = count
+        summed[name] = count = summed.get(name, 0) + more
+        if count.bit_length() > 63:
+            summed[name] = MAX_COUNT if count > 0 else MIN_COUNT
     return summed
 
 
@@ -276,26 +275,20 @@ def validate(commit: Commit, entries: int = MAX_ENTRIES) -> None:
         _remember(commit.ref)
     if not 0 <= commit.at <= LAST_TIME:
         raise Invalid(f"the time {commit.at} is outside the years 1970 to 9999; it counts microseconds", at=commit.at)
-    if not 0 <= commit.base <= MAX_BASE:
-        raise Invalid(f"the base {commit.base} is outside 0 … 2**62", ref=commit.ref)
     if commit.append:
         _check_entries(commit, entries)
     if commit.body is not None and len(commit.body) > MAX_ENTRY:
         raise TooLarge(f"the head's body takes {len(commit.body):,} bytes, the limit is {MAX_ENTRY:,}", limit=MAX_ENTRY)
-    for tags in (commit.tags, commit.defaults):
-        if tags:
-            _check_tags(tags)
+    if commit.tags:
+        _check_tags(commit.tags)
+    if commit.defaults:
+        _check_tags(commit.defaults)
     if commit.add:
-        for name, more in commit.add.items():
-            if name not in _FIT:
-                check_id(name, "counter")
-                _remember(name)
-            if not MIN_COUNT <= more <= MAX_COUNT:
-                raise Invalid(f"counter {name!r} can't grow by more than ±2**63", name=name)
+        _check_add(commit.add)
     if commit.void and any(not 1 <= r.first <= r.last <= MAX_COUNT for r in commit.void):
         raise Invalid("a range to hide must run from a first to a last seq, from 1 on", ranges=list(commit.void))
-    if commit.base and commit.if_rev != 0:
-        raise Invalid("base can only be given when a head is created (if_rev=0)", ref=commit.ref)
+    if commit.base:
+        _check_base(commit)
     if commit.delete and (commit.append or commit.tags or commit.body is not None):
         raise Invalid("a commit that deletes can't also write", ref=commit.ref)
 
@@ -310,11 +303,29 @@ def _remember(name: Ref | str) -> None:
     _FIT.add(name)
 
 
+def _check_base(commit: Commit) -> None:
+    if not 0 <= commit.base <= MAX_BASE:
+        raise Invalid(f"the base {commit.base} is outside 0 … 2**62", ref=commit.ref)
+    if commit.if_rev != 0:
+        raise Invalid("base can only be given when a head is created (if_rev=0)", ref=commit.ref)
+
+
+def _check_add(add: Mapping[str, int]) -> None:
+    if not _FIT.issuperset(add):
+        for name in add:
+            check_id(name, "counter")
+            _remember(name)
+    for name, more in add.items():
+        if more.bit_length() > 63:
+            raise Invalid(f"counter {name!r} can't grow by more than ±2**63", name=name)
+
+
 def _check_entries(commit: Commit, limit: int) -> None:
-    if len(commit.append) > limit:
-        raise TooLarge(f"{len(commit.append):,} entries in one batch, the limit is {limit:,}", limit=limit)
+    append = commit.append
+    if len(append) > limit:
+        raise TooLarge(f"{len(append):,} entries in one batch, the limit is {limit:,}", limit=limit)
     total = 0
-    for entry in commit.append:
+    for entry in append:
         size = len(entry.body)
         total += size
         if size > MAX_ENTRY:
@@ -326,8 +337,8 @@ def _check_entries(commit: Commit, limit: int) -> None:
             raise Invalid(f"the time {entry.at} is outside the years 1 to 9999; it counts microseconds", at=entry.at)
     if total > MAX_BATCH:
         raise TooLarge(f"the batch takes {total:,} bytes, the limit is {MAX_BATCH:,}", size=total, limit=MAX_BATCH)
-    if len(commit.append) > 1:
-        ids = [entry.id for entry in commit.append if entry.id]
+    if len(append) > 1:
+        ids = [entry.id for entry in append if entry.id]
         if len(ids) != len(set(ids)):
             raise Invalid("two events of one batch carry the same id", ref=commit.ref)
 

@@ -38,7 +38,7 @@ PARAMS: Mapping[str, frozenset[str]] = {
     "file": frozenset({"blobs", "durability"}),
     "sqlite": frozenset({"blobs", "durability", "engine", "timeout"}),
     "postgresql": frozenset(
-        {"durability", "timeout", "schema", "listen", "read_from", "max_stale", "blobs"}
+        {"durability", "timeout", "schema", "listen", "words", "read_from", "max_stale", "blobs"}
         | {"sslmode", "sslrootcert", "sslcert", "sslkey"}
     ),
     "redis": _REDIS,

@@ -19,6 +19,8 @@ import psycopg
 from servers.processes import Process, folder, free_port, give, is_alive, run
 
 ADDRESS = "HOLDFAST_TEST_POSTGRES"
+BINARIES = "HOLDFAST_TEST_POSTGRES_BIN"
+"""A folder of binaries, to test with another version than the machine's."""
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -33,6 +35,8 @@ SETTINGS = {
 
 def binaries() -> Path | None:
     """The folder with `initdb` and `postgres`; None if there is none."""
+    if named := os.environ.get(BINARIES):
+        return Path(named)
     for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True):
         if (place / "initdb").exists():
             return place

@@ -14,13 +14,14 @@ from holdfast.parts import AnyPart, Text
 def may_write_blobs(events: Sequence[Appendable]) -> bool:
     """Whether storing the events may write blobs, which must not be done on the event loop."""
     for event in events:
-        payload = event.payload if isinstance(event, Event) else event
+        payload = event if type(event) is Message else event.payload if isinstance(event, Event) else event
         if type(payload) is Message and payload.source is None:
-            if any(not _is_short(part) and _may_be_large(part) for part in payload.parts):
-                return True
+            for part in payload.parts:
+                if not _is_short(part) and _may_be_large(part):
+                    return True
         elif payload.source is not None or _may_be_large(payload):
             return True
-        if isinstance(event, Event) and event.raw:
+        if event is not payload and isinstance(event, Event) and event.raw:
             return True
     return False
 

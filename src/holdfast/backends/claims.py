@@ -60,7 +60,13 @@ class Claim:
     def is_at_its_place(self) -> bool:
         """Whether the file that is open, if any is, is still what the path leads to."""
         file = self._file
-        return file is None or file == _identity(self.path)
+        if file is None:
+            return True
+        try:
+            status = os.stat(self.path)  # not by `_identity`, as every commit asks
+        except FileNotFoundError:
+            return False
+        return file == (status.st_dev, status.st_ino)
 
     def guard(self) -> None:
         """Hold SQLite's shared locks once more, if that is not done yet; the caller has a connection that holds them.

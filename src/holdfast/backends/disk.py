@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import platform
 import sys
@@ -99,9 +98,11 @@ def whoami() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def sign(fd: int) -> None:
-    """Write into a lock file whose lock was taken who has it, so that whoever waits in vain can say so."""
-    me = _signature(os.getpid())
+def sign(fd: int, me: bytes) -> None:
+    """Write into a lock file whose lock was taken who has it, so that whoever waits in vain can say so.
+
+    `me` is this process's `signature`.
+    """
     try:
         if read_at(fd, _SIGNATURE, 0) != me:
             write_at(fd, me, 0)
@@ -109,8 +110,8 @@ def sign(fd: int) -> None:
         pass
 
 
-@functools.lru_cache(1)
-def _signature(pid: int) -> bytes:  # noqa: ARG001  # a forked child has another
+def signature() -> bytes:
+    """What this process writes into the lock files that it has; a forked child has another."""
     return whoami().ljust(_SIGNATURE - 1).encode(errors="replace")[: _SIGNATURE - 1] + b"\n"
 
 
@@ -244,7 +245,7 @@ def locked(path: str, timeout: float) -> Generator[int]:
             lock(fd, timeout, path)
             if not _is_at(fd, path):
                 continue  # the holder before removed it, so whoever comes now has the lock of another file
-            sign(fd)
+            sign(fd, signature())
             yield fd
             return
         finally:

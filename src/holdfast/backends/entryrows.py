@@ -23,10 +23,11 @@ def numbered(db: Connection, numbers: Numbers, runs: OpenRuns, n: int, entries: 
 def new_rows(first: int, n: int, entries: Sequence[Entry], packed: Sequence[bytes]) -> list[tuple[Any, ...]]:
     """What `insert_entries` takes for new entries of the head in row `n`, from the row `first` on."""
     rows: list[tuple[Any, ...]] = []
-    for row, (e, body) in enumerate(zip(entries, packed, strict=True), first):
-        at, seq, id, void = e.at, e.seq, e.id, int(e.void)
-        told = (row, n, seq, at, void, entry_crc(n, seq, id, at, void, body), blob(body))
+    for e, body in zip(entries, packed, strict=True):
+        at, seq, id, void = e.at, e.seq, e.id, 1 if e.void else 0
+        told = (first, n, seq, at, void, entry_crc(n, seq, id, at, void, body), blob(body))
         rows.append((*told, id) if id else told)
+        first += 1
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from holdfast import forks
 from holdfast.backend import BLOB_PATIENCE
-from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, unavailable, unlock
+from holdfast.backends.disk import FILE_MODE, lock, make_dir, share, sign, signature, unavailable, unlock
 
 
 class BlobLock(Protocol):
@@ -58,7 +58,7 @@ class Gate:
         with self._open("gate") as gate, self._open("lock") as alone:
             lock(gate, BLOB_PATIENCE, self._path)
             lock(alone, BLOB_PATIENCE, self._path)
-            sign(alone)
+            sign(alone, signature())
             yield
 
     @contextlib.contextmanager

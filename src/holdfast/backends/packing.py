@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import zstandard
 
@@ -19,8 +19,12 @@ CURRENT = 1
 """The dictionary that new stores are given."""
 LEVEL = -1
 """Takes less than half the time of level 3 to pack, and two thirds to unpack, for a quarter more bytes."""
+DAMAGED = (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError)
+"""What unpacking raises of bytes that are damaged, or need a dictionary that the store lacks."""
 _RAW = b"\x00"
 _SMALL = 64
+_MANY = 100
+"""Bodies that are worth a start of threads."""
 _SHARED = (_RAW[0], CURRENT)
 """First bytes of what every store can unpack."""
 
@@ -55,6 +59,14 @@ class Packer:
                 return self._mark + packed
         return _RAW + body
 
+    def pack_all(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """Each body as `pack` makes it; many are packed on all processors, while other threads of Python go on."""
+        if len(bodies) < _MANY or any(len(body) <= _SMALL or type(body) is PackedBody for body in bodies):
+            return [self.pack(body) for body in bodies]
+        frames = self._compressor.multi_compress_to_buffer(list(bodies), threads=-1)
+        packed = [self._mark + frames[index].tobytes() for index in range(len(bodies))]
+        return [small if len(small) <= len(body) else _RAW + body for small, body in zip(packed, bodies, strict=True)]
+
     def unpack(self, packed: bytes) -> bytes:
         """The body of packed bytes.
 
@@ -63,8 +75,15 @@ class Packer:
         """
         try:
             return self._here.unpackers[packed[0]](packed[1:])
-        except (zstandard.ZstdError, KeyError, IndexError, TypeError, MemoryError) as error:
+        except DAMAGED as error:
             raise Corrupt(f"a body can't be unpacked: {error}") from None
+
+    def unpackers(self) -> Mapping[int, Callable[[bytes], bytes]]:
+        """What makes bodies of packed bytes, by the first of them, which the others follow; for this thread alone.
+
+        `unpack` without its steps, for pages of many. One of `DAMAGED` is raised where `unpack` says Corrupt.
+        """
+        return self._here.unpackers
 
     def unpacked(self, packed: bytes) -> bytes:
         """See `Packing.unpacked`. What others may have made longer than it need be is packed anew."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from importlib.resources import files
+from typing import NamedTuple
 
 from psycopg.sql import Identifier
 
@@ -21,11 +22,15 @@ OLDEST = 140_000
 """The oldest server: PostgreSQL 14."""
 
 
-def scripts() -> list[tuple[int, str]]:
-    """The shipped scripts, by number."""
-    folder = files("holdfast.backends").joinpath("sql", "postgres")
-    found = [(int(f.name[:4]), f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
-    return sorted(found)
+def scripts(*, words: bool = True) -> list[tuple[int, str]]:
+    """The shipped scripts, by number; without `words`, those that need no full text of the server."""
+    folder = files("holdfast.backends").joinpath("sql")
+    found: dict[int, str] = {}
+    for variant in ("postgres",) if words else ("postgres", "postgres_plain"):
+        for file in folder.joinpath(variant).iterdir():
+            if file.name.endswith(".sql"):
+                found[int(file.name[:4])] = file.read_text("utf-8")
+    return sorted(found.items())
 
 
 def quoted(schema: str) -> str:
@@ -39,29 +44,48 @@ def lock_number(schema: str, what: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def migrate(server: Server, where: Location, schema: str, begin: Callable[[Connection], None]) -> None:
+class _There(NamedTuple):
+    """The number of the last script that was applied, 0 for none; and whether there is an index of words."""
+
+    version: int
+    words: bool
+
+
+def migrate(
+    server: Server, where: Location, schema: str, begin: Callable[[Connection], None], *, words: bool | None = None
+) -> bool:
     """Bring a schema up to date; make it if it is not there, with what `begin` does in the same transaction.
+
+    Args:
+        words: Whether it is to have an index of words. None: as it is; a new one has it.
+
+    Returns:
+        Whether it has an index of words.
 
     Raises:
         NotFound: it is not there, and not to be made.
-        Invalid: a newer holdfast's, another program's, or a server that is too old or not in UTF-8.
+        Invalid: a newer holdfast's, another program's, a server that is too old or not in UTF-8; or it has an index of
+            words and is to have none.
         ReadOnly: this user may not make it.
     """
     newest = scripts()[-1][0]
     with server.guarded() as db:
         _check_server(db, server.shown)
-        found = _version(db, schema, newest, server.shown)
-        if found == newest:
-            return
-        if not found and not where.create:
+        there = _look(db, schema, newest, words, server.shown)
+        if there.version == newest and (there.words or not words):
+            return there.words
+        if not there.version and not where.create:
             raise where.absent()
         db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(schema, "schema"),))
-        found = _version(db, schema, newest, server.shown)
-        _apply(db, schema, found)
-        if not found:
+        there = _look(db, schema, newest, words, server.shown)
+        _apply(db, schema, there)
+        if words and not there.words:
+            _add_words(db, schema)
+        if not there.version:
             begin(db)
         db.execute("COMMIT")
+        return there.words or bool(words)
 
 
 def _check_server(db: Connection, shown: str) -> None:
@@ -73,40 +97,58 @@ def _check_server(db: Connection, shown: str) -> None:
         raise Invalid(f"the database at {shown} is in {encoding}; make one with ENCODING 'UTF8'", encoding=encoding)
 
 
-def _version(db: Connection, schema: str, newest: int, shown: str) -> int:
-    """The number of the last script that was applied; 0 if the schema is not there, or is empty."""
+def _look(db: Connection, schema: str, newest: int, words: bool | None, shown: str) -> _There:
+    """What is there; of what is to be made, whether it is to have an index of words."""
     made = db.execute(
         "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relkind = 'r' ORDER BY c.relname <> 'meta' LIMIT 1",
         (schema,),
     ).fetchone()
     if made is None:
-        return 0
+        return _There(0, words is not False)
     found = None
     if made[0] == "meta":
-        found = db.execute(f"SELECT value FROM {quoted(schema)}.meta WHERE name = 'schema'".encode()).fetchone()
+        sql = (
+            "SELECT value, (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'words') "
+            f"FROM {quoted(schema)}.meta WHERE name = 'schema'"
+        )
+        found = db.execute(sql.encode(), (f"{quoted(schema)}.words",)).fetchone()
     if found is None:
         raise Invalid(
             f"the schema {schema!r} at {shown} holds tables of another program; choose another: ?schema=name",
             schema=schema,
         )
-    if int(found[0]) > newest:
+    there = _There(int(found[0]), found[1] == 1)
+    if there.version > newest:
         raise Invalid(
             f"the store at {shown} was written by a newer holdfast (schema {found[0]}, this one knows {newest}); "
             "upgrade holdfast",
             version=found[0],
         )
-    return int(found[0])
+    if there.words and words is False:
+        raise Invalid(
+            f"the store at {shown} has an index of words; leave words=off out, or copy it to a store that has none",
+            words="off",
+        )
+    return there
 
 
-def _apply(db: Connection, schema: str, found: int) -> None:
-    """Apply the scripts above a number, in the caller's transaction."""
+def _add_words(db: Connection, schema: str) -> None:
+    """Put the index of words, still empty, in the place of the table that has none."""
+    db.execute(f"DROP TABLE {quoted(schema)}.words".encode())
+    for script, plain in zip(scripts(), scripts(words=False), strict=True):
+        if script != plain:
+            db.execute(script[1].replace("{schema}", quoted(schema)).encode())
+
+
+def _apply(db: Connection, schema: str, there: _There) -> None:
+    """Apply the scripts that are missing, in the caller's transaction."""
     name = quoted(schema)
-    if not found and not db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
+    if not there.version and not db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
         # Not asked of who may not make one, and has got one from somebody who may.
         db.execute(f"CREATE SCHEMA IF NOT EXISTS {name}".encode())
-    for number, script in scripts():
-        if number > found:
+    for number, script in scripts(words=there.words):
+        if number > there.version:
             db.execute(script.replace("{schema}", name).encode())
             db.execute(
                 f"INSERT INTO {name}.meta VALUES ('schema', '{number}') "  # quoted

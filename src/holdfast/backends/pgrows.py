@@ -32,6 +32,7 @@ KNOWN = 1024
 SMALL = 2048
 """Bytes of tags and body up to which a row is remembered: so they take a few MB at the most."""
 
+_HIDDEN = (0, HIDDEN)
 _numbers = Struct("<qqB").pack
 _head_numbers = Struct("<qqqqqB").pack
 encode = msgspec.json.Encoder().encode
@@ -127,16 +128,26 @@ def _begun(kind: str, id: str) -> int:
     return crc32(f"{kind}\0{id}".encode())
 
 
+def are_sound(ref: Ref, rows: Iterable[Row]) -> bool:
+    """Whether all rows of `ENTRY` match their checksums: `is_sound`, written out for pages of many."""
+    begun = _begun(*ref)
+    for seq, key, at, hidden, crc, packed in rows:
+        start = crc32(_numbers(seq, at, hidden & 0xFF), begun)
+        if crc != crc32(packed, crc32(key.encode(), start) if key else start) or hidden not in _HIDDEN:
+            return False
+    return True
+
+
 def is_sound(ref: Ref, row: Row) -> bool:
     """Whether a row of `ENTRY` matches its checksum."""
     seq, key, at, hidden, crc, packed = row
-    return hidden in (0, HIDDEN) and crc == entry_crc(ref, seq, key, at, hidden, packed)
+    return hidden in _HIDDEN and crc == entry_crc(ref, seq, key, at, hidden, packed)
 
 
 def packed_entry(ref: Ref, row: Row) -> Entry:
     """A row of `ENTRY` as an entry whose body is as it stands in the row."""
     seq, key, at, hidden, crc, packed = row
-    sound = hidden in (0, HIDDEN) and crc == entry_crc(ref, seq, key, at, hidden, packed)
+    sound = hidden in _HIDDEN and crc == entry_crc(ref, seq, key, at, hidden, packed)
     return Entry(key or "", at, packed, seq, hidden == HIDDEN, "" if sound else "its checksum does not match")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from holdfast import search
@@ -60,21 +62,26 @@ def _with_fresh(db: Connection, schema: str, words: WordIndex, wanted: Wanted, q
     known = list(_matched(db, schema, words, all_of_it, query)) if words.is_there(db) else []
     where, values = tag_filter(wanted.tags, schema)
     living = f"SELECT 1 FROM {schema}.head h WHERE h.kind = %s AND h.id = %s AND h.standing = {LIVING}{where}"
-    fresh: list[Match] = []
-    for row in words.fresh(db):
-        kind, id, _, _, _, hidden, *_, packed = row
-        if kind != wanted.kind or hidden or wanted.id not in (None, id):
-            continue
-        text = words.words(packed)
-        if text is None or not search.matches(wanted.query, text):
-            continue
-        if db.execute(living.encode(), [kind, id, *values]).fetchone():
-            fresh.append(Match(kind, id, row[2:], AHEAD + search.score(wanted.query, text)))
-    fresh.sort(key=lambda match: (match.score, match.row[2]), reverse=True)
-    found = fresh + known
-    if wanted.newest:
-        found.sort(key=lambda match: (match.row[2], match.row[0]), reverse=True)
-    return found[wanted.offset : all_of_it.limit]
+
+    def fresh() -> Iterator[Match]:
+        for row in words.fresh(db, wanted.kind, wanted.id):
+            kind, id, _, _, _, hidden, *_, packed = row
+            text = None if hidden else words.words(packed)
+            if text is None or not search.matches(wanted.query, text):
+                continue
+            if db.execute(living.encode(), [kind, id, *values]).fetchone():
+                yield Match(kind, id, row[2:], AHEAD + search.score(wanted.query, text))
+
+    found = heapq.nlargest(all_of_it.limit, chain(known, fresh()), key=_newest if wanted.newest else _best)
+    return found[wanted.offset :]
+
+
+def _newest(match: Match) -> tuple[Any, ...]:
+    return match.row[2], match.row[0]
+
+
+def _best(match: Match) -> tuple[Any, ...]:
+    return match.score, match.row[2]
 
 
 def _found(schema: str, wanted: Wanted, query: Terms, columns: str, extra: str = "") -> tuple[str, list[Any]]:

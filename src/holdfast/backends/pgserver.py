@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 12
 MAX_AGE = 600.0
 """Seconds after which a connection is made anew: its server may keep plans for tables that were small then."""
 _FATAL = ("FATAL", "PANIC")
+RELAYED = "XX000"
+"""The SQLSTATE that a distributed database may give any error of another of its servers."""
 CLASH = "23505"
 """SQLSTATE of a row that is there already: another writer's, or damage where no other can be."""
 _AGAIN = ("40001", "40P01", "HF409", CLASH)

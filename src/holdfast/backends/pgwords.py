@@ -39,6 +39,7 @@ MARK = "'+'"
 """The word of a row that holds not all places of its words, or not all of a word. No text has it: `+` separates."""
 RULES = f"{NORM}.1"
 """By which rules a row's words are made of a text; an index by others is begun anew."""
+_OF = ("", " AND kind = %s", " AND kind = %s AND id = %s")
 SERVER = "(SELECT system_identifier::text FROM pg_control_system())"
 """Whose transactions they are; a standby that takes over is the same."""
 
@@ -114,7 +115,7 @@ class WordIndex:
         if mark is None:
             mark, horizon = "1:1:", 1
             db.execute(f"DELETE FROM {self._schema}.words".encode())  # quoted
-            self._stamp(db)
+            db.execute(f"SELECT {self._schema}.stamp()".encode())
             db.execute(
                 (
                     f"INSERT INTO {self._schema}.meta "  # quoted
@@ -126,33 +127,22 @@ class WordIndex:
         db.execute("COMMIT")
         return mark, horizon
 
-    def _stamp(self, db: Connection) -> None:
-        """Give heads that another server's transactions wrote a number that is not ahead of this one's."""
-        db.execute(
-            (
-                f"WITH ahead AS MATERIALIZED (SELECT kind, id FROM {self._schema}.head "  # quoted
-                "WHERE grown > pg_current_xact_id()::text::bigint ORDER BY kind, id FOR NO KEY UPDATE) "
-                f"UPDATE {self._schema}.head h SET grown = pg_current_xact_id()::text::bigint FROM ahead "
-                "WHERE h.kind = ahead.kind AND h.id = ahead.id"
-            ).encode()
-        )
-
-    def _behind(self, db: Connection, mark: str, horizon: int) -> list[tuple[str, str]]:
-        """The heads whose logs grew since."""
+    def _behind(self, db: Connection, mark: str, horizon: int, ref: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """The heads whose logs grew since; only those of a kind, or one, if `ref` says so."""
         sql = (
             f"SELECT kind, id FROM {self._schema}.head WHERE grown >= %s "  # quoted
-            "AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot) ORDER BY kind, id"
+            f"AND NOT pg_visible_in_snapshot(grown::text::xid8, %s::pg_snapshot){_OF[len(ref)]} ORDER BY kind, id"
         )
-        return db.execute(sql.encode(), (horizon, mark)).fetchall()
+        return db.execute(sql.encode(), (horizon, mark, *ref)).fetchall()
 
     def is_there(self, db: Connection) -> bool:
         """Whether there is an index by these rules, as a transaction sees it that reads one state."""
         return self._positions(db)[0] is not None
 
-    def fresh(self, db: Connection) -> Iterator[Row]:
+    def fresh(self, db: Connection, kind: str, id: str | None) -> Iterator[Row]:
         """Kind, id and the columns of `ENTRY` of what is not indexed, as a transaction sees it that reads one state."""
         mark, _, horizon = self._positions(db)
-        heads = self._behind(db, mark or "1:1:", horizon if mark else 0)
+        heads = self._behind(db, mark or "1:1:", horizon if mark else 0, (kind,) if id is None else (kind, id))
         columns = ", ".join(f"e.{name}" for name in ENTRY.split(", "))
         known = (
             f"(SELECT coalesce(max(w.seq), 0) FROM {self._schema}.words w WHERE w.kind = e.kind AND w.id = e.id)"
@@ -171,11 +161,7 @@ class WordIndex:
         while True:
             db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             names = texts([kind for kind, _ in heads]), texts([id for _, id in heads])
-            db.execute(
-                f"SELECT 1 FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
-                "ORDER BY kind, id FOR KEY SHARE".encode(),
-                names,
-            )
+            db.execute(f"SELECT {self._schema}.hold(%b, %b)".encode(), names)
             rows = cursor(db).execute(self._new_entries().encode(), names).fetchall()
             if rows:
                 done += self._insert(db, rows)

@@ -18,7 +18,7 @@ import psycopg
 from holdfast.backends.pgarrays import int8s, register, texts
 from holdfast.backends.pgchanges import GROW, WRITE, Change, Known, Written
 from holdfast.backends.pgrows import ENTRY, HEAD, HIDDEN, Row, entry_crc, head_of, is_sound
-from holdfast.backends.pgserver import CLASH, Connection, Server, cursor, may_be_tried_again
+from holdfast.backends.pgserver import CLASH, RELAYED, Connection, Server, cursor, may_be_tried_again
 from holdfast.clock import now
 from holdfast.errors import Corrupt, Unavailable, Uncertain
 from holdfast.plan import FIRST_TIME, LAST_TIME, MAX_BASE, Commit, Head, Ref, Refused
@@ -98,7 +98,7 @@ class Writer:
             try:
                 db.call(sql, values, types)
             except psycopg.Error as error:
-                if may_be_tried_again(error):
+                if may_be_tried_again(error) or error.sqlstate == RELAYED:
                     return None
                 raise self._server.lost(error) from error
             self._check_told(db)
@@ -169,10 +169,7 @@ class Writer:
         """The heads' rows, locked; and where the ids of new entries stand in their logs."""
         refs = sorted(keys)
         wanted = [(ref, key) for ref in refs for key in keys[ref]]
-        lock = (
-            f"SELECT {HEAD} FROM {self._schema}.head WHERE (kind, id) IN (SELECT * FROM unnest(%b, %b)) "
-            "ORDER BY kind, id FOR UPDATE"
-        ).encode()
+        lock = f"SELECT {HEAD} FROM {self._schema}.lock(%b, %b)".encode()
         look = (
             "SELECT e.kind, e.id, e.key, e.seq FROM unnest(%b, %b, %b) AS w (kind, id, key) "  # quoted
             f"JOIN {self._schema}.entry e ON e.kind = w.kind AND e.id = w.id AND e.key = w.key"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ import psycopg
 from holdfast import forks, search
 from holdfast.backend import Blobs, Heads, Hit, Problem, TextOf
 from holdfast.backends import positions
-from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.packing import CURRENT, DAMAGED, Packer, dictionary
 from holdfast.backends.pgarrays import int8s, texts
 from holdfast.backends.pgblobs import Lock, PostgresBlobs, begin_blobs, open_blobs
 from holdfast.backends.pgcheck import row_problems
@@ -30,6 +31,7 @@ from holdfast.backends.pgrows import (
     LISTED,
     LIVING,
     Row,
+    are_sound,
     entry_crc,
     head_of,
     heads_of,
@@ -86,13 +88,19 @@ class PostgresBackend:
         name = _schema(where)
         self._schema = schema = quoted(name)
         self._name = name
-        hints = _listens(where)
+        hints = _is_on(where, "listen") is not False
         self._server = Server(where, _timeout(where))
         try:
             opened = partial(PostgresBackend, text_of=text_of)
             self._replicas = Replicas(where, self._server, opened) if "read_from" in where.params else None
             wanted, lock = where.params.get("blobs"), Lock(self._server, name)
-            migrate(self._server, where, name, lambda db: begin_blobs(db, schema, wanted, lock))
+            self._has_words = migrate(
+                self._server,
+                where,
+                name,
+                lambda db: begin_blobs(db, schema, wanted, lock),
+                words=_is_on(where, "words"),
+            )
             self._facts = check_duty(self._server, where)
             self._packer = self._make_packer()
             self.unpacked = self._packer.unpacked
@@ -159,7 +167,7 @@ class PostgresBackend:
 
     def _packed(self, batch: Sequence[Commit]) -> list[list[bytes]]:
         with self._pack_lock:
-            return [[self._packer.pack(entry.body) for entry in commit.append] for commit in batch]
+            return [self._packer.pack_all([entry.body for entry in commit.append]) for commit in batch]
 
     def get(self, refs: Sequence[Ref]) -> list[Head | None]:
         """The heads."""
@@ -198,7 +206,15 @@ class PostgresBackend:
             sql += " LIMIT %s"
             values.append(limit)
         read = self._server.often if ids is None else self._server.read
-        return [self._entry(ref, row) for row in read(sql, values)]
+        rows = read(sql, values)
+        if are_sound(ref, rows):
+            unpackers = self._packer.unpackers()
+            with contextlib.suppress(*DAMAGED):
+                return [
+                    Entry(key or "", at, unpackers[packed[0]](packed[1:]), seq, hidden != 0)
+                    for seq, key, at, hidden, _, packed in rows
+                ]
+        return [self._entry(ref, row) for row in rows]
 
     def _entry(self, ref: Ref, row: Row) -> Entry:
         seq, key, at, hidden, crc, packed = row
@@ -256,12 +272,11 @@ class PostgresBackend:
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
-        sql = (
-            f"WITH RECURSIVE k (kind) AS (SELECT min(kind) FROM {self._schema}.head UNION ALL "  # quoted
-            f"SELECT (SELECT min(h.kind) FROM {self._schema}.head h WHERE h.kind > k.kind) FROM k "
-            "WHERE k.kind IS NOT NULL) SELECT kind FROM k WHERE kind IS NOT NULL ORDER BY kind"
-        )
-        return [row[0] for row in self._server.read(sql)]
+        found: list[str] = []
+        sql = f"SELECT min(kind) FROM {self._schema}.head WHERE kind > %s"
+        while (kind := self._server.read(sql, (found[-1] if found else "",))[0][0]) is not None:
+            found.append(kind)
+        return found
 
     def search(
         self,
@@ -275,9 +290,9 @@ class PostgresBackend:
         limit: int = 100,
     ) -> list[Hit]:
         """Entries that match, after the index has taken in what it had not."""
-        behind = False
+        behind = not self._has_words
         try:
-            self._words.catch_up()
+            self.index()
         except ReadOnly:
             behind = True  # the index can't be written here; it need not be, to find all
         wanted = Wanted(kind, query, id, tags or {}, newest, offset, limit)
@@ -286,7 +301,7 @@ class PostgresBackend:
 
     def index(self) -> int:
         """Take in what is not indexed yet."""
-        return self._words.catch_up()
+        return self._words.catch_up() if self._has_words else 0
 
     def changed(self, since: str | None = None) -> tuple[str, list[Ref]]:
         """The heads that changed in transactions that could not be seen then, and can now."""
@@ -334,7 +349,7 @@ class PostgresBackend:
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""
-        facts = {**self._facts, "schema": self._name}
+        facts = {**self._facts, "schema": self._name, "words": "on" if self._has_words else "off"}
         recovering, behind = self._server.read(_BEHIND)[0]
         return {**facts, "role": "replica", "behind_seconds": f"{behind:.3f}"} if recovering else facts
 
@@ -397,8 +412,9 @@ def _timeout(where: Location) -> float:
     return seconds
 
 
-def _listens(where: Location) -> bool:
-    text = where.params.get("listen", "on")
-    if text not in ("on", "off"):
-        raise Invalid(f"listen={text!r} is neither on nor off", listen=text)
-    return text == "on"
+def _is_on(where: Location, name: str) -> bool | None:
+    """What a parameter that is on or off says; None where it is not given."""
+    text = where.params.get(name)
+    if text not in (None, "on", "off"):
+        raise Invalid(f"{name}={text!r} is neither on nor off", **{name: text})
+    return None if text is None else text == "on"

@@ -99,7 +99,7 @@ class Writer:
             for number, commit in enumerate(batch):
                 group = groups.setdefault(commit.ref, _Group(commit.ref))
                 group.numbers.append(number)
-                group.commits.append((commit, [self._packer.pack(entry.body) for entry in commit.append]))
+                group.commits.append((commit, self._packer.pack_all([entry.body for entry in commit.append])))
             try:
                 self._write(list(groups.values()))
             except BaseException:

@@ -35,7 +35,7 @@ from holdfast.backends.rows import (
     is_sound,
 )
 from holdfast.backends.rowwriter import RowWriter, chunks
-from holdfast.backends.runs import ALL, GONE, log_rows
+from holdfast.backends.runs import ALL, GONE, Page, led, log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import Corrupt, HoldfastError, ReadOnly, Unavailable
 from holdfast.plan import Commit, Entry, Head, Ref, Refused
@@ -87,7 +87,7 @@ class RowBackend:
     def commit(self, batch: Sequence[Commit]) -> list[Head | Refused]:
         """Make commits in order, in one transaction."""
         with self._file.mutex:
-            packs = [self._bodies.pack(commit) for commit in batch]
+            packs = list(map(self._bodies.pack, batch))
             try:
                 db = self._file.begin()
                 try:
@@ -159,6 +159,7 @@ class RowBackend:
     ) -> list[Entry]:
         """Entries of one log."""
         upto = ALL if upto is None else upto
+        page: Page | None = None
         with self._guarded(), self._file.snapshot() as db:
             row = head_row(db, ref)
             if row is None:
@@ -167,8 +168,17 @@ class RowBackend:
                 rows = _with_ids(db, row[0], ids, after, upto)
                 rows = [r for r in (rows[::-1] if reverse else rows) if voided or not (r[5] and is_sound(r))][:limit]
             else:
-                rows = log_rows(db, row, after, upto, limit, reverse, voided)
-        return [self._entry(row) for row in rows]
+                if limit is not None:
+                    page = led(db, row, after, upto, limit, reverse, voided)
+                rows = log_rows(db, row, after, upto, limit, reverse, voided) if page is None else ()
+        if page is None:
+            return [self._entry(row) for row in rows]
+        entries = self._entries(row[0], page)
+        return entries[::-1] if reverse else entries
+
+    def _entries(self, n: int, page: Page) -> list[Entry]:
+        """The entries of a page of the head in row `n`."""
+        return [self._entry((0, n, seq, *row)) for seq, row in enumerate(page.rows, page.first)]
 
     def _entry(self, row: Any) -> Entry:
         _, head, seq, id, at, void, crc, packed = row

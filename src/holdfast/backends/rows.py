@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from struct import Struct, error
@@ -19,6 +19,12 @@ HEAD = "n, kind, id, rev, last, base, trim, at, dead, tags, counts, body, runs, 
 """Columns of a head, in the order in which `head_of` takes them."""
 ENTRY = "n, head, seq, id, at, void, crc, body"
 """Columns of an entry; `head` is the row of its head, and its body is packed."""
+MISPLACED = -1
+"""Stands for the checksum of a row that is found where it should not be; none is negative."""
+LED = f"id, at, void, iif(head IS ? AND seq IS n - ? AND void <= ?, crc, {MISPLACED}), body"
+"""The same without what a row must say that a run leads to, which are parameters instead, as is whether it may be
+hidden: quicker to fetch.
+"""
 KNOWN = 1024
 """Rows of lists that are remembered with what they say."""
 SMALL = 2048
@@ -41,8 +47,6 @@ SLOT = 14
 """Bits of microseconds that make a slot of the index by time: 16 ms."""
 LIVING, DEAD, IN_TRASH = 0, 1, 2
 """Where a head stands, in its column `dead`: each has an index by time of its own, and costs the others nothing."""
-MISPLACED = -1
-"""Stands for the checksum of a head that is found where it should not be."""
 # A head in a wrong place would lead the next page astray; in a list it is as good as damaged.
 _IN_PLACE = f"h.slot IS h.at >> {SLOT}"
 FOUND = ", ".join(
@@ -59,9 +63,10 @@ as `heads_of` takes them, and quicker to fetch.
 
 
 def only_grew(head: Head, saved: Head) -> bool:
-    """Whether a change leaves every column alone that an index looks at, and those that seldom change."""
+    """Whether a change adds entries and leaves alone every column that an index looks at, and what seldom changes."""
     return (
-        head.tags is saved.tags
+        head.last > saved.last
+        and head.tags is saved.tags
         and head.body is saved.body
         and head.at >> SLOT == saved.at >> SLOT
         and head.trim == saved.trim
@@ -144,6 +149,20 @@ def entry_crc(head: int, seq: int, id: str | None, at: int, void: int, packed: b
         return crc32(packed, crc32(id.encode(), start) if id else start)
     except (TypeError, AttributeError, UnicodeError, error):
         return -1  # a flipped bit may change a column's type; no checksum is negative
+
+
+def are_sound(head: int, first: int, rows: Iterable[Any]) -> bool:
+    """Whether all rows of `LED`, of the entries from `first` on, match their checksums: `entry_crc`, written out."""
+    seq = first
+    try:
+        for id, at, void, crc, packed in rows:
+            start = crc32(_numbers(head, seq, at, void))
+            if crc != crc32(packed, crc32(id.encode(), start) if id else start):
+                return False
+            seq += 1
+    except (TypeError, AttributeError, UnicodeError, error):
+        return False
+    return True
 
 
 def is_sound(row: Any) -> bool:

@@ -69,6 +69,7 @@ class RowWriter:
         self._version = (0, -1)
         self._changed: dict[Ref, Known] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._waiting: set[int] = set()  # the heads whose entries are among these rows
 
     def write(
         self, db: Connection, opened: int, batch: Sequence[Commit], packs: Sequence[Sequence[bytes]]
@@ -84,8 +85,11 @@ class RowWriter:
         self._trust(db, opened)
         self._changed.clear()
         self._rows.clear()
-        results = [self._apply(db, commit, packed) for commit, packed in zip(batch, packs, strict=True)]
-        insert_entries(db, self._rows)
+        self._waiting.clear()
+        results: list[Head | Refused] = []
+        for commit, packed in zip(batch, packs, strict=True):
+            results.append(self._apply(db, commit, packed))
+        self._insert(db)
         self._save(db, self._changed.values())
         return results
 
@@ -119,11 +123,13 @@ class RowWriter:
         """Make one commit, but for the new entries and the head, which join those to be written in the end."""
         rows = self._rows
         known = self._known(db, commit)
-        ids = [entry.id for entry in commit.append if entry.id]
+        ids: list[str] = []
+        for entry in commit.append:
+            if entry.id:
+                ids.append(entry.id)  # noqa: PERF401  # of one entry, as mostly, this is quicker
         reworks = commit.void or commit.delete or commit.trim is not None
-        if rows and (ids or reworks):
-            insert_entries(db, rows)  # what follows must see them
-            rows.clear()
+        if rows and (reworks or (ids and known is not None and known.n in self._waiting)):
+            self._insert(db)  # what follows must see them
         if known is None:
             before, planned = None, plan(None, (), commit)
         else:
@@ -145,11 +151,17 @@ class RowWriter:
             self._changed[commit.ref] = known
         packed = self._bodies.place(known.n, commit, before, head, entries, packed)
         rows += new_rows(first, known.n, entries, packed)
+        self._waiting.add(known.n)
         if reworks:
-            insert_entries(db, rows)
-            rows.clear()
+            self._insert(db)
             self._rework(db, commit, known, before or head)
         return head
+
+    def _insert(self, db: Connection) -> None:
+        """Write the entries that wait to be written together."""
+        insert_entries(db, self._rows)
+        self._rows.clear()
+        self._waiting.clear()
 
     def _rework(self, db: Connection, commit: Commit, known: Known, before: Head) -> None:
         """What a commit changes of entries that are there."""
@@ -194,6 +206,9 @@ class RowWriter:
 
     def _there(self, db: Connection, n: int, ids: Sequence[str]) -> set[str]:
         """Those of the ids that the log holds."""
+        if len(ids) == 1:
+            row = db.execute("SELECT 1 FROM entry WHERE head = ? AND id = ?", (n, ids[0])).fetchone()
+            return set() if row is None else set(ids)
         found: set[str] = set()
         for some in chunks(ids):
             marks = ",".join("?" * len(some))
@@ -204,21 +219,22 @@ class RowWriter:
     def _save(self, db: Connection, changed: Iterable[Known]) -> None:
         """Write each changed head once, however many commits changed it."""
         grown: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
         for known in changed:
             head, saved = known.head, known.saved
+            if only_grew(head, saved):
+                grown.append(grown_values(head, known.tags, known.runs.data, known.n))
+                continue
             if head.tags is not saved.tags:
                 write_tags(db, known.n, saved.tags, head.tags)
                 known.tags = encode(head.tags)
             if head.dead or head.last in (saved.last, head.base, head.trim):
                 db.execute(STAMP, (known.n,))
-            if only_grew(head, saved):
-                grown.append(grown_values(head, known.tags, known.runs.data, known.n))
-            else:
-                db.execute(UPDATE_HEAD, (*head_values(head, known.tags, known.runs.data), known.n))
-        if len(grown) == 1:
-            db.execute(GROW_HEAD, grown[0])
-        elif grown:
-            db.executemany(GROW_HEAD, grown)
+            moved.append((*head_values(head, known.tags, known.runs.data), known.n))
+        if grown:
+            _execute(db, GROW_HEAD, grown)
+        if moved:
+            _execute(db, UPDATE_HEAD, moved)
 
     def _remove(self, db: Connection, known: Known, first: int, last: int) -> None:
         found = scanned(db, known.n) if known.damaged else pages(db, known.n, known.runs.data, first, last)
@@ -226,6 +242,13 @@ class RowWriter:
             sound = all(map(is_sound, rows))
             self._words.forget(db, [(row[0], row[7]) for row in rows] if sound else None)
             remove_rows(db, rows)
+
+
+def _execute(db: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    if len(rows) == 1:
+        db.execute(sql, rows[0])
+    else:
+        db.executemany(sql, rows)
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from holdfast.backends.engine import Connection
-from holdfast.backends.rows import ENTRY, entry_crc, head_of, is_sound
+from holdfast.backends.rows import ENTRY, LED, MISPLACED, entry_crc, head_of, is_sound
 from holdfast.errors import Corrupt
 
 OPEN = 16
@@ -38,6 +38,7 @@ _LEADING = (
     "AND seq >= coalesce((SELECT max(seq) FROM run WHERE head = ?1 AND seq <= ?2), 0) ORDER BY seq"
 )
 _SPAN = f"SELECT {ENTRY} FROM entry WHERE n BETWEEN ? AND ? ORDER BY n"  # noqa: S608  # columns
+_LED = f"SELECT {LED} FROM entry WHERE n BETWEEN ? AND ? ORDER BY n"  # noqa: S608  # columns
 _SIZES = (4, 8, 16, 32, TOGETHER)
 _SOME = {
     size: f"SELECT {ENTRY} FROM entry WHERE n IN ({','.join('?' * size)}) ORDER BY n"  # noqa: S608  # columns
@@ -140,6 +141,42 @@ def remove_rows(db: Connection, rows: Sequence[Any]) -> None:
     db.executemany("DELETE FROM entry WHERE n = ?", [row[:1] for row in rows])
 
 
+class Page(NamedTuple):
+    """Rows of `LED`, of the entries from `first` on."""
+
+    first: int
+    rows: Sequence[Any]
+
+
+def led(db: Connection, row: Any, after: int, upto: int, limit: int, reverse: bool, voided: bool) -> Page | None:
+    """A page of a log as `log_rows` finds it, where long runs lead to all of it and nothing is left out.
+
+    None where it is not so: then it has to be looked for. What is damaged in its place comes as it is.
+    """
+    n, data = row[0], row[-2]
+    try:
+        head = head_of(row)
+    except Corrupt:
+        return None
+    first, last = max(after, head.base, head.trim) + 1, min(upto, head.last)
+    if reverse:
+        first = max(first, last - limit + 1)
+    else:
+        last = min(last, first + limit - 1)
+    if first > last:
+        return Page(first, ())
+    rows: list[Any] = []
+    for run, behind in pairwise([*leading(db, n, data, first, last), Run(last + 1, 0)]):
+        count = behind.seq - run.seq
+        if count < LONG and count <= last - first:
+            return None
+        some = db.execute(_LED, (n, run.n - run.seq, int(voided), run.n, run.n + count - 1)).fetchall()
+        if len(some) != count or MISPLACED in [row[3] for row in some]:
+            return None
+        rows += some
+    return Page(first, rows) if len(rows) == last - first + 1 else None
+
+
 def log_rows(
     db: Connection, row: Any, after: int, upto: int, limit: int | None, reverse: bool, voided: bool
 ) -> list[Any]:
@@ -177,6 +214,10 @@ def _unled(db: Connection, n: int, after: int, upto: int, limit: int | None, rev
 
 def leading(db: Connection, head: int, data: bytes, first: int, last: int) -> list[Run]:
     """The runs of the entries from `first` to `last`, cut to begin with it."""
+    if data:
+        seq, n = _pair.unpack_from(data, len(data) - _pair.size)
+        if seq <= first <= last:
+            return [Run(first, n + first - seq)]
     runs = unpacked(data)
     if not runs or runs[0].seq > first:
         runs[:0] = [Run(*row) for row in db.execute(_LEADING, (head, first, last)).fetchall() if _is_run(row)]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from holdfast.backend import Blobs, Problem, TextOf
 from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.gate import Gate
-from holdfast.backends.packing import CURRENT, Packer, dictionary
+from holdfast.backends.packing import CURRENT, DAMAGED, Packer, dictionary
 from holdfast.backends.rowbackend import Guarded, RowBackend, packed_entry
 from holdfast.backends.rowblobs import RowBlobs
-from holdfast.backends.rows import head_row
-from holdfast.backends.runs import log_rows
+from holdfast.backends.rows import are_sound, entry_crc, head_row
+from holdfast.backends.runs import Page, log_rows
 from holdfast.backends.sqlitefile import SQLiteFile
 from holdfast.errors import HoldfastError, Invalid, Uncertain
 from holdfast.packed import Span
 from holdfast.plan import Commit, Entry, Head, Ref
 from holdfast.urls import Location
+
+FEW = 64
+"""Entries that are read at once, up to which they are remembered: the newest of a log are read again and again, and
+most of them are the same as the time before. What differs in a bit is another row."""
+KNOWN = 512
+"""Entries that are remembered with the rows that say them, by the row number of the head and their seq."""
+SMALL = 8192
+"""Bytes of a body up to which its entry is remembered: so they take a few MB at the most."""
 
 
 class SQLiteBackend(RowBackend):
@@ -42,7 +52,40 @@ class SQLiteBackend(RowBackend):
             raise
         facts = {"engine": "sqlite", "durability": durability, "path": file.path}
         super().__init__(file, PackedBodies(packer), blobs, text_of, facts)
+        self._packer = packer
+        self._known: dict[tuple[int, int], tuple[Any, Entry]] = {}
         self.unpacked = packer.unpacked
+
+    def _entries(self, n: int, page: Page) -> list[Entry]:
+        first, rows = page
+        unpackers = self._packer.unpackers()
+        with contextlib.suppress(*DAMAGED):
+            if len(rows) <= FEW:
+                return self._remembered(n, page, unpackers)
+            if are_sound(n, first, rows):
+                return [
+                    Entry(id or "", at, unpackers[packed[0]](packed[1:]), seq, void != 0)
+                    for seq, (id, at, void, _, packed) in enumerate(rows, first)
+                ]
+        return super()._entries(n, page)  # one by one, so that each tells what is wrong with it
+
+    def _remembered(self, n: int, page: Page, unpackers: Mapping[int, Callable[[bytes], bytes]]) -> list[Entry]:
+        known, entries = self._known, list[Entry]()
+        for seq, row in enumerate(page.rows, page.first):
+            kept = known.get((n, seq))
+            if kept is not None and kept[0] == row:
+                entries.append(kept[1])
+                continue
+            id, at, void, crc, packed = row
+            if crc != entry_crc(n, seq, id, at, void, packed):
+                return super()._entries(n, page)
+            entry = Entry(id or "", at, unpackers[packed[0]](packed[1:]), seq, void != 0)
+            entries.append(entry)
+            if len(entry.body) <= SMALL:
+                if len(known) >= KNOWN:
+                    known.clear()
+                known[n, seq] = (row, entry)
+        return entries
 
     def packed(self, spans: Sequence[Span]) -> list[list[Entry]]:
         """See `Packing.packed`."""
@@ -121,7 +164,10 @@ class PackedBodies:
 
     def pack(self, commit: Commit) -> Sequence[bytes]:
         """Pack a commit's bodies."""
-        return [self._packer.pack(entry.body) for entry in commit.append]
+        appended = commit.append
+        if len(appended) == 1:
+            return (self._packer.pack(appended[0].body),)
+        return self._packer.pack_all([entry.body for entry in appended])
 
     def meet(self, db: Connection, ref: Ref) -> bool:  # noqa: ARG002
         """Nothing to bring in step."""

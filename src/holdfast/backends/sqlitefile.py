@@ -16,7 +16,18 @@ from collections.abc import Callable, Generator
 
 from holdfast import forks
 from holdfast.backends.claims import CLAIMS
-from holdfast.backends.disk import FILE_MODE, lock, locked, make_dir, sign, sync_dir, try_lock, unavailable, unlock
+from holdfast.backends.disk import (
+    FILE_MODE,
+    lock,
+    locked,
+    make_dir,
+    sign,
+    signature,
+    sync_dir,
+    try_lock,
+    unavailable,
+    unlock,
+)
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.migrate import NEWEST, check_ours, is_current, migrate
 from holdfast.errors import HoldfastError, Invalid, Unavailable
@@ -83,6 +94,7 @@ class SQLiteFile:
         self._mine = threading.local()
         self._forking = False
         self._lock_fd = -1
+        self._me = b""
         self.mutex = threading.RLock()
         self._pool = threading.Condition()
 
@@ -168,8 +180,8 @@ class SQLiteFile:
 
     def writer(self) -> Connection:
         """The write connection; the caller holds `mutex`. `opened` counts how often it was another one."""
-        self._check_open()
-        if self._writer is None:
+        if self._writer is None:  # as it is once the store was closed
+            self._check_open()
             try:
                 self._writer = self._open_writer()
             except OSError as error:
@@ -181,6 +193,7 @@ class SQLiteFile:
         if self._lock_fd < 0:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             self._lock_fd = os.open(self.path + "-lock", flags, FILE_MODE)
+            self._me = signature()
         db = self._open()
         try:
             if self.durable:
@@ -193,11 +206,14 @@ class SQLiteFile:
     def _check_place(self) -> None:
         """Refuse to go on with a file that has no name any more, or to mix it with the one that took its place."""
         if not self._claim.is_at_its_place():
-            raise Unavailable(
-                f"{self.path} was moved away, removed or replaced while the store has it open, and nothing is written "
-                "to it any more; put it back, or close the store and open it again",
-                path=self.path,
-            )
+            raise self._displaced()
+
+    def _displaced(self) -> Unavailable:
+        return Unavailable(
+            f"{self.path} was moved away, removed or replaced while the store has it open, and nothing is written "
+            "to it any more; put it back, or close the store and open it again",
+            path=self.path,
+        )
 
     def _open(self) -> Connection:
         """A connection that has the file, its log and its locks; and the guard."""
@@ -226,8 +242,8 @@ class SQLiteFile:
             Unavailable: the lock could not be had.
         """
         db = self.writer()
-        if not self._derived:
-            self._check_place()
+        if not (self._derived or self._claim.is_at_its_place()):
+            raise self._displaced()
         self._lock(patience)
         try:
             if patience is None:
@@ -242,7 +258,7 @@ class SQLiteFile:
     def _lock(self, patience: float | None = None) -> None:
         if not try_lock(self._lock_fd):
             lock(self._lock_fd, self.timeout if patience is None else patience, self.path)
-        sign(self._lock_fd)
+        sign(self._lock_fd, self._me)
 
     def _begin_within(self, db: Connection, patience: float) -> None:
         """The same beside another program, which knows nothing of our lock."""

@@ -276,6 +276,8 @@ class Tally:
                 self.defaults = {"title": title}
                 self._titled = True
             for part in payload.parts:
+                if type(part) is Text:
+                    continue  # as most are: to tell that it is none of the others takes longer
                 if isinstance(part, ToolCall):
                     self._count("tool_calls", 1)
                     if part.timeout is not None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -23,6 +24,8 @@ EVERY = 32
 """Events between two checkpoints. A fork reads half of it at the most, an append notes one in so many."""
 NOTED = 1000
 """Checkpoints noted by one commit."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +70,14 @@ def standing_of(head: Head, mark: int = 0) -> Standing:
 
 def checkpoint_ref(head: Head) -> Ref:
     """The head of a session's checkpoints. One that was deleted and created anew has another base, and others."""
+    return _checkpoint_ref(head.ref.id, head.base)
+
+
+@lru_cache(1024)  # it is asked for with every so many events of the same sessions
+def _checkpoint_ref(id: str, base: int) -> Ref:
     import hashlib  # loads OpenSSL, which most programs can do without
 
-    return Ref(CHECKPOINT, hashlib.sha256(json.dumps([head.ref.id, head.base]).encode()).hexdigest())
+    return Ref(CHECKPOINT, hashlib.sha256(json.dumps([id, base]).encode()).hexdigest())
 
 
 def crossed(commit: Commit, head: Head) -> Sequence[Commit]:
@@ -88,5 +96,5 @@ def noting(head: Head, stood: Sequence[Standing]) -> Sequence[Commit]:
     ref = checkpoint_ref(head)
     tags: dict[str, str | None] = {"session": head.ref.id, "user": head.tags.get("user")}
     made = [Commit(ref=ref, if_rev=0, tags=tags)]
-    entries = [Entry(str(one.seq // EVERY), 0, msgspec.json.encode(one)) for one in stood]
+    entries = [Entry(str(one.seq // EVERY), 0, _encode(one)) for one in stood]
     return made + [Commit(ref=ref, append=entries[start : start + NOTED]) for start in range(0, len(entries), NOTED)]

@@ -100,7 +100,7 @@ BEGIN
             UPDATE {schema}.head SET
                 rev = _heads[n + 3], last = _heads[n + 4], base = _heads[n + 5], trim = _heads[n + 6],
                 at = _heads[n + 7], standing = _heads[n + 8], crc = _heads[n + 9],
-                grown = CASE _heads[n + 10] WHEN 0 THEN grown ELSE stamp END,
+                grown = CASE WHEN _heads[n + 10] = 0 THEN grown ELSE stamp END,
                 tags = coalesce(h.tags, tags), counts = coalesce(h.counts, counts), body = coalesce(h.body, body)
             WHERE kind = h.kind AND id = h.id AND rev = _heads[n + 1] AND crc = _heads[n + 2];
         END IF;
