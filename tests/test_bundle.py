@@ -28,7 +28,7 @@ from holdfast import (
     tool_call,
     user,
 )
-from holdfast.bundle import is_bundle, read_bundle, write_bundle
+from holdfast.bundle import ended, is_bundle, read_bundle, write_bundle, write_documents
 from holdfast.copies import COPIED, Copied, copy_session, replay
 from holdfast.heads.info import session_ref
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Entry, Head
@@ -111,6 +111,56 @@ def test_again_copies_only_what_is_new(full: Store, target: Store) -> None:
     assert copy_session(full, target, "s").new == 2
     assert same(target.head("s"), full.head("s"))
     assert log(target) == log(full)
+
+
+def two_and_one(store: Store) -> list[bytes]:
+    """A whole bundle of two sessions and a document."""
+    for id in ("a", "b"):
+        store.session(id, title="\u2028").append(user(id))
+    store.documents.put("notes/x.md", "hello")
+    return list(ended([*write_bundle(store, ["a", "b"]), *write_documents(store)]))
+
+
+def test_a_bundle_that_tells_its_end_is_known_to_be_cut_off_between_any_two_lines(tmp_path: Path) -> None:
+    with holdfast.open("memory://") as store:
+        lines = two_and_one(store)
+    between = 0
+    for cut in range(1, len(lines) + 1):
+        with holdfast.open("memory://") as target:
+            errors = [one.error for one in read_bundle(target, lines[:cut]) if one.error]
+            assert len(errors) == (cut < len(lines))
+            between += any("its last line is missing" in error.message for error in errors)
+            # Whatever was whole is there, and the whole bundle brings the rest.
+            assert {c.error for c in read_bundle(target, lines)} == {None}
+            assert (target.exists("a"), target.exists("b"), target.documents.get("notes/x.md") is None) == (
+                True, True, False,
+            )  # fmt: skip
+    assert between == 3  # behind each session, and the document
+    taken_out = [*lines[:3], *lines[6:]]
+    with holdfast.open("memory://") as target:
+        told = [one.error.message for one in read_bundle(target, taken_out) if one.error]
+    assert len(told) == 1
+    assert "should hold 2 sessions and 1 documents" in told[0]
+
+
+def test_bundles_one_behind_the_other_end_each_by_itself(store: Store, target: Store) -> None:
+    lines = two_and_one(store)
+    assert [one.error for one in read_bundle(target, [*lines, *lines])] == [None] * 6
+    with holdfast.open("memory://") as third:
+        errors = [one.error for one in read_bundle(third, [*lines, *lines[:3]]) if one.error]
+        assert [str(error.line) for error in errors] == [str(len(lines) + 3)]  # type: ignore[attr-defined]
+
+
+def test_a_bundle_without_an_end_as_versions_before_wrote_it_is_whole(store: Store, target: Store) -> None:
+    store.session("a").append(user("hello"))
+    assert [one.error for one in read_bundle(target, write_bundle(store, ["a"]))] == [None]
+
+
+def test_a_bundle_of_nothing_is_its_end(target: Store) -> None:
+    (line,) = ended([])
+    assert is_bundle(line)
+    assert jq.compile(".holdfast").input_text(line.decode()).all() == [3]
+    assert list(read_bundle(target, [line])) == []
 
 
 @pytest.mark.parametrize("cut", range(1, 13))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -74,6 +75,53 @@ def test_what_is_not_known_is_shown_as_what_it_is(shell: Shell) -> None:
     assert "of a type or shape that this version does not know" in out
     assert '"depth": 9' in out
     assert "x.mood" in out
+
+
+NEWER = {
+    "type": "message", "role": "user", "priority": {"level": 3}, "parts": [
+        {"type": "text", "content": "Hi", "lang": "en\x1b]"}, {"type": "text", "content": "you"},
+        {"type": "smell", "of": "rain"},
+    ],
+}  # fmt: skip
+"""A record as a newer version may write it: with fields that this one does not know."""
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Shell:
+    made = Shell(tmp_path)
+    lines = [NEWER, {"type": "step", "name": "deploy", "region": "eu"}, {"type": "note", "text": "that is all"}]
+    made.ok("session", "new", "n")
+    made.ok("append", "n", "--jsonl", "-", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    return made
+
+
+def test_unknown_fields_are_shown_beside_what_they_belong_to(newer: Shell) -> None:
+    said = [line.strip() for line in newer.ok("session", "show", "n").out.splitlines()]
+    hi = said.index("Hi", 1)  # the first line is the title
+    assert said[hi + 1 : hi + 3] == ['other: {"lang": "en\\u001b]"}', "you"]
+    assert 'other: {"priority": {"level": 3}}' in said
+    assert 'other: {"region": "eu"}' in said
+    assert sum(line.startswith("other") for line in said) == 3
+
+
+@pytest.mark.parametrize(("form", "quoted"), [("md", '"'), ("html", "&quot;")])
+def test_unknown_fields_are_exported_for_eyes(newer: Shell, form: str, quoted: str) -> None:
+    out = newer.ok("export", "-f", form, "n").out.replace(quoted, '"')
+    for fields in ('{"lang": "en\\u001b]"}', '{"priority": {"level": 3}}', '{"region": "eu"}'):
+        assert out.count(fields) == 1
+    assert out.count({"md": "**other**", "html": ">other<"}[form]) == 3
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with holdfast.open(shell.url) as store:
+        session = store.create("s")
+        for raw in (b'{"v":1,"type":"note","text":"fine","mood":"\xff"}', b'{"v":1,"type":"note","text":"\xff"}'):
+            session.append(Event(payload=note("fine"), raw=raw))
+        assert [event.type for event in session.events(damaged="keep")] == ["note", "damaged"]
+    out = shell.ok("session", "show", "s").out
+    assert '    fine\n    other: {"unreadable": ' in out
+    assert "    damaged: stored bytes are no JSON" in out
 
 
 def test_hidden_events_are_shown_when_asked_for(shell: Shell) -> None:

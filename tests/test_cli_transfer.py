@@ -23,6 +23,7 @@ import zstandard
 import holdfast
 from holdfast import Large, Session, assistant, custom, note, reasoning, step, tool_call, tool_result, usage, user
 from holdfast.cli import transfer
+from holdfast.moving.bundlefiles import lines_of
 from holdfast.plan import Commit, Head, Ref
 from shell import Shell
 
@@ -305,9 +306,40 @@ def test_a_dash_writes_to_stdout(order: Shell, form: str) -> None:
     assert not (order.place / "-").exists()
 
 
+@pytest.mark.parametrize("which", [("--all",), ("order-7", "other")])
+@pytest.mark.parametrize("name", ["b.jsonl", "b.jsonl.zst"])
+def test_an_exported_bundle_tells_its_end(order: Shell, which: tuple[str, ...], name: str) -> None:
+    order.ok("session", "new", "other")
+    order.ok("export", *which, "-o", name)
+    with (order.place / name).open("rb") as file:
+        lines = list(lines_of(file))
+    ends = [number for number, line in enumerate(lines, 1) if b'","end":' in line[:25]]
+    assert len(ends) == 2
+    order.ok("import", name, "--store", "sqlite:whole.db")
+    (order.place / "cut.jsonl").write_bytes(b"".join(lines[: ends[0]]))
+    cut = order("import", "cut.jsonl", "--store", "sqlite:cut.db")
+    assert cut.code == 8
+    assert f"it ends after line {ends[0]}, and its last line is missing" in cut.err
+    order.ok("import", name, "--store", "sqlite:cut.db")
+    assert order.ok("restore", name, "--store", "sqlite:restored.db").code == 0
+
+
+def test_import_says_what_it_takes_where_it_found_nothing_or_a_bundle(order: Shell) -> None:
+    (order.place / "there").mkdir()
+    (order.place / "there" / "notes.txt").write_text("nothing for it")
+    nothing = order.ok("import", "there").err
+    for what in ("nothing was in there", "Codex CLI", "oxios", "a3s-code", "bundles", "*.jsonl"):
+        assert what in nothing
+    order.ok("export", "order-7", "-o", "there/bundle.jsonl")
+    found = order("import", "there")
+    assert (found.code, "a bundle; it is imported when it is named itself" in found.err) == (8, True)
+    assert order("import", "there/bundle.jsonl").code == 0
+
+
 def test_import_finds_transcripts_takes_them_once_and_names_what_it_can_not_take(shell: Shell) -> None:
     nothing = shell.ok("import")
-    assert "no transcripts" in nothing.err
+    for what in ("no transcripts", "Claude Code", "Codex CLI", "zeroclaw", "oxios", "a3s-code", "bundles"):
+        assert what in nothing.err
     folder = shell.place / ".claude" / "projects" / "-w"
     folder.mkdir(parents=True)
     (folder / "11111111-1111-4111-8111-111111111111.jsonl").write_bytes(CLAUDE)
@@ -355,14 +387,14 @@ def test_a_session_that_is_deleted_while_all_are_exported_stops_nothing(tmp_path
         assert (sorted(ids), damaged) == (["a", "b", "c"], [])
         store.delete("b")
         written, gone = io.BytesIO(), list[str]()
-        transfer._write(store, ids, form, False, written, gone)
+        transfer._write(store, ids, form, False, written, gone, None)
         assert gone == ["b"]
         text = written.getvalue().decode()
         assert "I am a" in text
         assert "I am c" in text
         assert "I am b" not in text
         with pytest.raises(holdfast.Deleted):  # one that was named is missed
-            transfer._write(store, ids, form, False, io.BytesIO(), None)
+            transfer._write(store, ids, form, False, io.BytesIO(), None, None)
 
 
 def test_an_import_says_what_it_did_not_take_and_why(shell: Shell) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import inspect
 import io
 import json
 import sys
@@ -33,9 +34,13 @@ from holdfast import (
     Session,
     Store,
     assistant,
+    importer,
     tool_call,
     user,
 )
+from holdfast.adapters.a3s_sync import SyncSessionStore
+from holdfast.adapters.oxios_sync import BlockingStateStore
+from holdfast.adapters.zeroclaw import SessionBackend
 from holdfast.artifacts.artifacts import Artifacts
 from holdfast.bundle import read_bundle, write_bundle, write_documents
 from holdfast.copies import copy_document, copy_session
@@ -53,6 +58,7 @@ from holdfast.turns import keeping
 from holdfast.upkeep import Upkeep
 from holdfast.wrappers import ForUser
 from rivals import wait_for
+from shell import Shell
 
 SECRET = "topsecret"
 BIG = SECRET * 20_000
@@ -763,3 +769,61 @@ def test_a_store_is_closed_while_views_of_it_are_made() -> None:
         closed.set()
         maker.join()
     assert not failed
+
+
+def takes_user(of: object) -> set[str]:
+    """The public functions of a class or module that take a user, by name."""
+    named = {name: f for name, f in vars(of).items() if name[0] != "_" or name == "__init__"}
+    return {name for name, f in named.items() if inspect.isfunction(f) and "user" in inspect.signature(f).parameters}
+
+
+EMPTY: dict[str, Callable[[Store], object]] = {
+    "Store.create": lambda store: store.create("new", user=""),
+    "Store.session": lambda store: store.session("hers", user=""),
+    "Store.session by name": lambda store: store.session(name="hers", user=""),
+    "Store.sessions": lambda store: store.sessions(user=""),
+    "Store.search": lambda store: store.search("secret", user=""),
+    "Store.usage": lambda store: store.usage(user=""),
+    "Store.for_user": lambda store: store.for_user(""),
+    "Trash.list": lambda store: store.trash.list(user=""),
+    "Policy": lambda _: Policy(user=""),
+    "import_files": lambda store: import_files(store, [], user=""),
+    "adapters.a3s": lambda store: SyncSessionStore(store, user=""),
+    "adapters.oxios": lambda store: BlockingStateStore(store, user=""),
+    "adapters.zeroclaw": lambda store: SessionBackend(store, user=""),
+}
+
+
+@pytest.mark.parametrize("call", EMPTY.values(), ids=list(EMPTY))
+def test_an_empty_user_is_a_mistake_that_is_told(store: Store, call: Callable[[Store], object]) -> None:
+    store.session("hers", user="alice", name="hers").append(user("a secret"))
+    with pytest.raises(Invalid, match="user is empty"):
+        call(store)
+    assert [info.id for info in store.sessions()] == ["hers"]
+
+
+def test_every_call_that_takes_a_user_is_among_them() -> None:
+    methods = {f"Store.{name}" for name in takes_user(Store) - {"__init__"}} | {
+        f"Trash.{name}" for name in takes_user(Trash)
+    }
+    assert methods <= set(EMPTY)
+    assert {name for name in takes_user(importer) if getattr(importer, name).__module__ == importer.__name__} == {
+        "import_files"
+    }
+    assert takes_user(AsyncStore) - {"__init__"} == takes_user(Store) - {"__init__"}  # which it asks
+
+
+def test_the_command_refuses_an_empty_user_but_not_an_empty_variable(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.ok("session", "new", "hers", "--user", "alice")
+    for words in (
+        ("--user", "", "session", "list"),
+        ("session", "list", "--user", ""),
+        ("session", "new", "--user", ""),
+    ):
+        done = shell(*words)
+        assert done.code != 0
+        assert "the user is empty" in done.err
+    assert shell("append", "hers", "--create", "--user", "", "hi").code != 0
+    shell.env["HOLDFAST_USER"] = ""
+    assert "hers" in shell.ok("session", "list").out

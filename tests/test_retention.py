@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -475,13 +475,13 @@ def test_what_is_read_back_wrong_is_not_moved(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
     fill(store, 2)
-    real = archives.write_bundle
+    real = archives.ended
 
-    def flipped(of: Store, sessions: Sequence[str]) -> Iterator[bytes]:
-        for line in real(of, sessions):
-            yield line.replace(b"s0", b"s1") if part in line and "s0" in sessions else line
+    def flipped(lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in real(lines):
+            yield line.replace(b"s0", b"s1") if part in line else line
 
-    monkeypatch.setattr(archives, "write_bundle", flipped)
+    monkeypatch.setattr(archives, "ended", flipped)
     path = tmp_path / "archive"
     if part == b'"holdfast":1':
         with pytest.raises(Corrupt, match="nothing was moved"):
@@ -501,8 +501,12 @@ def test_a_bundle_is_verified_session_by_session(store: Store, tmp_path: Path) -
     assert verify_bundle(lines) == ({"s0", "s1", "s2"}, {})
     whole, faults = verify_bundle([line for n, line in enumerate(lines) if n != 4])
     assert whole == {"s0", "s2"}
-    assert set(faults) == {"s1"}
+    assert set(faults) == {"s1", ""}
+    assert "should hold 3 sessions" in faults[""]
     whole, faults = verify_bundle(lines[:-1])
+    assert (whole, set(faults)) == ({"s0", "s1", "s2"}, {""})
+    assert "its last line is missing" in faults[""]
+    whole, faults = verify_bundle(lines[:-2])
     assert whole == {"s0", "s1"}
     assert "ends in the middle" in faults["s2"]
 

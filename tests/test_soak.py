@@ -30,7 +30,7 @@ from holdfast.plan import Commit, Range
 from servers import hosts
 from servers.hosts import Host
 from servers.postgres import Postgres
-from servers.redis import Redis
+from servers.redis import Cluster, Redis
 
 WRITERS, HOSTS = 4, 2
 SECONDS, LONG = 2.0, 150.0
@@ -134,6 +134,9 @@ class Place:
         elif backend == "redis":
             server = Redis(bind=" ".join([here, *(host.ours for host in joined)])).start()
             self.url, self._end = server.url(blobs="redis"), server.stop
+        elif backend == "redis-cluster":
+            nodes = Cluster().start()
+            self.url, self._end = nodes.url(blobs="redis"), nodes.stop
         else:
             self.url = url_of(backend, place)
         self.urls = [self.url.replace(here, host.ours) for host in joined]
@@ -143,12 +146,18 @@ class Place:
         self._end()
 
 
-@pytest.mark.parametrize(
-    "backend", [*BACKENDS, *(pytest.param(name, marks=pytest.mark.server) for name in ("postgres", "redis"))]
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The stores to soak; a cluster, which takes long to begin and to lose a turn, in long runs."""
+    if "backend" in metafunc.fixturenames:
+        far = ["postgres", "redis", *(["redis-cluster"] if metafunc.config.getoption("--long") else [])]
+        metafunc.parametrize("backend", [*BACKENDS, *(pytest.param(name, marks=pytest.mark.server) for name in far)])
+
+
 def test_writers_on_several_hosts_lose_nothing(backend: str, tmp_path: Path, long: bool) -> None:
     with ExitStack() as held:
-        joined = [held.enter_context(closing(Host())) for _ in range(HOSTS)] if not hosts.missing() else []
+        # The nodes of a cluster name each other by one address, which is this machine's own.
+        far = HOSTS if not hosts.missing() and backend != "redis-cluster" else 0
+        joined = [held.enter_context(closing(Host())) for _ in range(far)]
         place = held.enter_context(closing(Place(backend, tmp_path, joined)))
         with holdfast.open(place.url) as store:
             for id in SHARED:

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 
 import holdfast
 from holdfast import Note, Store, note, user
-from holdfast.backends import migrate
+from holdfast.backends import disk, migrate
 from holdfast.backends.engine import Engine
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable
 from holdfast.plan import Commit, Entry, Ref
@@ -305,6 +305,94 @@ def test_a_store_of_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(Invalid, match="newer holdfast"):
         holdfast.open(f"sqlite://{path}")
     assert path.read_bytes() == before
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (n INTEGER)")
+        db.commit()
+
+
+def newer(path: Path) -> None:
+    holdfast.open(f"sqlite://{path}").close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+def damaged(path: Path) -> None:
+    with holdfast.open(f"sqlite://{path}") as store:
+        store.session("s").append(note("hello"))
+    with path.open("r+b") as file:  # the schema's own page, behind the header
+        file.seek(100)
+        file.write(b"\xff" * 400)
+
+
+def text(path: Path) -> None:
+    path.write_text("no database, but what somebody wrote\n" * 100)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("engine", ["stdlib", "apsw"])
+@pytest.mark.parametrize("make", [foreign, newer, damaged, text])
+@pytest.mark.parametrize("locked", [False, True], ids=["", "locked"])
+def test_a_file_that_is_refused_is_left_as_it_was_with_nothing_beside_it(
+    tmp_path: Path, make: Callable[[Path], None], engine: str, *, locked: bool
+) -> None:
+    path = tmp_path / "f.db"
+    make(path)
+    Path(f"{path}-lock").unlink(missing_ok=True)
+    if locked:  # as some left it
+        Path(f"{path}-lock").touch()
+    before = files_in(tmp_path)
+    with pytest.raises((Invalid, Corrupt)):
+        holdfast.open(f"sqlite://{path}?engine={engine}")
+    after = files_in(tmp_path)
+    if locked:
+        assert after.pop("f.db-lock").startswith(b"process ")
+        del before["f.db-lock"]
+    assert after == before
+
+
+def test_a_store_that_could_not_be_begun_leaves_nothing(tmp_path: Path) -> None:
+    taken = tmp_path / "blobs"
+    with holdfast.open(f"sqlite://{tmp_path}/first.db?blobs=file://{taken}"):
+        pass
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(Invalid, match="another store keeps"):
+        holdfast.open(f"sqlite://{tmp_path}/second.db?blobs=file://{taken}")
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_reader_makes_no_lock_where_none_was(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with holdfast.open(f"sqlite://{path}") as store:
+        store.session("s").append(note("hello"))
+    Path(f"{path}-lock").unlink()
+    with holdfast.open(f"sqlite://{path}") as store:
+        assert [info.id for info in store.sessions()] == ["s"]
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["store.db"]
+
+
+def test_who_waited_for_a_lock_that_was_removed_takes_the_one_that_is_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+
+    def wait() -> bool:
+        with disk.locked(path, 30) as mine:
+            return os.path.samestat(os.fstat(mine), os.stat(path))
+
+    def waiting() -> bool:
+        return [os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()].count(path) == 2
+
+    with ThreadPoolExecutor() as pool:
+        with disk.locked(path, 30):
+            waiter = pool.submit(wait)
+            while not waiting():
+                assert not waiter.done()
+            os.unlink(path)
+        assert waiter.result(30)
 
 
 def test_a_script_that_was_interrupted_leaves_the_schema_before_it(

@@ -177,7 +177,7 @@ def decode_json(data: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass  # msgspec takes no lone surrogate; the standard library does
     try:
         return json.loads(data)
@@ -193,7 +193,7 @@ def decode(body: bytes, large: LargeStore) -> AnyPayload:
     """
     try:
         payload: AnyPayload = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         payload = _decode_leniently(body)
     # Whether some of its values are in the blob store. Written out, as every event that is read comes by here.
     if payload.large is not None or (payload.source is not None and payload.source.large is not None):

@@ -23,6 +23,7 @@ from holdfast.errors import Stale
 from holdfast.formats.a3s_in import take_folder
 from holdfast.formats.lines import LINE_LIMIT, Lines, Names, Piece, digest_of, open_source
 from holdfast.formats.transcript import Draft, Line, event_id, kept, name_of, source_of, time_of
+from holdfast.heads.info import check_user
 from holdfast.importing.intake import Cursor, Intake, Row, StartOver
 from holdfast.importing.lineage import in_order
 from holdfast.importing.reports import TOLD, FileReport, Unreadable, told_in
@@ -80,15 +81,15 @@ def import_files(
     Args:
         store: Where to.
         files: What `find_sources` found; by default, all in the usual places.
-        user: Whose sessions they are to be.
+        user: Whose sessions they are to be; an empty one is `Invalid`.
         progress: Called after every commit and every file.
 
     Raises:
         Unavailable, Uncertain, ReadOnly: the store can't take them now; call again to go on. Whatever is wrong with a
             file is in its report instead, and stops no other.
     """
+    user = check_user(user) or store.user
     found = find_sources() if files is None else files
-    user = user or store.user
     reports = [_passed(f) for f in found if f.program is None]
     chosen = in_order(store, [f for f in found if f.program is not None and f.whole is None])
     wholes = [f for f in found if f.whole is not None]

@@ -29,6 +29,8 @@ class Proxy:
         self._when: When = "before"
         self._open: set[socket.socket] = set()
         self.requests = 0
+        self.turns = 0
+        """How often a client spoke after the server had, or first: its round trips."""
         self.cuts = 0
         self.meanwhile: Callable[[], object] = lambda: None
         """What is done before a connection is cut whose request was answered."""
@@ -75,7 +77,7 @@ class Proxy:
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), client, server:
-            deaf = False
+            deaf, heard = False, True
             while True:
                 ready, _, _ = select.select([client, server], [], [])
                 for source in ready:
@@ -86,8 +88,12 @@ class Proxy:
                         if deaf:  # whatever it says now is lost
                             self.meanwhile()
                             return
+                        heard = True
                         client.sendall(data)
                         continue
+                    with self._lock:
+                        self.turns += heard
+                    heard = False
                     when = self._cut_now() if self._word in data else None
                     if when == "before":
                         return

@@ -39,7 +39,7 @@ from holdfast.formats.a3s_get import about_of, artifact_records, look, session_r
 from holdfast.formats.a3s_in import Folder, read_session
 from holdfast.formats.a3s_put import Snapshot, save
 from holdfast.formats.transcript import mapping
-from holdfast.heads.info import SessionInfo, info_of, now, session_ref
+from holdfast.heads.info import SessionInfo, check_user, info_of, now, session_ref
 from holdfast.history import branching
 from holdfast.paths import as_path
 from holdfast.plan import Commit, Head, Refused, check_id
@@ -68,7 +68,7 @@ class SyncSessionStore:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self.store = store
         self.place = place
-        self._user = user
+        self._user = check_user(user)
 
     def session_id(self, id: str) -> str:
         """The id of a session in the store."""

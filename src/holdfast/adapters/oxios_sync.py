@@ -34,7 +34,7 @@ from holdfast.formats.oxios_folder import AGENTS, SESSIONS
 from holdfast.formats.oxios_out import document_of, facts_in
 from holdfast.formats.transcript import mapping
 from holdfast.formats.zeroclaw import fitted
-from holdfast.heads.info import SessionInfo
+from holdfast.heads.info import SessionInfo, check_user
 from holdfast.plan import check_id
 from holdfast.retention.policies import Chosen, Policy
 from holdfast.retention.retention import Pruned, PrunePlan
@@ -88,7 +88,7 @@ class BlockingStateStore:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self._store = store
         self._place = place
-        self._user = store.user or user
+        self._user = store.user or check_user(user)
         self._start = f"{PROGRAM}:{place}/"
         self._documents = "" if place == DEFAULT else f"{PROGRAM}/{place}/"
 

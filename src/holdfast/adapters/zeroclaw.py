@@ -20,7 +20,7 @@ from holdfast.errors import Conflict, Exists, Invalid, LeaseLost, NotFound
 from holdfast.events.receipts import Receipt
 from holdfast.formats.zeroclaw import PROGRAM, fitted, key_of, name_of_key
 from holdfast.formats.zeroclaw_out import run_of, words_of
-from holdfast.heads.info import SessionInfo
+from holdfast.heads.info import SessionInfo, check_user
 from holdfast.history import branching
 from holdfast.model import Message, Text
 from holdfast.plan import check_id
@@ -107,7 +107,7 @@ class SessionBackend:
             raise Invalid(f"the place {place!r} holds a slash, which ends it in the ids of its sessions", place=place)
         self.store = store
         self.place = place
-        self._user = user
+        self._user = check_user(user)
         self._start = f"{PROGRAM}:{place}/"
         self._begun: dict[str, str] = {}  # the turns that were begun here, which end without being named
         self._lock = threading.Lock()

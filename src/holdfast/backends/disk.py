@@ -238,11 +238,23 @@ def _wait(take: Callable[[int], bool], fd: int, timeout: float, what: str) -> No
 
 @contextlib.contextmanager
 def locked(path: str, timeout: float) -> Generator[int]:
-    """Hold the lock of a lock file, which stays where it is."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+    """Hold the lock of a lock file, which stays where it is, unless its holder removes it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
+        try:
+            lock(fd, timeout, path)
+            if not _is_at(fd, path):
+                continue  # the holder before removed it, so whoever comes now has the lock of another file
+            sign(fd, signature())
+            yield fd
+            return
+        finally:
+            os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether an open file is the one that the path leads to."""
     try:
-        lock(fd, timeout, path)
-        sign(fd, signature())
-        yield fd
-    finally:
-        os.close(fd)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -47,12 +47,17 @@ def check_ours(db: Connection, path: str, newest: int) -> int:
     return found
 
 
-def is_current(db: Connection) -> bool:
-    """Whether there is nothing to do on a file, as far as reading tells."""
+def is_current(db: Connection, path: str) -> bool:
+    """Whether there is nothing to do on a file, as far as reading tells.
+
+    Raises:
+        Invalid: another program's database, or a newer holdfast's.
+    """
+    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # damage there is met here, and not by the first use
     return (
-        db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        check_ours(db, path, NEWEST) == NEWEST
+        and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         and db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
-        and version(db) == NEWEST
     )
 
 

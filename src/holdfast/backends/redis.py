@@ -20,6 +20,7 @@ from holdfast.backend import Heads, Hit, Problem, TextOf
 from holdfast.backends import positions
 from holdfast.backends.packing import CURRENT, Packer, dictionary
 from holdfast.backends.redisblobs import blobs_of, noting
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.redischeck import Check, remains
 from holdfast.backends.rediscompact import compact
 from holdfast.backends.redisduty import Duty
@@ -29,7 +30,7 @@ from holdfast.backends.redislinks import Address, Links
 from holdfast.backends.redislisten import Listening
 from holdfast.backends.redislists import Lists, Mark
 from holdfast.backends.redislogs import Logs
-from holdfast.backends.redisnodes import Call, Servers, slot_of
+from holdfast.backends.redisnodes import Servers, slot_of
 from holdfast.backends.rediswords import Words, sound
 from holdfast.backends.rediswriter import Writer, script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, ReadOnly, Unavailable

@@ -21,8 +21,9 @@ import msgspec
 from holdfast.backend import BLOB_PATIENCE, Blobs
 from holdfast.backends.blobplace import Note, begun, check_same, note_in, placed
 from holdfast.backends.blobs import DirectoryBlobs
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.rediskeys import META, Layout
-from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisnodes import Servers
 from holdfast.backends.rediswriter import script
 from holdfast.errors import Corrupt, HoldfastError, Invalid, Unavailable, Uncertain
 from holdfast.shown import shown_place

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from holdfast.backend import Problem
 from holdfast.backends import rediskeys
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.redisdrafts import Stored
 from holdfast.backends.rediskeys import AT, DEAD, ID, LISTS, LIVING, TAG, TRASHED, Layout, Place
 from holdfast.backends.redislogs import EXACT, Logs
-from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisnodes import Servers
 from holdfast.backends.redisrecords import STAMP, Bounds, bounds_in, bounds_of, head_of, id_in, spans_in
 from holdfast.backends.rediswriter import script
 from holdfast.clock import now

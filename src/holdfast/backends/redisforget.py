@@ -7,8 +7,9 @@ below a log's bounds, so the removal may be done at any time, by anybody: logs t
 from __future__ import annotations
 
 from holdfast.backends import rediskeys
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.rediskeys import Layout
-from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisnodes import Servers
 from holdfast.backends.rediswriter import script
 from holdfast.errors import HoldfastError
 from holdfast.plan import Ref

@@ -8,13 +8,11 @@ once. Each script in it is still judged by itself. What can't be sent so, or fai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.backends.redisanswers import Failed
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.redislinks import Link
-
-if TYPE_CHECKING:
-    from holdfast.backends.redisnodes import Call
 
 MOST = 64
 """Commits that one transaction takes: the server serves nobody else meanwhile."""

@@ -16,8 +16,9 @@ import msgspec
 
 from holdfast.backend import Heads
 from holdfast.backends import rediskeys
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.rediskeys import AT, DEAD, ID, LIVING, TAG, TRASHED, Layout
-from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisnodes import Servers
 from holdfast.backends.redisrecords import head_of
 from holdfast.errors import Corrupt
 from holdfast.plan import Head, Ref

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast import forks
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.rediskeys import Layout
-from holdfast.backends.redisnodes import Call, Servers
+from holdfast.backends.redisnodes import Servers
 from holdfast.backends.redisrecords import Bounds, bounds_in, entry_of, head_of, spans_in
 from holdfast.backends.rediswriter import script
 from holdfast.backends.spans import Spans, holds, reach

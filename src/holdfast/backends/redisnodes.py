@@ -13,10 +13,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from holdfast import forks
 from holdfast.backends.redisanswers import Failed, Lost
+from holdfast.backends.rediscalls import Call
 from holdfast.backends.redisduty import Later
 from holdfast.backends.redisgroups import answers as answers_of, framed, grouped
 from holdfast.backends.redislinks import Address, Link, Links, Unreachable
@@ -32,33 +33,6 @@ _PAUSE = 0.05
 _AGAIN = re.compile(r"\b(TRYAGAIN|CLUSTERDOWN|LOADING|MASTERDOWN|BUSY|READONLY|FAILOVER|UNKILLABLE)\b")
 _REFUSED = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|NOAUTH|NOPERM|WRONGPASS|NOSCRIPT|MOVED|ASK|CROSSSLOT)\b")
 """Answers that say that nothing was done, and repeating does not help."""
-
-
-class Call(NamedTuple):
-    """A command for the server of a shard. `writes` says whether it may change something.
-
-    `source` is the text of the script that a call by digest needs.
-    """
-
-    shard: int
-    command: tuple[Any, ...]
-    writes: bool = False
-    source: bytes = b""
-
-    def with_source(self) -> Call:
-        """The same call for a server that does not have the script yet."""
-        return self._replace(command=("EVAL", self.source, *self.command[2:]))
-
-
-class Script(NamedTuple):
-    """A script by its digest and text."""
-
-    digest: str
-    source: bytes
-
-    def call(self, shard: int, keys: Sequence[bytes], arguments: Iterable[Any], *, writes: bool = False) -> Call:
-        """The call that runs it."""
-        return Call(shard, ("EVALSHA", self.digest, len(keys), *keys, *arguments), writes, self.source)
 
 
 Outcome = Any

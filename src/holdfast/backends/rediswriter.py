@@ -16,9 +16,10 @@ from typing import Any
 
 from holdfast import forks
 from holdfast.backends.packing import Packer
+from holdfast.backends.rediscalls import Script
 from holdfast.backends.redisdrafts import Draft, Stored, draft, look, touch
 from holdfast.backends.rediskeys import EACH, Layout
-from holdfast.backends.redisnodes import WRITTEN, Script, Servers
+from holdfast.backends.redisnodes import WRITTEN, Servers
 from holdfast.backends.redisrecords import STAMP, head_of, spans_in
 from holdfast.errors import Corrupt, HoldfastError, Unavailable, Uncertain
 from holdfast.plan import Commit, Head, Ref, Refused

@@ -29,8 +29,8 @@ from holdfast.backends.disk import (
     unlock,
 )
 from holdfast.backends.engine import Connection, Engine
-from holdfast.backends.migrate import is_current, migrate
-from holdfast.errors import HoldfastError, Unavailable
+from holdfast.backends.migrate import NEWEST, check_ours, is_current, migrate
+from holdfast.errors import HoldfastError, Invalid, Unavailable
 
 MIN_FREE = 4 * 1024 * 1024
 """Bytes that must be free to open: SQLite maps its shared memory, and a full disk under it kills the process."""
@@ -107,7 +107,7 @@ class SQLiteFile:
                 raise Unavailable(f"less than {MIN_FREE >> 20} MiB are free for {self.path}; make room first")
         if self._is_made():
             return False
-        with locked(self.path + "-lock", self.timeout):
+        with locked(self.path + "-lock", self.timeout), self._nothing_left():
             if self._begin is not None and not (os.path.exists(self.path) and os.path.getsize(self.path)):
                 self._begin()
             if not os.path.exists(self.path):
@@ -115,6 +115,7 @@ class SQLiteFile:
                 sync_dir(folder)
             db = self.connect()
             try:
+                check_ours(db, self.path, NEWEST)  # before anything is changed
                 mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":
                     raise Unavailable(f"{self.path}: SQLite can't use WAL here ({mode}); is it a network file system?")
@@ -123,38 +124,54 @@ class SQLiteFile:
                 db.close()
         return new
 
+    @contextlib.contextmanager
+    def _nothing_left(self) -> Generator[None]:
+        """Around the making of a file, under the lock: if there is none in the end, the lock's file goes, too.
+
+        Who waits for the lock then sees that it is not the one at its place any more (see `locked`), and who writes
+        opens it where there is a file already.
+        """
+        try:
+            yield
+        except BaseException:
+            if not os.path.exists(self.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path + "-lock")
+            raise
+
     def _is_made(self) -> bool:
         """Whether the file is ready for use, and then the first reader has it. No writer is waited for."""
         # A file gets its first bytes when its maker, under the lock, turns WAL on; a reader before would be in the way.
         if not os.path.exists(self.path) or not os.path.getsize(self.path):
             return False
         try:
-            db = self.connect()
-        except self.engine.errors:
-            return False  # whoever opens it under the lock meets and tells what is wrong
-        made = False
-        try:
-            with contextlib.suppress(*self.engine.errors):
-                made = is_current(db)
-            if made:
+            with contextlib.ExitStack() as stack:
+                db = self.connect()
+                stack.callback(db.close)
+                if not is_current(db, self.path):
+                    return False
                 db.execute("PRAGMA query_only = 1")
                 self._claim.guard()
                 with self._pool:
                     self._readers.append(db)
-        except BaseException:
-            made = False
-            raise
-        finally:
-            if not made:
-                db.close()
-        return made
+                stack.pop_all()
+        except (*self.engine.errors, Invalid):
+            # Who makes or converts a store has the lock's file by then; without one, nobody is, and none is to be left.
+            if not os.path.exists(self.path + "-lock"):
+                raise
+            return False  # whoever opens it under the lock meets and tells what is wrong
+        return True
 
     def connect(self) -> Connection:
         """A new connection with the store's settings."""
         db = self.engine.connect(self.path, self.timeout)
-        db.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
-        # SQLite's default of 1,000 pages: a log that is reused soon keeps fsync cheap (measured, docs/ARCHITECTURE.md).
-        db.execute("PRAGMA wal_autocheckpoint = 1000")
+        try:
+            db.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
+            # SQLite's default of 1,000 pages: a log that is reused soon keeps fsync cheap (docs/ARCHITECTURE.md).
+            db.execute("PRAGMA wal_autocheckpoint = 1000")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _check_open(self) -> None:
@@ -379,7 +396,8 @@ class SQLiteFile:
         with contextlib.ExitStack() as stack:
             alone = False
             with contextlib.suppress(HoldfastError, OSError):
-                stack.enter_context(locked(self.path + "-lock", min(self.timeout, PATIENCE)))
+                if os.path.exists(self.path + "-lock"):  # a writer makes it before it opens the file
+                    stack.enter_context(locked(self.path + "-lock", min(self.timeout, PATIENCE)))
                 alone = True
             with self._claim.leaving(alone=alone):
                 self._close_all()

@@ -15,6 +15,7 @@ from holdfast.cli.refs import REF, named, to_create, whole
 from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Invalid
 from holdfast.formats.words import safe_line
+from holdfast.heads.info import check_user
 
 if TYPE_CHECKING:
     from holdfast.finding.hits import SearchHit
@@ -101,6 +102,7 @@ def _given(text: str | None) -> Iterator[Appendable]:
 def _or_new(store: Store, ref: str, user: str | None) -> Session:
     """The session with exactly this id or name, else a new one: the start of an id must not catch a longer one."""
     to_create(ref)
+    check_user(user)
     found = store.get(ref)
     if found is None and (page := store.sessions(name=ref, limit=2)).items:
         if len(page) > 1:

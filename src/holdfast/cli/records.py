@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import codec
 from holdfast.errors import Corrupt, Invalid, TooLarge
+from holdfast.events.unknown import unknown_in
 from holdfast.large import LargeValues
-from holdfast.model import Event, Large, Other, OtherPart
+from holdfast.model import Event, Large, Other
 from holdfast.plan import MAX_ENTRIES
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def _payload(line: str, number: int) -> Appendable:
         raise Invalid(f"line {number}: {kind!r} is no type of event, or lacks a field it must have; "
                       "a type of your own is x.<name>", line=number)  # fmt: skip
     # Fields this version does not know are kept by keeping the bytes; without any, large values can move out.
-    unknown = isinstance(payload, Other) or _has_unknown(payload, fields)
-    return Event(payload=payload, raw=raw) if unknown else payload
+    return Event(payload=payload, raw=raw) if isinstance(payload, Other) or unknown_in(payload, fields) else payload
 
 
 def _owners(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -71,16 +71,6 @@ def _owners(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     parts: Any = fields.get("parts")
     inside: list[Any] = [fields.get("source"), *(parts if isinstance(parts, list) else ())]
     yield from (owner for owner in inside if isinstance(owner, dict))
-
-
-def _has_unknown(payload: Any, fields: dict[str, Any]) -> bool:
-    owners = [(payload, {k: v for k, v in fields.items() if k != "v"})]
-    if fields.get("source"):
-        owners.append((payload.source, fields["source"]))
-    owners += zip(getattr(payload, "parts", ()), fields.get("parts", ()), strict=False)
-    return any(
-        set(plain) - {"type", *owner.__struct_fields__} for owner, plain in owners if not isinstance(owner, OtherPart)
-    )
 
 
 def whole(event: Event) -> bytes:

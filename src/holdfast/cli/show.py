@@ -6,11 +6,13 @@ silence. All stored text passes through `safe` or `safe_line`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from holdfast import model
 from holdfast.cli.terminal import Line, Span, local
 from holdfast.errors import Corrupt
+from holdfast.events.unknown import unknown_of
 from holdfast.formats.calls import Outcomes, fields, totals, usage_words, value_text
 from holdfast.formats.words import duration, safe, safe_line
 from holdfast.heads.info import SessionInfo
@@ -54,16 +56,31 @@ def one(event: Event, outcomes: Outcomes, *, full: bool) -> Iterator[Line]:
     if event.hidden:
         line.append(Span("  hidden", "red"))
     yield line
-    for text in body(payload, outcomes, full=full):
+    for text in body(event, outcomes, full=full):
         yield [Span(INDENT), *text]
 
 
-def body(payload: model.AnyPayload, outcomes: Outcomes, *, full: bool) -> Iterator[Line]:
-    """What a payload says, without indentation."""
-    if isinstance(payload, model.Message):
-        for part in payload.parts:
+def body(event: Event, outcomes: Outcomes, *, full: bool) -> Iterator[Line]:
+    """What an event says, without indentation."""
+    unknown = unknown_of(event)
+    if isinstance(event.payload, model.Message):
+        for index, part in enumerate(event.payload.parts):
             yield from _part(part, outcomes, full)
-    elif isinstance(payload, model.Step):
+            yield from _other(unknown.parts[index : index + 1], full)
+    else:
+        yield from _payload(event.payload, outcomes, full)
+    yield from _other([unknown.fields], full)
+
+
+def _other(unknown: Sequence[Mapping[str, Any]], full: bool) -> Iterator[Line]:
+    """Fields that this version does not know, if there are any."""
+    for beyond in unknown:
+        if beyond:
+            yield from _text(f"other: {value_text(beyond)}", "dim", full)
+
+
+def _payload(payload: model.AnyPayload, outcomes: Outcomes, full: bool) -> Iterator[Line]:
+    if isinstance(payload, model.Step):
         yield from _step(payload, outcomes, full)
     elif isinstance(payload, model.Usage):
         yield [Span(safe_line(usage_words(payload)), "dim")]

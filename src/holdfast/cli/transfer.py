@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -83,9 +84,8 @@ def export(
                 unfit = BESIDE[form](store, ids, output or "", force)
         else:
             with written(output, force) as plain, _packed(plain, output) as file:
-                damaged = _write(store, ids, form, include_hidden, file, gone)
-                if everything and form == "jsonl":
-                    damaged += _write_store_documents(store, file, missing)
+                beside = missing if everything else None
+                damaged = _write(store, ids, form, include_hidden, file, gone, beside)
         ids = [id for id in ids if id not in (gone or ())]
     if output not in (None, "-"):
         left = {"left_out": [*missing, *unfit], **unsaid}
@@ -145,26 +145,32 @@ def _is_readable(store: Store, id: str) -> bool:
 
 
 def _write(
-    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
+    store: Store,
+    ids: Sequence[str],
+    form: str,
+    include_hidden: bool,
+    file: BinaryIO,
+    gone: list[str] | None,
+    missing: list[str] | None,
 ) -> int:
-    """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`."""
-    damaged = 0
+    """Write the sessions; how many damaged events and blobs there were. See `_write_bundle` for the rest."""
     if form == "jsonl":
-        from holdfast.bundle import tells_damage, write_bundle
-
-        for line in write_bundle(store, ids, gone=gone):
-            damaged += tells_damage(line)
-            file.write(line)
-        return damaged
+        return _write_bundle(store, ids, file, gone, missing)
     return _write_documents(store, ids, form, include_hidden, file, gone)
 
 
-def _write_store_documents(store: Store, file: BinaryIO, missing: list[str]) -> int:
-    """Write the documents beside the sessions into a bundle; how many damaged blobs there were."""
-    from holdfast.bundle import tells_damage, write_documents
+def _write_bundle(
+    store: Store, ids: Sequence[str], file: BinaryIO, gone: list[str] | None, missing: list[str] | None
+) -> int:
+    """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`.
+
+    With a list `missing`, also the documents beside the sessions; what of them can't be read is named in it.
+    """
+    from holdfast.bundle import ended, tells_damage, write_bundle, write_documents
 
     damaged = 0
-    for line in write_documents(store, damaged=missing):
+    beside = () if missing is None else write_documents(store, damaged=missing)
+    for line in ended(chain(write_bundle(store, ids, gone=gone), beside)):
         damaged += tells_damage(line)
         file.write(line)
     return damaged
@@ -215,6 +221,7 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
     holdfast import                      # transcripts in their usual places
     holdfast import ~/old/projects more.jsonl
     holdfast import backup.jsonl         # what `holdfast export` wrote
+    holdfast import shop/.a3s/tui/sessions   # a whole folder, as of oxios
     holdfast import ~/old/projects --dry-run
     """,
 )
@@ -223,7 +230,7 @@ def _put(file: BinaryIO, texts: Iterable[str]) -> None:
 @DRY_RUN
 @pass_app
 def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -> None:
-    """Take in sessions of Claude Code, Codex CLI, zeroclaw and a3s-code, and bundles; again takes only what is new.
+    """Take in sessions of Claude Code, Codex CLI, zeroclaw, oxios and a3s-code, and bundles, each time what is new.
 
     Files and folders; - is a bundle on stdin. The sources are only read. A file that can't be taken stops no other: it
     is named, and the exit code is 8.
@@ -239,7 +246,7 @@ def import_(app: App, paths: tuple[str, ...], user: str | None, dry_run: bool) -
             reports += _import_bundle(store, path)
         if others or not paths:
             reports += _import_files(app, store, others or None, user)
-    _tell_imported(app, reports, "nothing was in there" if paths else _NONE, dry_run=dry_run)
+    _tell_imported(app, reports, _NOTHING if paths else _NONE, dry_run=dry_run)
     if any(report.error for report in reports):
         raise click.exceptions.Exit(PARTIAL)
 
@@ -306,7 +313,11 @@ def _progress(app: App, files: Sequence[SourceFile]) -> Generator[Any]:
         yield show
 
 
-_NONE = "no transcripts in the usual places; name files or folders to look in"
+_WHAT = "transcripts of Claude Code, Codex CLI and zeroclaw, folders of oxios and a3s-code, and bundles"
+_NONE = f"no transcripts in the usual places; name what to import: {_WHAT}"
+_NOTHING = (
+    f"nothing was in there; what can be imported: {_WHAT}; a folder is looked through for *.jsonl and sessions.db"
+)
 
 
 def _tell_imported(app: App, reports: Sequence[FileReport], none: str, *, dry_run: bool) -> None:

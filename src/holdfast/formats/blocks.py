@@ -6,12 +6,13 @@ Nothing is left out: what this version does not know is shown as what it is, and
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from holdfast import model
 from holdfast.clock import rfc3339
 from holdfast.errors import Corrupt
+from holdfast.events.unknown import unknown_of
 from holdfast.formats.calls import Outcomes, fields, usage_words, value_text
 from holdfast.formats.words import duration, safe
 from holdfast.model import AnyPayload, Event, Large
@@ -42,12 +43,25 @@ def when(at: int) -> str:
         return f"{at} µs"
 
 
-def blocks(payload: AnyPayload, outcomes: Outcomes) -> Iterator[Block]:
-    """What a payload says."""
-    if isinstance(payload, model.Message):
-        for part in payload.parts:
+def blocks(event: Event, outcomes: Outcomes) -> Iterator[Block]:
+    """What an event says."""
+    unknown = unknown_of(event)
+    if isinstance(event.payload, model.Message):
+        for index, part in enumerate(event.payload.parts):
             yield _part(part, outcomes)
-    elif isinstance(payload, model.Step):
+            yield from _other(unknown.parts[index : index + 1])
+    else:
+        yield from _payload(event.payload, outcomes)
+    yield from _other([unknown.fields])
+
+
+def _other(unknown: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+    """Fields that this version does not know, if there are any."""
+    yield from (Block("code", "other", value_text(fields)) for fields in unknown if fields)
+
+
+def _payload(payload: AnyPayload, outcomes: Outcomes) -> Iterator[Block]:
+    if isinstance(payload, model.Step):
         yield from _step(payload, outcomes)
     elif isinstance(payload, model.Usage):
         yield Block("fact", usage_words(payload))

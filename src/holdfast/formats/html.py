@@ -70,7 +70,7 @@ def _event(event: Event, outcomes: Outcomes) -> Iterator[str]:
     classes = role if role in ("user", "assistant", "system", "tool") else "other"
     yield f'<article class="{classes}{" hidden" if event.hidden else ""}">\n<h2>{_line(role)}</h2>\n'
     yield f'<p class="at">{event.seq} · {when(event.at)}{" · hidden" if event.hidden else ""}</p>\n'
-    for block in blocks(event.payload, outcomes):
+    for block in blocks(event, outcomes):
         yield from _block(block)
     yield "</article>\n"
 

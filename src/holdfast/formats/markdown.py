@@ -31,7 +31,7 @@ def write_markdown(info: SessionInfo, events: Iterable[Event], outcomes: Outcome
     for event in events:
         hidden = " · hidden" if event.hidden else ""
         yield f"\n## {_inline(role_of(event))} · {event.seq} · {when(event.at)}{hidden}\n"
-        for block in blocks(event.payload, outcomes):
+        for block in blocks(event, outcomes):
             yield "\n"
             yield from _block(block)
 

@@ -12,7 +12,7 @@ import msgspec
 from holdfast.errors import Exists, Invalid
 from holdfast.finding.references import called
 from holdfast.heads import names
-from holdfast.heads.info import STATES, SUMMARY, encode_body, new_id, now, session_ref, tags_of
+from holdfast.heads.info import STATES, SUMMARY, check_user, encode_body, new_id, now, session_ref, tags_of
 from holdfast.heads.settings import SessionConfig, without, without_secrets
 from holdfast.model import to_micros
 from holdfast.plan import Commit, Head, Refused, check_id
@@ -35,7 +35,7 @@ def get_or_create(
     **texts: str | None,
 ) -> Head:
     """The head of the session with this id, or else this name, created if it is not there; see `Store.session`."""
-    user = texts["user"] = texts["user"] or store.user
+    user = texts["user"] = check_user(texts["user"]) or store.user
     if id is None and texts["name"]:
         labels = labels if isinstance(labels, str) else tuple(labels)  # it may take several tries
         return _named(
@@ -103,7 +103,7 @@ def create(
     **texts: str | None,
 ) -> Head:
     """The head of a new session; see `Store.create`."""
-    texts["user"] = texts["user"] or store.user
+    texts["user"] = check_user(texts["user"]) or store.user
     metadata, config = _safe(store, metadata, config)
     commit = _creation(new_id() if id is None else id, 0, created, labels, metadata, config, texts)
     with names.held(store, texts["user"], texts["name"], commit.ref.id):

@@ -225,12 +225,24 @@ def tags_of(*, labels: Iterable[str] | Mapping[str, bool] = (), **texts: str | N
     return tags
 
 
+def check_user(user: str | None) -> str | None:
+    """The user as given, unless it is empty: what was left unset must not mean None, who is nobody, or all users.
+
+    Raises:
+        Invalid: it is empty.
+    """
+    if user == "":
+        raise Invalid("the user is empty; name one, or give none at all (None)", user=user)
+    return user
+
+
 def filter_tags(*, label: str | None = None, model: str | None = None, **texts: str | None) -> dict[str, str | None]:
     """The tags that a list's filters ask for; a filter that is None asks for nothing.
 
     Raises:
         Invalid, TooLarge: a filter that no session could carry.
     """
+    check_user(texts.get("user"))
     given = {"label": label, "model": model, **texts}
     for name, value in given.items():
         if value is not None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from holdfast.bundle import is_bundle
 from holdfast.errors import HoldfastError
 from holdfast.formats import a3s, claude_code, codex, oxios, oxios_folder, zeroclaw, zeroclaw_db
 from holdfast.formats.lines import LINE_LIMIT, open_source
@@ -77,6 +78,11 @@ WHOLES: Mapping[str, Whole] = {
 """Sources that are read as a whole."""
 FOLDER = "a3s folder"
 """The kind of a source that is a whole folder, whose files belong together."""
+WHAT = (
+    "no transcript of Claude Code, Codex CLI or zeroclaw, no sessions.db or state file of zeroclaw, no session of "
+    "oxios and no bundle; of oxios and a3s-code name the folder, which is imported as a whole"
+)
+"""What a file that is not recognised is not; so what could be imported, and how."""
 _NAMES = (".jsonl", "sessions.db")
 """How the names of files end that are looked at in folders."""
 
@@ -207,9 +213,15 @@ def look_at(path: str) -> SourceFile:
     ):
         return SourceFile(path=path, size=size, program=WHOLES[kind].program, whole=kind)
     if program is None:
-        why = "it is empty" if size == 0 else f"not recognised as a transcript of {' or '.join(PROGRAMS)}"
-        return SourceFile(path=path, size=size, error=None if size == 0 else why)
+        return SourceFile(path=path, size=size, error=None if size == 0 else _why_not(first))
     return SourceFile(path=path, size=size, program=program.name, origin=program.origin_of(path, head))
+
+
+def _why_not(first: bytes) -> str:
+    """Why a file that begins so can't be imported from where it was found."""
+    if is_bundle(first):
+        return "this is a bundle; it is imported when it is named itself: `holdfast import FILE`"
+    return f"not recognised: it is {WHAT}"
 
 
 def _size_of(folder: str) -> int:

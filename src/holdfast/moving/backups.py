@@ -12,12 +12,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from itertools import chain
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 import msgspec
 
-from holdfast.bundle import Contents, closing, contents, read_bundle, write_bundle, write_documents
+from holdfast.bundle import Contents, contents, ended, read_bundle, write_bundle, write_documents
 from holdfast.errors import Corrupt, Exists, Invalid, NotFound, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.moving.bundlefiles import lines_of, packing
@@ -178,17 +179,8 @@ def restore_backup(
 
 def _written(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
     """All lines of a backup."""
-    lines, sessions, documents = 0, 0, 0
     unreadable: list[str] = []
-    for line in _lines(store, damaged):
-        lines += 1
-        sessions += line[16:].startswith(b'","holdfast":1')
-        yield line
-    for line in write_documents(store, damaged=unreadable):
-        lines += 1
-        documents += line[16:].startswith(b'","holdfast":2')
-        yield line
-    yield closing(lines, sessions, documents)
+    yield from ended(chain(_lines(store, damaged), write_documents(store, damaged=unreadable)))
     damaged.update(dict.fromkeys(unreadable, "the document is damaged; `check` says how"))
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
 
-from holdfast.bundle import verify_bundle, write_bundle
+from holdfast.bundle import ended, verify_bundle, write_bundle
 from holdfast.errors import Corrupt, Exists, NotFound, Unavailable
 from holdfast.paths import appear
 from holdfast.storage import Storage
@@ -24,11 +23,12 @@ def write_archive(store: Storage, path: str, sessions: Sequence[str]) -> dict[st
         Corrupt: what was read back is not what was written; no file is left.
     """
     beside = f"{path}.{os.getpid()}.tmp"
+    lost: dict[str, str] = {}
     try:
         if os.path.lexists(path):
             raise Exists(f"{path} is there already; name a new file for the archive", path=path)
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            lost = _write(store, file, sessions)
+            file.writelines(ended(_lines(store, sessions, lost)))
             file.flush()
             os.fsync(file.fileno())
         with open(beside, "rb") as file:
@@ -54,11 +54,9 @@ def write_archive(store: Storage, path: str, sessions: Sequence[str]) -> dict[st
     return lost
 
 
-def _write(store: Storage, file: BinaryIO, sessions: Sequence[str]) -> dict[str, str]:
-    lost: dict[str, str] = {}
+def _lines(store: Storage, sessions: Sequence[str], lost: dict[str, str]) -> Iterator[bytes]:
     for id in sessions:
         try:
-            file.writelines(write_bundle(store, [id]))
+            yield from write_bundle(store, [id])
         except (NotFound, Corrupt) as error:  # it hides no other; what was begun of it is not whole
             lost[id] = error.message
-    return lost
