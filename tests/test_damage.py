@@ -16,6 +16,7 @@ from holdfast import Damaged, Event, Large, Message, Store, Text, note, step, us
 from holdfast.errors import HoldfastError
 
 FLIPS, LONG = 40, 2_000
+PAGE = 4096
 SESSIONS = 6
 LARGE = "a large value "
 
@@ -171,3 +172,28 @@ def test_a_damaged_session_hides_no_other(backend: str, tmp_path: Path) -> None:
         named = {finding.session for finding in store.check().findings}
         assert "session 3" in named
         assert named <= {"session 3", None}  # None: what the engine says of its own pages
+
+
+@pytest.mark.parametrize("how", ["kind", "cells"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_spoilt_page_of_the_database_is_named_or_harmless(backend: str, how: str, tmp_path: Path) -> None:
+    """Each page, so that every statement meets one that SQLite can't read."""
+    make(backend, tmp_path / "sound")
+    with holdfast.open(url_of(backend, tmp_path / "sound")) as store:
+        sound = {id: read(store, id) for id in all_ids()}
+    (database,) = (tmp_path / "sound").rglob("*.db")
+    done: dict[str, int] = {}
+    for start in range(0, database.stat().st_size, PAGE):
+        place = tmp_path / "damaged"
+        shutil.copytree(tmp_path / "sound", place)
+        spoilt = place / database.relative_to(tmp_path / "sound")
+        data = bytearray(spoilt.read_bytes())
+        begins = start or 100  # the first page has the header of the file before its own
+        first, behind = (begins, begins + 1) if how == "kind" else (begins + 12, begins + 40)
+        data[first:behind] = b"\xff" * (behind - first)
+        spoilt.write_bytes(data)
+        what, wrong = wrong_after_flip(url_of(backend, place), sound)
+        assert wrong == [], f"the page at {start}"
+        done[what] = done.get(what, 0) + 1
+        shutil.rmtree(place)
+    assert done.get("named", 0) > 0, done

@@ -306,7 +306,10 @@ class FilesBackend(RowBackend):
         self._logs.refresh()
         problems: list[Problem] = []
         for name in all_files(self.root, ".jsonl"):
-            problems += log_problems(self._file, self.root, name)
+            try:
+                problems += log_problems(self._file, self.root, name)
+            except self._engine.errors as error:
+                problems.append(Problem(None, None, f"{name} can't be held against the index: {error}"))
         return problems + [problem for problem in super().verify() if not self._has_passed(problem)]
 
     def _has_passed(self, problem: Problem) -> bool:
