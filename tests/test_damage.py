@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Mapping
@@ -174,10 +175,23 @@ def test_a_damaged_session_hides_no_other(backend: str, tmp_path: Path) -> None:
         assert named <= {"session 3", None}  # None: what the engine says of its own pages
 
 
-@pytest.mark.parametrize("how", ["kind", "cells"])
+def spoil(data: bytearray, page: int, how: str) -> None:
+    """Spoil the page that begins there; see SQLite's file format, "B-tree Pages"."""
+    if how == "order":
+        cells = int.from_bytes(data[page + 3 : page + 5])
+        first = page + (12 if data[page] in (2, 5) else 8)
+        if data[page] in (2, 5, 10, 13) and 1 < cells < 400:
+            places = [bytes(data[at : at + 2]) for at in range(first, first + 2 * cells, 2)]
+            data[first : first + 2 * cells] = b"".join(reversed(places))
+        return
+    at, size = (page, 1) if how == "kind" else (page + 12, 28)
+    data[at : at + size] = b"\xff" * size
+
+
+@pytest.mark.parametrize("how", ["kind", "cells", "order"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_spoilt_page_of_the_database_is_named_or_harmless(backend: str, how: str, tmp_path: Path) -> None:
-    """Each page, so that every statement meets one that SQLite can't read."""
+    """Each page, so that every statement meets one that SQLite can't read, or that is in another order."""
     make(backend, tmp_path / "sound")
     with holdfast.open(url_of(backend, tmp_path / "sound")) as store:
         sound = {id: read(store, id) for id in all_ids()}
@@ -188,10 +202,10 @@ def test_a_spoilt_page_of_the_database_is_named_or_harmless(backend: str, how: s
         shutil.copytree(tmp_path / "sound", place)
         spoilt = place / database.relative_to(tmp_path / "sound")
         data = bytearray(spoilt.read_bytes())
-        begins = start or 100  # the first page has the header of the file before its own
-        first, behind = (begins, begins + 1) if how == "kind" else (begins + 12, begins + 40)
-        data[first:behind] = b"\xff" * (behind - first)
+        spoil(data, start or 100, how)  # the first page has the header of the file before its own
         spoilt.write_bytes(data)
+        with contextlib.suppress(HoldfastError), holdfast.open(url_of(backend, place)) as store:
+            store.search("question")
         what, wrong = wrong_after_flip(url_of(backend, place), sound)
         assert wrong == [], f"the page at {start}"
         done[what] = done.get(what, 0) + 1

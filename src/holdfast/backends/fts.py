@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from holdfast import forks
 from holdfast.backend import TextOf, readable
@@ -86,7 +86,8 @@ class WordIndex:
         return found["fts_mark"] if found.get("fts_norm") == NORM else None
 
     def _rows(self, db: Connection, mark: int) -> list[tuple[int, int, bytes]]:
-        return db.execute("SELECT n, crc, body FROM entry WHERE n > ? ORDER BY n LIMIT ?", (mark, BATCH)).fetchall()
+        sql = "SELECT n, crc, body FROM entry WHERE n > ? ORDER BY n LIMIT ?"
+        return _rising(mark, db.execute(sql, (mark, BATCH)).fetchall())
 
     def _prepare(self, patience: float | None) -> None:
         """Begin an empty index; rows written by other rules of normalisation are forgotten."""
@@ -111,7 +112,8 @@ class WordIndex:
         last = rows[-1][0]
         with self._file.transaction(patience) as db:
             # The words were read outside the transaction, so as not to hold up writers; what changed is read again.
-            now = db.execute("SELECT n, crc FROM entry WHERE n > ? AND n <= ? ORDER BY n", (mark, last)).fetchall()
+            sql = "SELECT n, crc FROM entry WHERE n > ? AND n <= ? ORDER BY n"
+            now = _rising(mark, db.execute(sql, (mark, last)).fetchall())
             if self.mark(db) != mark or [tuple(row) for row in now] != [(n, crc) for n, crc, _ in rows]:
                 return 0
             db.executemany("INSERT INTO fts (rowid, text) VALUES (?, ?)", words)
@@ -222,3 +224,12 @@ class Background:
         thread = self._thread
         if thread is not None and thread.is_alive():
             thread.join()
+
+
+def _rising(mark: int, rows: list[Any]) -> list[Any]:
+    """The rows up to the first that is out of order: a damaged file may lead back, and following it would never end."""
+    for index, row in enumerate(rows):
+        if row[0] <= mark:
+            return rows[:index]
+        mark = row[0]
+    return rows

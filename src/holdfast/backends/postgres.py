@@ -266,17 +266,22 @@ class PostgresBackend:
             f"SELECT {LISTED} FROM {self._schema}.head WHERE kind = %s AND id > %s AND standing = {stands} "
             "ORDER BY id LIMIT %s"
         )
-        return _sound(
-            kind, stands, lambda bound, want: self._server.read(sql, (kind, bound[1], want)), limit, (0, after)
-        )
+
+        def behind(bound: tuple[int, str], want: int) -> list[Row]:
+            return [row for row in self._server.read(sql, (kind, bound[1], want)) if row[0] > bound[1]]
+
+        return _sound(kind, stands, behind, limit, (0, after))
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
         found: list[str] = []
         sql = f"SELECT min(kind) FROM {self._schema}.head WHERE kind > %s"
-        while (kind := self._server.read(sql, (found[-1] if found else "",))[0][0]) is not None:
+        while True:
+            last = found[-1] if found else ""
+            (kind,) = self._server.read(sql, (last,))[0]
+            if kind is None or kind <= last:  # a damaged index may lead back
+                return found
             found.append(kind)
-        return found
 
     def search(
         self,

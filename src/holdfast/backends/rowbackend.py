@@ -214,7 +214,9 @@ class RowBackend:
         standing = IN_TRASH if trashed else LIVING
         sql = f"SELECT {HEAD} FROM head WHERE kind = ? AND id > ? AND dead = {standing} ORDER BY id"  # noqa: S608
         with self._guarded(), self._file.reader() as db:
-            return self._heads_of(db, sql, (kind, after), limit)
+            heads = self._heads_of(db, sql, (kind, after), limit)
+        # A damaged index may lead back, and whoever asks on behind the last would never come to an end.
+        return Heads([head for head in heads if head.ref.id > after], heads.damaged)
 
     def kinds(self) -> list[str]:
         """The kinds of heads, from one to the next by the index: there are few of many heads each."""
@@ -222,7 +224,7 @@ class RowBackend:
         with self._guarded(), self._file.reader() as db:
             last = ""
             while row := db.execute("SELECT min(kind) FROM head WHERE kind > ?", (last,)).fetchone():
-                if row[0] is None:
+                if row[0] is None or as_text(row[0]) <= last:  # a damaged index may lead back
                     break
                 found.append(last := as_text(row[0]))
         return found

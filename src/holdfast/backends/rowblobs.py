@@ -72,7 +72,8 @@ class RowBlobs:
         """Digests above `after`, in order."""
         with self._guarded, self._file.reader() as db:
             sql = "SELECT digest FROM blob WHERE digest > ? ORDER BY digest LIMIT ?"
-            return [str(row[0]) for row in db.execute(sql, (after, limit)).fetchall()]
+            found = [str(row[0]) for row in db.execute(sql, (after, limit)).fetchall()]
+            return [digest for digest in found if digest > after]  # a damaged index may lead back
 
     def shared(self) -> AbstractContextManager[None]:
         """Keep deleters out."""
