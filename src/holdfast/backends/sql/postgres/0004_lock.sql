@@ -1,10 +1,15 @@
 -- The heads of a batch, locked in the order in which they are given. One by one, as a database that is distributed by
--- session locks rows of one session at a time only.
-CREATE FUNCTION {schema}.lock(_kinds text[], _ids text[]) RETURNS SETOF {schema}.head LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+-- session locks rows of one session at a time only. By name, so that the table may be cut into partitions.
+CREATE FUNCTION {schema}.lock(_kinds text[], _ids text[]) RETURNS TABLE (
+    kind text, id text, rev bigint, last bigint, base bigint, "trim" bigint, at bigint, standing smallint,
+    tags bytea, counts bytea, body bytea, crc bigint
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
 BEGIN
     FOR n IN 1 .. cardinality(_kinds) LOOP
-        RETURN QUERY SELECT * FROM {schema}.head h WHERE h.kind = _kinds[n] AND h.id = _ids[n] FOR UPDATE;
+        RETURN QUERY
+            SELECT h.kind, h.id, h.rev, h.last, h.base, h.trim, h.at, h.standing, h.tags, h.counts, h.body, h.crc
+            FROM {schema}.head h WHERE h.kind = _kinds[n] AND h.id = _ids[n] FOR UPDATE;
     END LOOP;
 END
 $$;
