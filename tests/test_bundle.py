@@ -156,6 +156,26 @@ def test_a_bundle_without_an_end_as_versions_before_wrote_it_is_whole(store: Sto
     assert [one.error for one in read_bundle(target, write_bundle(store, ["a"]))] == [None]
 
 
+def test_one_without_an_end_may_stand_before_one_that_has_it(store: Store, target: Store) -> None:
+    store.session("old").append(user("hello"))
+    old, new = list(write_bundle(store, ["old"])), two_and_one(store)
+    assert [one.error for one in read_bundle(target, [*old, *new])] == [None] * 4
+    with holdfast.open("memory://") as third:
+        errors = [str(one.error) for one in read_bundle(third, [*old, *new[:3]]) if one.error]
+        assert len(errors) == 1
+        assert "its last line is missing" in errors[0]
+
+
+def test_a_cut_behind_a_damaged_session_is_told_as_well(store: Store, target: Store) -> None:
+    lines = two_and_one(store)
+    end = next(index for index, line in enumerate(lines) if b'"end":' in line)
+    damaged = [*lines[:end], lines[end].replace(b'"end":', b'"enD":')]
+    errors = [str(one.error) for one in read_bundle(target, damaged) if one.error]
+    assert len(errors) == 2
+    assert "is damaged or was changed" in errors[0]
+    assert "its last line is missing" in errors[1]
+
+
 def test_a_bundle_of_nothing_is_its_end(target: Store) -> None:
     (line,) = ended([])
     assert is_bundle(line)

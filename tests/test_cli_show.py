@@ -95,6 +95,14 @@ def newer(tmp_path: Path) -> Shell:
     return made
 
 
+def test_a_field_of_a_part_is_kept_whatever_its_name(shell: Shell) -> None:
+    record = {"type": "message", "role": "user", "parts": [{"type": "text", "content": "x", "v": 7}]}
+    shell.ok("append", "n", "--jsonl", "-", "--create", stdin=json.dumps(record) + "\n")
+    (kept,) = [json.loads(line) for line in shell.ok("export", "n", "--format", "jsonl").out.splitlines()[1:2]]
+    assert kept["body"]["parts"] == record["parts"]
+    assert '"v": 7' in shell.ok("session", "show", "n").out
+
+
 def test_unknown_fields_are_shown_beside_what_they_belong_to(newer: Shell) -> None:
     said = [line.strip() for line in newer.ok("session", "show", "n").out.splitlines()]
     hi = said.index("Hi", 1)  # the first line is the title

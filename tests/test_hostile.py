@@ -20,10 +20,12 @@ from holdfast import (
     Custom,
     Event,
     Invalid,
+    Message,
     NotFound,
     OtherPart,
     Store,
     TooLarge,
+    ToolCall,
     assistant,
     custom,
     message,
@@ -204,6 +206,9 @@ TABLE = [
     Hostile("NaN as a key in metadata of an event", appended(user("x", metadata={NAN: "x"})), Invalid),
     Hostile("Infinity as a key beneath", appended(user("x", metadata={"a": {INF: "x"}})), Invalid),
     Hostile("numbers as keys", given({"a": {1: 2, 1.5: True}}), {"a": {"1": 2, "1.5": True}}),
+    Hostile("NaN as a timeout", appended(Message(role="assistant", parts=(
+        ToolCall(id="1", name="n", arguments={"a": 1}, timeout=NAN),  # type: ignore[arg-type]
+    ))), Invalid),
     Hostile("NaN in custom data", appended(custom("x.y", {"n": NAN})), Invalid),
     Hostile("NaN in metadata of a session", created(metadata={"n": {"m": NAN}}), Invalid),
     Hostile("NaN in an update", updated(config={"n": NAN}), Invalid),

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -20,7 +21,7 @@ import holdfast
 from holdfast import Corrupt, Invalid, ReadOnly, Unavailable, search, user
 from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend, pgspace
-from holdfast.backends.pgserver import Server
+from holdfast.backends.pgserver import Server, did_nothing
 from holdfast.packed import Packing, Span
 from holdfast.plan import Commit, Entry, Ref
 from holdfast.testing import BackendContract, BackendMachine
@@ -125,6 +126,7 @@ def test_a_store_of_an_earlier_schema_is_brought_up_to_date(at: str, version: in
         store.session("s").append(user("hello"), key="k")
         assert store.session("s").append(user("hello"), key="k").repeated
         assert len(store.search("hello").items) == 1
+        assert store.backend.info()["words"] == "on"
         assert store.backend.verify() == []
 
 
@@ -331,6 +333,32 @@ def test_a_copy_finds_what_the_server_kept_otherwise_than_it_was_sent(
         assert backend.packed(spans) == source.backend.packed(spans)
         assert [len(found) for found in backend.packed(spans)] == [17, 0, 30]
         assert backend.packed([]) == []
+
+
+def test_a_key_that_another_server_tells_of_in_its_own_words_is_stored_once(at: str, db: psycopg.Connection) -> None:
+    """As Citus does, where the error of a worker comes with another SQLSTATE."""
+    with holdfast.open(at) as store, holdfast.open(at) as another:
+        store.session("s").append(user("first"))
+        another.session("s").append(user("second"))
+        db.execute(
+            "CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF EXISTS (SELECT 1 FROM {schema_of(at)}.entry WHERE id = NEW.id AND key = NEW.key) THEN "
+            "RAISE EXCEPTION 'duplicate key' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$"
+        )
+        db.execute("CREATE TRIGGER told BEFORE INSERT ON entry FOR EACH ROW EXECUTE FUNCTION told()")
+        assert not another.session("s").append(user("third"), key="k").repeated
+        assert another.session("s").append(user("third"), key="k").repeated
+        assert store.session("s").append(user("third"), key="k").repeated
+        assert [m.text for m in store.session("s").messages()] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(("severity", "nothing"), [("ERROR", True), ("FATAL", False), ("PANIC", False)])
+def test_of_an_error_that_ended_the_connection_nothing_is_taken_for_granted(severity: str, nothing: bool) -> None:
+    class Told(psycopg.errors.InternalError_):
+        diag = SimpleNamespace(severity_nonlocalized=severity)  # type: ignore[assignment]  # as far as it is read
+
+    assert Told().sqlstate == "XX000"
+    assert did_nothing(Told()) == nothing
 
 
 def test_a_damaged_head_can_only_be_deleted(backend: Backend, db: psycopg.Connection) -> None:

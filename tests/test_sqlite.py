@@ -376,6 +376,14 @@ def test_a_reader_makes_no_lock_where_none_was(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["store.db"]
 
 
+def test_a_lock_that_is_another_file_each_time_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)  # as a file system may tell it
+    with pytest.raises(Unavailable, match="another file"), disk.locked(f"{tmp_path}/lock", 0.05):
+        pass
+
+
 def test_who_waited_for_a_lock_that_was_removed_takes_the_one_that_is_there(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
 

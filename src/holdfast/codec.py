@@ -150,7 +150,10 @@ def _is_plain(part: object) -> bool:
     kind = type(part)
     if kind is ToolResult:
         return isinstance(cast("ToolResult", part).response, str)
-    return kind is ToolCall and _is_flat(cast("ToolCall", part).arguments)
+    if kind is not ToolCall:
+        return False
+    call = cast("ToolCall", part)
+    return call.timeout is None and _is_flat(call.arguments)
 
 
 def _is_flat(value: object) -> bool:

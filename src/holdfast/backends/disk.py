@@ -239,12 +239,15 @@ def _wait(take: Callable[[int], bool], fd: int, timeout: float, what: str) -> No
 @contextlib.contextmanager
 def locked(path: str, timeout: float) -> Generator[int]:
     """Hold the lock of a lock file, which stays where it is, unless its holder removes it."""
+    until = time.monotonic() + timeout
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
         try:
             lock(fd, timeout, path)
-            if not _is_at(fd, path):
-                continue  # the holder before removed it, so whoever comes now has the lock of another file
+            if not _is_at(fd, path):  # the holder before removed it, so whoever comes now has the lock of another file
+                if time.monotonic() > until:
+                    raise Unavailable(f"{path} was another file each time it was locked, for {timeout:g} s; try again")
+                continue
             sign(fd, signature())
             yield fd
             return

@@ -18,6 +18,8 @@ from holdfast.backends.pgserver import Connection, Server
 from holdfast.errors import Invalid
 from holdfast.urls import Location
 
+_WORDS = 2
+"""The script that makes the table of words."""
 OLDEST = 140_000
 """The oldest server: PostgreSQL 14."""
 
@@ -118,7 +120,8 @@ def _look(db: Connection, schema: str, newest: int, words: bool | None, shown: s
             f"the schema {schema!r} at {shown} holds tables of another program; choose another: ?schema=name",
             schema=schema,
         )
-    there = _There(int(found[0]), found[1] == 1)
+    version = int(found[0])
+    there = _There(version, found[1] == 1 if version >= _WORDS else words is not False)
     if there.version > newest:
         raise Invalid(
             f"the store at {shown} was written by a newer holdfast (schema {found[0]}, this one knows {newest}); "

@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 12
 MAX_AGE = 600.0
 """Seconds after which a connection is made anew: its server may keep plans for tables that were small then."""
 _FATAL = ("FATAL", "PANIC")
-RELAYED = "XX000"
+_RELAYED = "XX000"
 """The SQLSTATE that a distributed database may give any error of another of its servers."""
 CLASH = "23505"
 """SQLSTATE of a row that is there already: another writer's, or damage where no other can be."""
@@ -354,3 +354,8 @@ def is_lost(error: psycopg.Error) -> bool:
 def may_be_tried_again(error: psycopg.Error) -> bool:
     """Whether the transaction met another one, and did nothing."""
     return error.sqlstate in _AGAIN
+
+
+def did_nothing(error: psycopg.Error) -> bool:
+    """The same, where what the transaction met may be told by another server's words."""
+    return may_be_tried_again(error) or (error.sqlstate == _RELAYED and not is_lost(error))

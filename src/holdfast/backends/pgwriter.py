@@ -18,7 +18,7 @@ import psycopg
 from holdfast.backends.pgarrays import int8s, register, texts
 from holdfast.backends.pgchanges import GROW, WRITE, Change, Known, Written
 from holdfast.backends.pgrows import ENTRY, HEAD, HIDDEN, Row, entry_crc, head_of, is_sound
-from holdfast.backends.pgserver import CLASH, RELAYED, Connection, Server, cursor, may_be_tried_again
+from holdfast.backends.pgserver import CLASH, Connection, Server, cursor, did_nothing, may_be_tried_again
 from holdfast.clock import now
 from holdfast.errors import Corrupt, Unavailable, Uncertain
 from holdfast.plan import FIRST_TIME, LAST_TIME, MAX_BASE, Commit, Head, Ref, Refused
@@ -98,7 +98,7 @@ class Writer:
             try:
                 db.call(sql, values, types)
             except psycopg.Error as error:
-                if may_be_tried_again(error) or error.sqlstate == RELAYED:
+                if did_nothing(error):
                     return None
                 raise self._server.lost(error) from error
             self._check_told(db)

@@ -5,14 +5,15 @@ They live in the event's bytes alone. Who shows an event to a person says them, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
 
 from holdfast import codec
 from holdfast.errors import Corrupt
 from holdfast.model import AnyPayload, Damaged, Event, Message, Other, OtherPart
 
-_NOT_FIELDS = {"type", "v"}
+_OF_EVENT, _OF_PART = {"type", "v"}, {"type"}
+"""What stands in an event and in a part beside their fields."""
 
 
 class Unknown(NamedTuple):
@@ -37,15 +38,17 @@ def unknown_of(event: Event) -> Unknown:
 
 def unknown_in(payload: AnyPayload, plain: Mapping[str, Any]) -> Unknown:
     """Those in a record of which `payload` is what this version makes."""
-    fields = _beyond(payload, plain)
-    if payload.source is not None and (beyond := _beyond(payload.source, plain["source"])):
+    fields = _beyond(payload, plain, _OF_EVENT)
+    if payload.source is not None and (beyond := _beyond(payload.source, plain["source"], ())):
         fields["source"] = beyond
     if not isinstance(payload, Message):
         return Unknown(fields, ())
     parts = zip(payload.parts, plain.get("parts", ()), strict=True)
-    return Unknown(fields, tuple({} if isinstance(part, OtherPart) else _beyond(part, said) for part, said in parts))
+    return Unknown(
+        fields, tuple({} if isinstance(part, OtherPart) else _beyond(part, said, _OF_PART) for part, said in parts)
+    )
 
 
-def _beyond(known: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+def _beyond(known: Any, plain: Mapping[str, Any], beside: Collection[str]) -> dict[str, Any]:
     names = cast("tuple[str, ...]", known.__struct_fields__)
-    return {name: value for name, value in plain.items() if name not in names and name not in _NOT_FIELDS}
+    return {name: value for name, value in plain.items() if name not in names and name not in beside}

@@ -38,6 +38,7 @@ class BundleReader:
         self._inside = False
         self._part = [0, 0, 0]  # lines, sessions and documents of this bundle, of several one behind the other
         self._ends = False
+        self._is_told = False
         self.closed = False
         self.digest = ""
         self.head = Head(session_ref(""))
@@ -68,7 +69,7 @@ class BundleReader:
                     continue
                 raise
             if line is None:
-                self._check_end(told=told)
+                self._check_end()
                 return False
             if line.holdfast == VERSION_OF_CLOSING and not (line.session or line.document):
                 self._inside = False
@@ -86,7 +87,8 @@ class BundleReader:
                 "read it with a newer one"
             )
         self.closed, self.digest = False, ""
-        self._ends = self._ends or line.ends
+        if line.ends and not self._ends:  # a bundle without an end may stand before one that has it
+            self._ends, self._is_told, self._part = True, False, [1, 0, 0]
         self._part[2 if line.document else 1] += 1
         ref = docheads.doc_ref(line.tags.get("user"), line.document) if line.document else session_ref(line.session)
         self.head = Head(
@@ -95,9 +97,9 @@ class BundleReader:
         )  # fmt: skip
         return True
 
-    def _check_end(self, *, told: bool) -> None:
+    def _check_end(self) -> None:
         ends, self._ends = self._ends, False
-        if ends and not told:
+        if ends and not self._is_told:
             raise Corrupt(
                 f"the bundle is cut off: it ends after line {self.number:,}, and its last line is missing",
                 line=self.number,
@@ -155,6 +157,7 @@ class BundleReader:
                 entry = Entry(line.id, line.at, body_in(line), line.seq, line.hidden)
                 tally.take(entry)
                 yield entry
+        self._is_told = self._held is None
         raise Corrupt(f"the bundle ends in the middle of {called(self.head.ref)}, after {count} events")
 
     def _put(self, line: Line) -> None:
