@@ -175,7 +175,7 @@ def test_slots_move_under_load(cluster: servers.Cluster, tmp_path: Path, long: b
     with holdfast.open(cluster.url(shards="4", prefix="m", blobs=f"file://{tmp_path}/blobs")) as store:
         load = Load(store)
         try:
-            for turn in range(20 if long else 4):
+            for turn in range(125 if long else 8):
                 load.wait_for(ACKS)
                 for shard in range(4):
                     slot = slot_of(b"m:{%d}:" % shard)

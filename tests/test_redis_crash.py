@@ -111,7 +111,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[servers.Redis]:
 def test_a_killed_server_loses_nothing_acknowledged(server: servers.Redis, tmp_path: Path, long: bool) -> None:
     """With everysec, `durability=disk` waits for WAITAOF, which takes up to a second."""
     always = server.settings["appendfsync"] == "always"
-    kills = LONG if long else KILLS // (1 if always else 5)
+    kills = LONG if long else KILLS
     with holdfast.open(server.url(prefix="a", blobs=f"file://{tmp_path}/blobs")) as store:
         assert store.durability == "disk"
         judge = under_load(server, store, kills) if always else under_load_of_many(server, store, kills)
