@@ -27,8 +27,8 @@ from test_redis_crash import ACKS, Load
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("redis-cluster")]
 
-MASTERS = 20
-"""How many masters are killed, one after the other, in a long run."""
+MASTERS, LONG_MASTERS = 8, 125
+"""How many masters are killed, one after the other: by each of two servers, at each of two durabilities."""
 
 
 class TestRedisCluster(BackendContract):
@@ -53,6 +53,14 @@ TestClusterMachine.settings = settings(max_examples=max(1, settings.default.max_
 def cluster(request: pytest.FixtureRequest) -> Iterator[servers.Cluster]:
     """A cluster that a test may break; of the newest and of the oldest."""
     started = servers.Cluster(f"{request.param}-server").start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def quick_cluster(request: pytest.FixtureRequest) -> Iterator[servers.Cluster]:
+    """One that replaces a master that is silent for half a second, so that many can be killed."""
+    started = servers.Cluster(f"{request.param}-server", cluster_node_timeout="500").start()
     yield started
     started.stop()
 
@@ -190,24 +198,24 @@ def test_slots_move_under_load(cluster: servers.Cluster, tmp_path: Path, long: b
 
 @pytest.mark.parametrize("durability", ["disk", "replicated"])
 def test_a_master_is_killed_and_its_replica_takes_over(
-    cluster: servers.Cluster,
+    quick_cluster: servers.Cluster,
     durability: str,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
     long: bool,
 ) -> None:
-    """Over and over with `--long`: who comes back as a replica takes over in its turn.
+    """Over and over: who comes back as a replica takes over in its turn.
 
     Redis replicates behind its answers, so an acknowledged write may be lost with its master, unless it was waited for.
     What is left is whole either way.
     """
-    blobs = f"file://{tmp_path}/blobs"
+    blobs, cluster = f"file://{tmp_path}/blobs", quick_cluster
     with holdfast.open(cluster.url(prefix="k", blobs=blobs, durability=durability, shards="8", timeout="6")) as store:
         load = Load(store)
         try:
             load.wait_for(4 * ACKS)
             slot = slot_of(b"k:{%d}:" % Layout("k", 8).shard_of(Ref("session", "first")))
-            for _ in range(MASTERS if long else 1):
+            for _ in range(LONG_MASTERS if long else MASTERS):
                 victim = cluster.master_of(slot)
                 victim.kill()
                 cluster.wait_until(lambda victim=victim: cluster.master_of(slot) is not victim)
