@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import signal
 import sqlite3
 import subprocess
@@ -309,37 +308,6 @@ def test_a_dry_run_says_what_is_missing_and_creates_nothing(shell: Shell) -> Non
     assert [(item["session"], item["new"]) for item in items if item["new"]] == [("long", 1)]
     done = shell.ok("copy", shell.url, "file:to")
     assert done.out == "long: 1 new event of 2,502\n"
-
-
-@pytest.mark.parametrize("to", ["sqlite:to.db", "file:to"])
-def test_a_copy_that_is_killed_anywhere_goes_on_and_ends_right(shell: Shell, to: str, long: bool) -> None:
-    with holdfast.open(shell.url) as store:
-        for n in range(60):
-            store.session(f"more-{n}").append(*[user(f"{n} {m}") for m in range(120)])
-        wanted = digests(store)
-    seeded = random.Random(7)
-    kills = 0
-    for _ in range(40 if long else 6):
-        running = shell.start("copy", shell.url, to, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        grown = shell.place / to.partition(":")[2]
-        while running.poll() is None and not grown.exists():
-            time.sleep(0.002)
-        try:
-            running.wait(seeded.uniform(0.0, 0.4))
-        except subprocess.TimeoutExpired:
-            running.kill()
-            kills += 1
-        running.wait()
-    assert kills
-    assert shell.ok("copy", shell.url, to, "--json").json["items"]
-    last = shell.ok("copy", shell.url, to, "--json").json["items"]
-    assert all(item["new"] == 0 for item in last)
-    with holdfast.open(to.replace(":", f"://{shell.place}/")) as target:
-        assert digests(target) == wanted
-        assert target.check().ok
-        for id in wanted:
-            seqs = [entry.seq for entry in target.backend.read(session_ref(id), voided=True)]
-            assert seqs == list(range(1, target.head(id).last + 1))
 
 
 WRITER = """

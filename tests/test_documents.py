@@ -21,7 +21,7 @@ from hypothesis import given, strategies as st
 import holdfast
 from holdfast import Conflict, Corrupt, Deleted, Exists, Finding, Invalid, NotFound, Stale, Store, TooLarge
 from holdfast.bundle import is_bundle, read_bundle, write_bundle, write_documents
-from holdfast.copies import copy_document
+from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import DOC, MAX_NESTING, all_documents, check_json, digests, doc_ref
 from holdfast.documents.documents import Documents
 from shell import Shell

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import random
 import signal
 import subprocess
 import sys
@@ -109,41 +108,6 @@ def pairs(*, long: bool) -> list[tuple[str, str]]:
     """From where to where; the last ones take their time, and are for a long run."""
     every = [("sqlite", "postgres"), ("postgres", "redis"), ("redis", "file"), ("cluster", "file"), ("file", "cluster")]
     return every if long else every[:2]
-
-
-def test_a_copy_over_servers_that_is_killed_anywhere_goes_on(tmp_path: Path, long: bool) -> None:
-    for source, target in pairs(long=long):
-        (tmp_path / source).mkdir()
-        killed_anywhere(source, target, tmp_path / source, long=long)
-
-
-def killed_anywhere(source: str, target: str, tmp_path: Path, *, long: bool) -> None:
-    """A copy is killed again and again, and gone on with; in the end all is there once."""
-    shell = Shell(tmp_path)
-    here, there = url_of(source, tmp_path, "source"), url_of(target, tmp_path, "target")
-    with holdfast.open(here) as store, holdfast.open(there) as copy:
-        fill(store)
-        for n in range(60 if long else 20):
-            store.session(f"more-{n}").append(*[user(f"{n} {m}") for m in range(120)])
-        wanted = digests(store)
-        rnd, kills = random.Random(target), 0
-        for _ in range(40 if long else 2):
-            before = copied(copy)
-            with shell.start("copy", here, there, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-                while running.poll() is None and copied(copy) == before:
-                    time.sleep(0.002)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    running.wait(rnd.uniform(0.0, 0.2 if long else 0.05))
-                kills += running.poll() is None
-                running.kill()
-        assert kills
-        assert copy_store(store, copy).failed == ()
-        assert digests(copy) == wanted
-        assert copy_store(store, copy).new == 0
-        assert copy.check().ok
-        for id in wanted:
-            seqs = [entry.seq for entry in copy.backend.read(copy.head(id).ref, voided=True)]
-            assert seqs == list(range(1, copy.head(id).last + 1)), id
 
 
 def copied(store: Store) -> int:

@@ -43,7 +43,8 @@ from holdfast.adapters.oxios_sync import BlockingStateStore
 from holdfast.adapters.zeroclaw import SessionBackend
 from holdfast.artifacts.artifacts import Artifacts
 from holdfast.bundle import read_bundle, write_bundle, write_documents
-from holdfast.copies import copy_document, copy_session
+from holdfast.copies import copy_session
+from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import doc_ref
 from holdfast.heads.info import SESSION, session_ref
 from holdfast.history import branching

@@ -7,33 +7,38 @@ way is a Conflict.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from holdfast import codec
-from holdfast.documents import docheads
-from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Unavailable, Uncertain
+from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
 from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
 from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
-from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
-from holdfast.refusals import called, denied, refusal
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Refused, plan
+from holdfast.refusals import denied, refusal
 from holdfast.storage import Storage
 
 BATCH = 1000
 """Entries committed together."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies above which a commit is made before it has `BATCH` entries."""
+TRIES = 20
+"""How often another copy may come first, of the same session at the same time."""
 COPIED = "copied"
 """Tag of a copy's head: the digest of that head as the last replay left it. Never copied itself."""
 _GONE = b'{"type":"note"}'
 """Stands for an event that is gone, until it is forgotten."""
 STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 """What is wrong with a store, not with one session: the next session would fare no better."""
+
+
+T = TypeVar("T")
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,55 +128,6 @@ def carried(
         yield entry
 
 
-def copy_document(source: Storage, target: Storage, ref: Ref) -> Copied:
-    """Make a copy of a document in another store, equal in content, times and owner, or bring one up to date.
-
-    Raises:
-        NotFound, Deleted: the source has no such document, or the target had one that was deleted.
-        Conflict: the target's document is not a copy of this one, or was changed after it was copied.
-        Corrupt: something of it is damaged; `check` names it.
-    """
-    head = source.backend.get([ref])[0]
-    if head is None or head.dead:
-        raise refusal(Refused("deleted" if head else "missing", head), Commit(ref=ref))
-    with target.large.hold:
-        for digest in docheads.digests(source, head):
-            data = source.backend.blobs.get(digest)
-            if data is None:
-                raise Corrupt(f"{called(ref)} lacks its blob {digest}", document=docheads.id_of(ref))
-            target.large.put_blob(digest, data)
-        return replay_document(target, head)
-
-
-def replay_document(store: Storage, head: Head) -> Copied:
-    """Make a document with this head, or bring a copy of it up to date; its blobs are there.
-
-    Raises:
-        Conflict: there is another one, or one that was changed later.
-        Deleted: there was one.
-        Denied: the store is open for another user.
-        Corrupt: the head says what none can say.
-    """
-    docheads.document_info(head)
-    check_owner(store, head)
-    ref, there = head.ref, store.backend.get([head.ref])[0]
-    if there is not None and there.dead and there.at >= head.at:  # what was put later begins anew
-        raise refusal(Refused("deleted", there), Commit(ref=ref))
-    told = Copied(document=docheads.id_of(ref), user=docheads.owner_of(ref))
-    wanted, found = own_tags(head), {} if there is None else own_tags(there)
-    if there is not None and not there.dead:
-        if (wanted, head.body, head.at) == (found, there.body, there.at):
-            return told
-        if there.at > head.at or head_digest(there) not in (there.tags.get(COPIED), head.tags.get(COPIED)):
-            raise Conflict(
-                f"{called(ref)} is in the target store and is another one there; nothing was overwritten",
-                document=told.document,
-            )
-    tags: dict[str, str | None] = {**dict.fromkeys(found), **wanted}
-    _changed(store, there, Commit(ref=ref, at=head.at, if_rev=there.rev if there else 0, tags=tags, body=head.body))
-    return msgspec.structs.replace(told, new=1)
-
-
 def check_owner(store: Storage, head: Head) -> None:
     """Refuse what does not belong to the user that the store is open for.
 
@@ -206,7 +162,7 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
         for _ in entries:
             pass  # who gives them may want to have said all
         return Copied(session=head.ref.id, events=head.last - start)
-    there = _target(store, head, start)
+    there = insisted(lambda: _target(store, head, start))
     after = max(start, after)
     here = stored(store, there, after=after)
     known = there.last
@@ -218,19 +174,71 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
         expected += 1
         if entry.seq != expected:
             raise Corrupt(f"event {expected} of session {head.ref.id!r} is missing", session=head.ref.id, seq=expected)
-        if entry.seq <= known:
+        if entry.seq <= there.last:
             ranges += _difference(head, next(here, None), entry, is_copy=COPIED in there.tags)
             continue
         batch.append(entry)
         size += len(entry.body)
         if len(batch) == BATCH or size >= BATCH_BYTES:
-            there, batch, size = _append(store, there, batch), [], 0
+            there, batch, size = _appended(store, there, head, batch, ranges), [], 0
+            here = stored(store, there, after=expected)
     if batch:
-        there = _append(store, there, batch)
+        there = _appended(store, there, head, batch, ranges)
     if there.last != head.last:
         raise Corrupt(f"events {expected + 1} to {head.last} of session {head.ref.id!r} are missing")
-    _finish(store, there, head, ranges)
+    _finished(store, there, head, ranges)
     return Copied(session=head.ref.id, events=head.last - start, new=head.last - known)
+
+
+def insisted(action: Callable[[], T]) -> T:
+    """Do what begins anew by itself, again while another copy comes first."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Stale, Exists):
+            return action()
+    return action()
+
+
+def _appended(store: Storage, there: Head, head: Head, batch: list[Entry], ranges: list[Range]) -> Head:
+    """Append a batch, or what of it is not there: another copy may come first, also one that was killed amid it."""
+
+    def append() -> Head:
+        nonlocal there, batch
+        try:
+            return _append(store, there, batch) if batch else there
+        except Stale:
+            now = _copied_meanwhile(store, head)
+            for entry, old in zip(batch, stored(store, now, after=there.last), strict=False):
+                ranges.extend(_difference(head, old, entry, is_copy=True))
+            there, batch = now, batch[now.last - there.last :]
+            raise
+
+    return insisted(append)
+
+
+def _finished(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
+    """Make the head equal, or leave it as another copy that came first has made it."""
+
+    def finish() -> None:
+        nonlocal there
+        try:
+            _finish(store, there, head, ranges)
+        except Stale:
+            there = _copied_meanwhile(store, head)
+            raise
+
+    insisted(finish)
+
+
+def _copied_meanwhile(store: Storage, head: Head) -> Head:
+    """The head there, as another copy of the same session left it.
+
+    Raises:
+        Conflict: something else changed it.
+    """
+    now = store.backend.get([head.ref])[0]
+    if now is None or now.dead or now.trashed or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
+        raise _diverged(head, "it was changed there during the copy")
+    return now
 
 
 def _target(store: Storage, head: Head, start: int) -> Head:
@@ -244,11 +252,11 @@ def _target(store: Storage, head: Head, start: int) -> Head:
         branching.delete(store, head.ref.id, rev=there.rev, at=there.at)
         there = store.backend.get([head.ref])[0]
     if there is None:
-        return _changed(store, None, msgspec.structs.replace(begin, base=start))
+        return changed(store, None, msgspec.structs.replace(begin, base=start))
     if there.dead:
         if not _is_later(head, there):
             raise refusal(Refused("deleted", there), Commit(ref=head.ref))
-        return _level(store, _changed(store, there, msgspec.structs.replace(begin, if_rev=there.rev)), start)
+        return _level(store, changed(store, there, msgspec.structs.replace(begin, if_rev=there.rev)), start)
     if there.trashed:
         there = _brought_back(store, there)
     if there.tags.get("user") != head.tags.get("user"):
@@ -282,7 +290,7 @@ def _level(store: Storage, there: Head, start: int) -> Head:
         return there
     while there.last < start:
         there = _append(store, there, [Entry("", there.at, _GONE)] * min(BATCH, start - there.last))
-    return _changed(store, there, Commit(ref=there.ref, if_rev=there.rev, trim=start))
+    return changed(store, there, Commit(ref=there.ref, if_rev=there.rev, trim=start))
 
 
 def _brought_back(store: Storage, there: Head) -> Head:
@@ -290,7 +298,7 @@ def _brought_back(store: Storage, there: Head) -> Head:
     if there.tags.get(COPIED) != head_digest(there):
         raise refusal(Refused("trashed", there), Commit(ref=there.ref))
     fence = {TRASHED: there.tags[TRASHED]}
-    return _changed(store, there, Commit(ref=there.ref, if_rev=there.rev, if_tags=fence, tags={TRASHED: None}))
+    return changed(store, there, Commit(ref=there.ref, if_rev=there.rev, if_tags=fence, tags={TRASHED: None}))
 
 
 def _lags(there: Head, head: Head) -> bool:
@@ -364,7 +372,7 @@ def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> Non
     while len(tags) >= MAX_TAGS:
         part = {name: tags.pop(name) for name in list(tags)[: MAX_TAGS - 1]}
         add = _lacking(head, there)
-        there = _changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part, add=add or None))
+        there = changed(store, there, Commit(ref=head.ref, if_rev=there.rev, tags=part, add=add or None))
     add = _lacking(head, there)
     body = head.body if head.body != there.body else None
     trim = head.trim if head.trim > max(there.trim, there.base) else None
@@ -372,7 +380,7 @@ def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> Non
         commit = Commit(
             ref=head.ref, at=head.at, if_rev=there.rev, tags=tags, add=add or None, body=body, void=ranges, trim=trim
         )
-        _changed(store, there, commit)
+        changed(store, there, commit)
 
 
 def _lacking(head: Head, there: Head) -> dict[str, int]:
@@ -381,7 +389,7 @@ def _lacking(head: Head, there: Head) -> dict[str, int]:
     return {n: more for n in names if (more := head.counts.get(n, 0) - there.counts.get(n, 0))}
 
 
-def _changed(store: Storage, there: Head | None, commit: Commit) -> Head:
+def changed(store: Storage, there: Head | None, commit: Commit) -> Head:
     """Commit a change of the head together with the digest of what it makes of it."""
     bare = msgspec.structs.replace(commit, tags={**(commit.tags or {}), COPIED: None})
     planned = plan(there, (), bare)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from holdfast.copies import Copied, replay, replay_document
+from holdfast.copies import Copied, replay
 from holdfast.documents import docheads
+from holdfast.documents.doccopies import replay_document
 from holdfast.errors import Corrupt, Invalid
 from holdfast.heads.info import session_ref
 from holdfast.moving.bundlelines import (

@@ -27,12 +27,12 @@ from holdfast.copies import (
     blob,
     carried,
     check_owner,
-    copy_document,
     head_digest,
     own_tags,
     replay,
     same_heads,
 )
+from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale, Unavailable
 from holdfast.finding.listing import all_heads
