@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import holdfast
-from holdfast import Invalid, Unavailable, user
+from holdfast import Invalid, ReadOnly, Unavailable, user
 from holdfast.backend import Backend
 from holdfast.backends import open_backend
 from holdfast.plan import Commit
@@ -193,6 +193,46 @@ def test_a_schema_that_was_made_for_a_role_is_used_by_it(at: str, db: psycopg.Co
         assert hits(opened, "apple") == {("s", 1)}
     finally:
         opened.close()
+
+
+# --- A schema of another name ---
+
+
+def renamed(db: psycopg.Connection, at: str) -> str:
+    """The URL of a store that was moved aside, for another to be begun where it was."""
+    with holdfast.open(at) as store:
+        store.session("s").append(user("before"))
+    db.execute(f"ALTER SCHEMA {schema_of(at)} RENAME TO {schema_of(at)}_aside")
+    holdfast.open(at).close()
+    return postgres.url(f"{schema_of(at)}_aside")
+
+
+def test_a_schema_that_was_renamed_keeps_what_is_written_to_it(at: str, db: psycopg.Connection) -> None:
+    """Functions name the schema whose tables they write to: there may be another store by now."""
+    aside = renamed(db, at)
+    for n in range(2):
+        with holdfast.open(aside) as store:
+            store.session("s").append(user(f"after {n}"))
+            store.create(f"new {n}")
+            assert store.check().ok
+            assert len(store.session("s").messages()) == n + 2
+    with holdfast.open(at) as store:
+        assert not store.sessions()
+    db.execute(f"DROP SCHEMA {schema_of(aside)} CASCADE")
+
+
+def test_only_its_owner_can_mend_a_schema_that_was_renamed(at: str, db: psycopg.Connection) -> None:
+    aside = renamed(db, at)
+    theirs = role(db, aside, "writer")
+    name = theirs.partition("//")[2].partition("@")[0]
+    db.execute(f"GRANT USAGE ON SCHEMA {schema_of(aside)} TO {name}")
+    db.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema_of(aside)} TO {name}")
+    with pytest.raises(ReadOnly, match="its owner must open"):
+        holdfast.open(theirs)
+    holdfast.open(aside).close()
+    with holdfast.open(theirs) as store:
+        store.session("s").append(user("after"))
+    db.execute(f"DROP SCHEMA {schema_of(aside)} CASCADE")
 
 
 # --- In the user's own transaction ---

@@ -7,21 +7,24 @@ newer holdfast wrote is refused, never guessed at.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from typing import NamedTuple
 
+import psycopg
 from psycopg.sql import Identifier
 
 from holdfast.backends.packing import CURRENT, dictionary
 from holdfast.backends.pgserver import Connection, Server
-from holdfast.errors import Invalid
+from holdfast.errors import Invalid, ReadOnly
 from holdfast.urls import Location
 
 _WORDS = 2
 """The script that makes the table of words."""
 OLDEST = 140_000
 """The oldest server: PostgreSQL 14."""
+_FUNCTION = re.compile(r"^CREATE FUNCTION .+?^\$\$;$", re.DOTALL | re.MULTILINE)
 
 
 def scripts(*, words: bool = True) -> list[tuple[int, str]]:
@@ -47,10 +50,14 @@ def lock_number(schema: str, what: str) -> int:
 
 
 class _There(NamedTuple):
-    """The number of the last script that was applied, 0 for none; and whether there is an index of words."""
+    """The number of the last script that was applied, 0 for none; and whether there is an index of words.
+
+    `renamed`: its functions name another schema, whose tables they would write to.
+    """
 
     version: int
     words: bool
+    renamed: bool = False
 
 
 def migrate(
@@ -68,13 +75,13 @@ def migrate(
         NotFound: it is not there, and not to be made.
         Invalid: a newer holdfast's, another program's, a server that is too old or not in UTF-8; or it has an index of
             words and is to have none.
-        ReadOnly: this user may not make it.
+        ReadOnly: this user may not make it, or mend it.
     """
     newest = scripts()[-1][0]
     with server.guarded() as db:
         _check_server(db, server.shown)
         there = _look(db, schema, newest, words, server.shown)
-        if there.version == newest and (there.words or not words):
+        if there.version == newest and (there.words or not words) and not there.renamed:
             return there.words
         if not there.version and not where.create:
             raise where.absent()
@@ -84,6 +91,8 @@ def migrate(
         _apply(db, schema, there)
         if words and not there.words:
             _add_words(db, schema)
+        if there.renamed:
+            _name_anew(db, schema)
         if not there.version:
             begin(db)
         db.execute("COMMIT")
@@ -111,17 +120,20 @@ def _look(db: Connection, schema: str, newest: int, words: bool | None, shown: s
     found = None
     if made[0] == "meta":
         sql = (
-            "SELECT value, (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'words') "
+            "SELECT value, (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'words'), "
+            "(SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = %s AND p.proname = 'write' AND strpos(p.prosrc, %s) = 0) "
             f"FROM {quoted(schema)}.meta WHERE name = 'schema'"
         )
-        found = db.execute(sql.encode(), (f"{quoted(schema)}.words",)).fetchone()
+        name = quoted(schema)
+        found = db.execute(sql.encode(), (f"{name}.words", schema, f" {name}.head ")).fetchone()
     if found is None:
         raise Invalid(
             f"the schema {schema!r} at {shown} holds tables of another program; choose another: ?schema=name",
             schema=schema,
         )
     version = int(found[0])
-    there = _There(version, found[1] == 1 if version >= _WORDS else words is not False)
+    there = _There(version, found[1] == 1 if version >= _WORDS else words is not False, found[2] > 0)
     if there.version > newest:
         raise Invalid(
             f"the store at {shown} was written by a newer holdfast (schema {found[0]}, this one knows {newest}); "
@@ -142,6 +154,21 @@ def _add_words(db: Connection, schema: str) -> None:
     for script, plain in zip(scripts(), scripts(words=False), strict=True):
         if script != plain:
             db.execute(script[1].replace("{schema}", quoted(schema)).encode())
+
+
+def _name_anew(db: Connection, schema: str) -> None:
+    """Have the functions of a schema that got another name, or was restored under one, write to its own tables."""
+    try:
+        for _, script in scripts():
+            for function in _FUNCTION.findall(script):
+                anew = function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
+                db.execute(anew.replace("{schema}", quoted(schema)).encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ReadOnly(
+            f"the schema {schema!r} had another name, and its functions still write to that; its owner must open the "
+            "store once, which mends it",
+            schema=schema,
+        ) from error
 
 
 def _apply(db: Connection, schema: str, there: _There) -> None:
