@@ -23,7 +23,11 @@ def server() -> Iterator[Postgres]:
     made = Postgres().start()
     made.create_database()
     with psycopg.connect(made.conninfo(), autocommit=True) as db:
-        db.execute("CREATE ROLE ann LOGIN PASSWORD 'right'; CREATE ROLE poor LOGIN")
+        db.execute("CREATE ROLE ann LOGIN PASSWORD 'right'; CREATE ROLE poor LOGIN; CREATE ROLE group1")
+        db.execute("CREATE ROLE many LOGIN CONNECTION LIMIT 0")
+        for name, how in (("few", "CONNECTION LIMIT 0"), ("shut", "ALLOW_CONNECTIONS false"), ("private", "")):
+            db.execute(f"CREATE DATABASE {name} {how}".encode())
+        db.execute("REVOKE CONNECT ON DATABASE private FROM public")
     made.rule("host all ann 127.0.0.1/32 scram-sha-256", "host all kept 127.0.0.1/32 reject")
     yield made
     made.stop()
@@ -36,7 +40,13 @@ def server() -> Iterator[Postgres]:
         ("ann", "test", "", "no password supplied.*PGPASSWORD"),
         ("holdfast", "none", "", 'database "none" does not exist; make it'),
         ("nobody", "test", "", 'role "nobody" does not exist; make it'),
+        ("many", "test", "", "too many connections for role.*let a pooler share"),
+        ("poor", "few", "", "too many connections for database.*let a pooler share"),
+        ("poor", "shut", "", "not currently accepting.*ALLOW_CONNECTIONS"),
+        ("poor", "private", "", "permission denied for database.*GRANT CONNECT"),
+        ("group1", "test", "", "not permitted to log in; let it"),
         ("kept", "test", "", "pg_hba.conf.*let this user in there"),
+        ("holdfast", "test", "&sslmode=always", "invalid sslmode.*look at sslmode"),
         ("holdfast", "test", "&sslmode=require", "does not support SSL.*leave sslmode= away"),
     ],
 )

@@ -38,16 +38,26 @@ _AGAIN = ("40001", "40P01", "HF409", CLASH)
 """SQLSTATEs of a transaction that did nothing, and may come to something if it is begun anew."""
 
 _HINT = "look at host, port, user and database of the URL, or try again when the server is there"
+_FEWER = "try again, or let a pooler share the connections"
+_TLS = "look at sslmode, sslrootcert, sslcert and sslkey, and at the server's own certificate"
 _HINTS = {
     "pg_hba.conf": "let this user in there, or name another",
     "password": "say the right one in the URL, PGPASSWORD or ~/.pgpass",
+    "too many": _FEWER,
+    "slots are reserved": _FEWER,
+    "no more connections": _FEWER,
+    "permission denied": "GRANT CONNECT on it to this user, or name another",
+    "to log in": "let it (ALTER ROLE ... LOGIN), or name another user in the URL",
+    "not currently accepting": "let it (ALTER DATABASE ... ALLOW_CONNECTIONS true), or name another behind the host",
     'database "': "make it, with ENCODING 'UTF8', or name another behind the host",
-    "role": "make it, or name another user in the URL",
-    "SSL": "leave sslmode= away, or have the server speak TLS",
+    'role "': "make it, or name another user in the URL",
+    "certificate": _TLS,
+    "private key": _TLS,
+    "sslmode": _TLS,
+    "not support SSL": "leave sslmode= away, or have the server speak TLS",
     "resolve host": "write postgresql://user@host:port/database",
-    "too many": "try again, or let a pooler share the connections",
 }
-"""What to do about a server that can't be connected to, by a word of what libpq says of it."""
+"""What to do about a server that can't be connected to, by the first of these words in what libpq says of it."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -264,7 +274,7 @@ class Server:
             )
         if state in ("XX001", "XX002"):
             return Corrupt(f"{said}; the server's own files are damaged", sqlstate=state)
-        if state in ("22021", "22P05", "0A000", "42601", "42883", "42P01", "42703"):
+        if state in ("22021", "22P05", "0A000", "42601", "42883", "42P01", "42703", "3F000"):
             return Invalid(f"{said}; this is no store that this version can use", sqlstate=state)
         return Unavailable(f"{said}; try again", sqlstate=state)
 
