@@ -144,6 +144,8 @@ def test_a_schema_of_another_program_is_refused(at: str, db: psycopg.Connection)
     [
         ({"schema": "pg_mine"}, "no name of a schema"),
         ({"schema": "x" * 64}, "no name of a schema"),
+        ({"schema": "100%25"}, "no name of a schema.*without %"),
+        ({"schema": "a$$b"}, "no name of a schema.*without %"),
         ({"timeout": "soon"}, "no number of seconds"),
         ({"listen": "maybe"}, "neither on nor off"),
         ({"durability": "replicated"}, "waits for no standby"),

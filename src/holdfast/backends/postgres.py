@@ -401,8 +401,11 @@ def _sound(
 
 def _schema(where: Location) -> str:
     name = where.params.get("schema", "holdfast")
-    if not name or len(name.encode()) > MAX_SCHEMA or not name.isprintable() or name.startswith("pg_"):
-        raise Invalid(f"schema={name!r} is no name of a schema: 1 to {MAX_SCHEMA} bytes, not pg_…", schema=name)
+    cuts = "%" in name or "$$" in name  # a statement, where a value or the end of a function is marked so
+    if not name or len(name.encode()) > MAX_SCHEMA or not name.isprintable() or name.startswith("pg_") or cuts:
+        raise Invalid(
+            f"schema={name!r} is no name of a schema: 1 to {MAX_SCHEMA} bytes, not pg_…, without % and $$", schema=name
+        )
     return name
 
 
