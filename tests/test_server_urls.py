@@ -79,6 +79,8 @@ def test_unknown_parameters_are_refused_with_the_known_ones() -> None:
 def test_an_url_that_is_shown_stays_as_it_is() -> None:
     assert shown(shown("postgresql://u:p@h/db")) == "postgresql://u:***@h/db"
     assert shown("sqlite:///a:b@c.db") == "sqlite:///a:b@c.db"
+    for url in ("postgresql:///db", "postgresql:///", "postgresql://?schema=s", "redis://"):
+        assert parse_url(url).url == url
     assert parse_url("postgresql://u:p@h/db").url == "postgresql://u:***@h/db"
 
 

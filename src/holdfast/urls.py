@@ -126,6 +126,8 @@ def _server(parts: SplitResult, params: Mapping[str, str]) -> Location:
     login, _, address = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     safe = shown(parts._replace(netloc=f"{user}:***@{address}" if colon else parts.netloc).geturl())
+    if not parts.netloc:
+        safe = f"{parts.scheme}://{safe.removeprefix(f'{parts.scheme}:').removeprefix('//')}"
     try:
         hosts = tuple(_host(part) for part in address.split(",")) if address else ()
         path = unquote(parts.path.removeprefix("/"), errors="strict")
