@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -169,11 +171,30 @@ def test_no_server_is_unavailable() -> None:
         holdfast.open("redis://127.0.0.1:1/0?timeout=0.5")
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b":x\r\n", b"*1\r\n" * 3000, b"%1\r\n+a\r\n"])
+def test_what_is_no_redis_server_is_unavailable(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            with other.accept()[0] as client:
+                client.recv(4096)
+                client.sendall(answer)
+                client.shutdown(socket.SHUT_WR)
+                client.recv(4096)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with pytest.raises(Unavailable, match="no Redis server can be reached"):
+            holdfast.open(f"redis://u:p@127.0.0.1:{other.getsockname()[1]}/0?timeout=5")
+        serving.join()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         "shards=0",
         "shards=x",
+        f"shards={'9' * 5000}",
         "replicas=-1",
         "timeout=0",
         "blobs=sqlite:///x.db",
@@ -191,6 +212,12 @@ def test_wrong_parameters_are_refused(wrong: str) -> None:
         url += f"&{wrong}"
     with pytest.raises(Invalid):
         holdfast.open(url)
+
+
+@pytest.mark.parametrize("database", ["²", "9" * 5000, "x"])
+def test_a_database_that_is_no_number_is_refused(database: str) -> None:
+    with pytest.raises(Invalid, match="is no number"):
+        holdfast.open(f"redis://127.0.0.1:1/{database}")
 
 
 def test_shards_can_not_be_changed(tmp_path: Path) -> None:

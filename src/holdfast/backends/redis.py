@@ -294,7 +294,7 @@ class Options:
         self.prefix = params.get("prefix", "holdfast")
         if not self.prefix or not self.prefix.isprintable() or set(self.prefix) & set("{}"):
             raise Invalid(f"prefix={self.prefix!r} must be printable, without braces", prefix=self.prefix)
-        if not (where.path or "0").isdigit():
+        if not _is_number(where.path or "0"):
             raise Invalid(f"the database {where.path!r} in {where.url!r} is no number", url=where.url)
         self.connection: dict[str, Any] = {
             "db": int(where.path or 0), "username": where.user, "password": where.password,
@@ -307,9 +307,14 @@ def _number(params: Mapping[str, str], name: str, default: Any, least: int, most
     text = params.get(name)
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) <= most:
+    if not _is_number(text) or not least <= int(text) <= most:
         raise Invalid(f"{name}={text!r} is no number from {least} to {most}", parameter=name)
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is digits, as many as `int` takes."""
+    return text.isdecimal() and len(text) < 10
 
 
 def _seconds(text: str) -> float:

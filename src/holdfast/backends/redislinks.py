@@ -259,7 +259,7 @@ def _connect(connection: Any, address: Address) -> None:
         raise Unavailable(
             f"the Redis server {address} gives this user too few rights: {error}; docs/REDIS.md lists what a user needs"
         ) from error
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, ValueError, RecursionError) as error:  # the last two: what answers is no Redis
         if "DB index" in str(error):
             raise Unavailable(
                 f"the Redis server {address} has no such database ({error}); name another behind the host, /0 on a "
