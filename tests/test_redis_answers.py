@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 import holdfast
+from holdfast.backends.redisduty import Later
 from holdfast.errors import ReadOnly, Unavailable, Uncertain
 from servers import redis as servers
 from servers.proxy import Proxy
@@ -198,6 +200,32 @@ def test_a_server_that_starts_has_stored_nothing(started: Start) -> None:
             server.wait_until(lambda: _loads(client))
             with pytest.raises(Unavailable, match="LOADING"):
                 session.append(holdfast.user("one"))
+
+
+def test_a_server_that_is_at_a_script_may_be_free_later(started: Start) -> None:
+    """It does not even tell what it is: a call that makes a connection waits for it as one that has one does."""
+    server = started()
+    with server.client() as client, server.client() as other:
+        client.config_set("lua-time-limit", "10")
+        endless = threading.Thread(target=_endless, args=(other,))
+        endless.start()
+        server.wait_until(lambda: _is_busy(client))
+        with pytest.raises(Later, match="BUSY"):
+            holdfast.open(server.url())
+        client.execute_command("SCRIPT", "KILL")
+        endless.join()
+
+
+def _endless(client: Any) -> None:
+    with contextlib.suppress(redis.ResponseError):  # it is killed
+        client.eval("while true do end", 0)
+
+
+def _is_busy(client: Any) -> bool:
+    try:
+        return not client.ping()
+    except redis.RedisError as error:
+        return "BUSY" in str(error) or "busy" in str(error)
 
 
 def _loads(client: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from holdfast.backends.redisanswers import Failed
 from holdfast.errors import Unavailable, Uncertain
 
 OLDEST = (6, 2)
@@ -16,7 +17,7 @@ WAITAOF = (7, 2)
 
 
 class Later(Unavailable):
-    """A server that may soon be the right one: it starts, or is still a replica."""
+    """A server that may soon be the right one: it starts, is busy, or is still a replica."""
 
 
 _SAY = "or open the store with ?durability=process, which survives the death of this process alone"
@@ -67,10 +68,12 @@ class Duty:
             for a replica in a cluster, which is held to nothing before it is a master.
 
         Raises:
-            Later: it starts, or is a replica.
+            Later: it starts, is at somebody's script that does not end, or is a replica.
             Unavailable: the sentence names the setting to change.
         """
         info, always, rewrite = answers
+        if isinstance(info, Failed) and str(info).startswith("BUSY"):
+            raise Later(f"the Redis server {address} answers nobody now: {info}")
         if not isinstance(info, bytes):
             raise Unavailable(f"the Redis server {address} does not tell what it is: {info}; allow INFO")
         facts = _facts(info)
