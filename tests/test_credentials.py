@@ -300,9 +300,11 @@ def test_object_storage_that_is_gone(ear: Ear, bucket: str, monkeypatch: pytest.
 class Echo(BaseHTTPRequestHandler):
     """Refuses every request and repeats its headers, as the answer to a wrong signature does in parts."""
 
+    code = "SignatureDoesNotMatch"
+
     def do(self) -> None:
         heard = " ".join(f"<H>{name}: {value}</H>" for name, value in self.headers.items())
-        answer = f"<?xml version='1.0'?><Error><Code>SignatureDoesNotMatch</Code>{heard}</Error>".encode()
+        answer = f"<?xml version='1.0'?><Error><Code>{self.code}</Code>{heard}</Error>".encode()
         self.send_response(403)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -332,6 +334,9 @@ def test_object_storage_that_repeats_what_it_was_sent(
                 ear.fails(blobs.scan)
                 ear.fails(lambda: blobs.delete("0" * 64))
                 ear.fails(lambda: store.check(sweep=True))
+                for code, hint in (("RequestTimeTooSkewed", "clock"), ("ExpiredToken", "AWS_SESSION_TOKEN")):
+                    monkeypatch.setattr(Echo, "code", code)
+                    assert hint in ear.fails(lambda: store.session("s").append(user(BIG))).message
         finally:
             server.shutdown()
             thread.join()

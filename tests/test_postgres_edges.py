@@ -13,7 +13,7 @@ import pytest
 import holdfast
 from holdfast import Invalid, ReadOnly, Unavailable, user
 from holdfast.backend import Backend
-from holdfast.backends import open_backend
+from holdfast.backends import open_backend, pgserver
 from holdfast.plan import Commit
 from holdfast.testing.subject import created, done, entries, entry, eventually, hits, ref, text_of, texts
 from servers import postgres
@@ -193,6 +193,19 @@ def test_a_schema_that_was_made_for_a_role_is_used_by_it(at: str, db: psycopg.Co
         assert hits(opened, "apple") == {("s", 1)}
     finally:
         opened.close()
+
+
+# --- Connections ---
+
+
+def test_a_search_that_reads_a_large_value_waits_for_no_other(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a connection when it comes to need another; as many as there are may be just there."""
+    monkeypatch.setattr(pgserver, "MAX_CONNECTIONS", 1)
+    with holdfast.open(f"{at}&timeout=3") as store:
+        store.session("s").append(user("apple " + "a " * 20_000 + "apple tart " + "pear " * 10_000))
+        assert len(store.search("apple")) == 1  # taken into the index
+        assert len(store.search('"apple tart"')) == 1  # which has not all of its places
+        assert len(store.backend._server._idle) <= 1
 
 
 # --- A schema of another name ---

@@ -56,6 +56,8 @@ _HINTS = {
     "169.254.169.254": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without them the machine itself is asked",
     "InvalidAccessKeyId": "look at AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "look at AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "set the clock of this machine right",
+    "ExpiredToken": "renew AWS_SESSION_TOKEN and open the store again",
     "AccessDenied": "give this key the rights to get, put, list and delete there",
     "error sending request": "look at AWS_ENDPOINT_URL, or try again when it is there",
 }

@@ -106,6 +106,8 @@ class Server:
         self._open: set[Connection] = set()
         self._lent = 0
         self._free = threading.Condition()
+        self._mine = threading.local()
+        """How many connections a thread has (`count`)."""
 
     def connect(self) -> Connection:
         """A connection of its own, which the caller closes.
@@ -150,14 +152,20 @@ class Server:
             self._give_back(db)
 
     def _take(self) -> Connection:
+        mine = getattr(self._mine, "count", 0)
         with self._free:
-            if self._lent >= MAX_CONNECTIONS and not self._free.wait_for(
-                lambda: self._closed or self._lent < MAX_CONNECTIONS, self.timeout
+            # Who has one and needs another (a search that reads a large value) does not wait: it would be for those who
+            # may be waiting just so.
+            if (
+                not mine
+                and self._lent >= MAX_CONNECTIONS
+                and not self._free.wait_for(lambda: self._closed or self._lent < MAX_CONNECTIONS, self.timeout)
             ):
                 raise Unavailable(f"all {MAX_CONNECTIONS} connections to {self.shown} are in use; try again")
             if self._closed:
                 raise Unavailable(f"the store {self.shown} was closed")
             self._lent += 1
+            self._mine.count = mine + 1
             while self._idle:
                 db = self._idle.pop()
                 if not db.is_over():
@@ -169,6 +177,7 @@ class Server:
         except BaseException:
             with self._free:
                 self._lent -= 1
+                self._mine.count = mine
                 self._free.notify()
             raise
 
@@ -189,7 +198,9 @@ class Server:
             if db not in self._open:
                 return  # of before a fork
             self._lent -= 1
-            if self._closed or db.closed or db.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._mine.count -= 1
+            full = self._lent >= MAX_CONNECTIONS
+            if full or self._closed or db.closed or db.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self.drop(db)
             else:
                 self._idle.append(db)
