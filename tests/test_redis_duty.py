@@ -214,6 +214,11 @@ def test_wrong_parameters_are_refused(wrong: str) -> None:
         holdfast.open(url)
 
 
+def test_certificates_that_are_not_there_are_named() -> None:
+    with pytest.raises(Invalid, match=r"no file sslrootcert='/no/ca\.pem'"):
+        holdfast.open("rediss://127.0.0.1:1/0?sslrootcert=/no/ca.pem")
+
+
 @pytest.mark.parametrize("database", ["²", "9" * 5000, "x"])
 def test_a_database_that_is_no_number_is_refused(database: str) -> None:
     with pytest.raises(Invalid, match="is no number"):

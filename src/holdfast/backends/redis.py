@@ -300,7 +300,10 @@ class Options:
             "db": int(where.path or 0), "username": where.user, "password": where.password,
         }  # fmt: skip
         if where.scheme == "rediss" and "sslrootcert" in params:
-            self.connection["ssl_ca_certs"] = os.path.expanduser(params["sslrootcert"])
+            file = os.path.expanduser(params["sslrootcert"])
+            if not os.path.isfile(file):  # else it is told as a server that can't be reached
+                raise Invalid(f"there is no file sslrootcert={file!r}; name one of certificates to trust", file=file)
+            self.connection["ssl_ca_certs"] = file
 
 
 def _number(params: Mapping[str, str], name: str, default: Any, least: int, most: int) -> Any:
