@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 
 import psycopg
@@ -96,6 +97,27 @@ def test_only_an_open_transaction_is_taken(store: Store, at: str) -> None:
     view.session("hers")
     with pytest.raises(Invalid, match="whole store"):
         view.commit_in(None, "hers", user("x"))
+
+
+def test_a_connection_to_another_store_of_the_same_name_is_refused(store: Store, at: str) -> None:
+    """Each tenant's database has a store of that name; the events would be in somebody else's."""
+    name = f"other_{uuid.uuid4().hex}"
+    other = at.replace("/test?", f"/{name}?")
+    with psycopg.connect(at.partition("?")[0], autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+        try:
+            with psycopg.connect(other.partition("?")[0]) as db:
+                with pytest.raises(Invalid, match="no store"):
+                    store.commit_in(db, "s", user("x"))
+                db.rollback()
+                with holdfast.open(other) as theirs:
+                    theirs.session("s").append(user("theirs"), key="k0")
+                    with pytest.raises(Invalid, match="another store"):
+                        store.commit_in(db, "s", user("x"))
+                    db.commit()
+                    assert told(theirs) == ["theirs"]
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def test_any_kind_of_connection_will_do(store: Store, at: str) -> None:

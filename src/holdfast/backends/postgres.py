@@ -38,7 +38,7 @@ from holdfast.backends.pgrows import (
     packed_entry,
 )
 from holdfast.backends.pgsearch import Wanted, find
-from holdfast.backends.pgserver import Server
+from holdfast.backends.pgserver import Server, cursor
 from holdfast.backends.pgspace import compact
 from holdfast.backends.pgwords import WordIndex
 from holdfast.backends.pgwriter import Writer
@@ -150,7 +150,7 @@ class PostgresBackend:
         """Make commits in a transaction that is somebody else's, who commits it, or not.
 
         Raises:
-            Invalid: the connection is no open psycopg one, not in a transaction, or not in UTF-8.
+            Invalid: the connection is no open psycopg one, not in a transaction, not in UTF-8, or another store's.
             Unavailable: others changed the same heads; the transaction has failed, and must be begun anew.
         """
         if not isinstance(connection, psycopg.Connection):
@@ -160,8 +160,13 @@ class PostgresBackend:
         if (encoding := connection.info.encoding) != "utf-8":
             # The server would take the bytes of ids and keys for those of other letters.
             raise Invalid("commit_in needs a connection with client_encoding=UTF8", encoding=encoding)
+        db = cast("psycopg.Connection[Any]", connection)
         try:
-            return self._writer.within(cast("psycopg.Connection[Any]", connection), batch, self._packed(batch))
+            # Another database may have a store in a schema of the same name.
+            rows = cursor(db).execute(f"SELECT value FROM {self._schema}.meta WHERE name = 'store'".encode()).fetchall()
+            if [str(row[0]) for row in rows] != [self._id]:
+                raise Invalid("commit_in needs a connection to the database of this store; it goes to another store's")
+            return self._writer.within(db, batch, self._packed(batch))
         except psycopg.Error as error:
             raise self._server.explain(error) from error
 
