@@ -63,6 +63,14 @@ def test_a_server_that_is_not_there(server: Postgres) -> None:
             holdfast.open(f"postgresql://u@{wrong}/x?timeout=2")
 
 
+def test_each_of_several_servers_says_why_not(server: Postgres) -> None:
+    """The last one is a standby, say, and the first the primary."""
+    url = server.url().replace("//holdfast@", "//many@")
+    address = f"127.0.0.1:{server.port}"
+    with pytest.raises(Unavailable, match=r"too many connections for role.*; .*refused; try again, or let a pooler"):
+        holdfast.open(url.replace(address, f"{address},127.0.0.1:1"))
+
+
 def test_a_user_who_may_not_begin_a_store(server: Postgres) -> None:
     with pytest.raises(ReadOnly, match=r"permission denied.*GRANT it"):
         holdfast.open(server.url().replace("//holdfast@", "//poor@"))

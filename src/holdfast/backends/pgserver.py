@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -58,6 +59,9 @@ _HINTS = {
     "resolve host": "write postgresql://user@host:port/database",
 }
 """What to do about a server that can't be connected to, by the first of these words in what libpq says of it."""
+
+_EACH = re.compile(r"^- host: .*?, port: .*?, hostaddr: .*?: (.+)$", re.MULTILINE)
+"""What psycopg says of each host, or address of one, where there are several."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -293,7 +297,9 @@ class Server:
         """An error of connecting. libpq tells of it in words alone, which a server may have translated."""
         if error.sqlstate:
             return self.explain(error)
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        told = str(error).strip()
+        each = dict.fromkeys(_EACH.findall(told))  # of several hosts one may be the right one, and say why not now
+        said = "; ".join(each) or next(iter(told.splitlines()), type(error).__name__)
         hint = next((hint for sign, hint in _HINTS.items() if sign in said), _HINT)
         return Unavailable(f"{self.shown}: {said}; {hint}", sqlstate="")
 
