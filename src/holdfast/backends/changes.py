@@ -4,9 +4,9 @@ What grew is told by the rows of entries. A new row gets the number behind the h
 highest of then, unless that one was deleted meanwhile: then its number may have come again. So a look remembers
 several rows, from the newest back in steps that double. As long as one of them is there, no row before it is new.
 
-What changed and left no new row is told by a number in its head, which is above the highest, and at least the time. As a
-head never goes, the head that had the highest number has it still, or a higher one. Where it has not, rows were put back,
-or built anew, and everything is told. If it has a higher one since rows were put back, so have all that changed since, as
+What changed and left no new row is told by a number in its head, above the highest, and at least the time. As a head
+never goes, the head that had the highest number has it still, or a higher one. Where it has not, rows were put back, or
+built anew, and everything is told. If it has a higher one though rows were put back, so has all that changed since, as
 time went on.
 """
 
