@@ -353,6 +353,33 @@ def test_a_session_that_comes_back_from_the_trash_meanwhile_is_in_the_backup(
         assert [m.text for m in target.session("away").messages()] == ["away"]
 
 
+@pytest.mark.parametrize("look", range(1, 7))
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_session_that_is_moved_during_a_backup_is_in_it_once(
+    goes: bool, look: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with holdfast.open("memory://") as store, holdfast.open("memory://") as target:
+        for id in ("a", "moved", "z"):
+            store.session(id).append(user(id))
+        if not goes:
+            store.trash.put("moved")
+        scan, looks = store.backend.scan, 0
+
+        def late(kind: str, after: str = "", limit: int = 1000, *, trashed: bool = False) -> Heads:
+            nonlocal looks
+            found = scan(kind, after, limit, trashed=trashed)
+            looks += kind == "session"
+            if (looks, kind) == (look, "session"):
+                store.trash.put("moved") if goes else store.trash.restore("moved")
+            return found
+
+        monkeypatch.setattr(store.backend, "scan", late)
+        done = store.backup(str(tmp_path / "b"))
+        assert (done.sessions, done.damaged) == (3, {})
+        assert target.restore(done.path).sessions == 3
+        assert [m.text for m in (target.trash.get("moved") or target.session("moved")).messages()] == ["moved"]
+
+
 @pytest.fixture(params=[errno.EPERM, errno.ENOTSUP])
 def unlinked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that has no links, as FAT."""

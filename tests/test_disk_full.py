@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,22 @@ def test_a_store_is_not_opened_on_a_disk_that_is_nearly_full(backend: str, tmp_p
         with pytest.raises(Unavailable, match=r"less than 4 MiB are free.*make room"):
             holdfast.open(url_of(backend, place))
         assert not list(place.rglob("*.db*"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 20_000, 40_000, 60_000])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_store_whose_making_fails_says_why_and_is_made_by_the_next_open(
+    backend: str, size: int, tmp_path: Path
+) -> None:
+    with DISKS["limited"](tmp_path):
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+        with pytest.raises(Unavailable) as failed:
+            holdfast.open(url_of(backend, tmp_path))
+    assert_tells(failed.value)
+    with holdfast.open(url_of(backend, tmp_path)) as store:
+        store.session("s").append(holdfast.user("x"))
+        assert store.check().ok
 
 
 def events_of_steps(store: Store) -> int:

@@ -204,6 +204,30 @@ def test_an_index_that_was_built_anew_loses_no_change(tmp_path: Path) -> None:
         assert {"b", "mark"} <= {change.session for change in caught_up(store, position)}
 
 
+def test_a_file_that_was_put_back_from_an_older_copy_loses_no_change(tmp_path: Path) -> None:
+    url, file = url_of("sqlite", tmp_path), tmp_path / "store.db"
+    with holdfast.open(url) as store:
+        for id in ("a", "b", "c"):
+            store.create(id).append(user("x"))
+    older = file.read_bytes()  # nobody has it open
+    with holdfast.open(url) as store:
+        for n in range(3):
+            store.session("b").update(title=str(n))
+            store.session("c").append(user("y"))
+        position = store.position()
+    file.write_bytes(older)
+    with holdfast.open(url) as store:
+        assert {"b", "c", "mark"} <= {change.session for change in caught_up(store, position)}
+    file.write_bytes(older)
+    with holdfast.open(url) as store:
+        # The numbers of before are given again, and in the end to those that had them.
+        store.session("a").update(title="T")
+        for n in range(3):
+            store.session("b").update(title=str(n))
+            store.session("c").append(user("y"))
+        assert {"a", "b", "c", "mark"} <= {change.session for change in caught_up(store, position)}
+
+
 def test_rows_that_a_reboot_may_have_taken_are_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = url_of("files", tmp_path)
     with holdfast.open(url) as store:

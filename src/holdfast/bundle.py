@@ -37,6 +37,9 @@ from holdfast.plan import Head
 from holdfast.refusals import called
 from holdfast.storage import Storage
 
+REMEMBERED = 10_000
+"""Chunks of large values of which it is remembered that they are in the bundle; one may stand there again."""
+
 
 def write_bundle(
     store: Storage, sessions: Iterable[str], *, gone: list[str] | None = None, trashed: bool = False
@@ -83,6 +86,8 @@ def _session_lines(store: Storage, head: Head, sent: set[str]) -> Iterator[bytes
             blobs, fault = [], entry.fault or error.message
         for digest in blobs:
             if digest not in sent:
+                if len(sent) == REMEMBERED:
+                    sent.clear()
                 sent.add(digest)
                 yield _blob_line(store, digest)
         tally.take(entry)

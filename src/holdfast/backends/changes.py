@@ -4,9 +4,10 @@ What grew is told by the rows of entries. A new row gets the number behind the h
 highest of then, unless that one was deleted meanwhile: then its number may have come again. So a look remembers
 several rows, from the newest back in steps that double. As long as one of them is there, no row before it is new.
 
-What changed and left no new row is told by a number in its head, which is one more than the highest. As a head never
-goes, the head that had the highest number has it still, or a higher one. Where it has not, rows were put back, or built
-anew, and everything is told.
+What changed and left no new row is told by a number in its head, above the highest, and at least the time. As a head
+never goes, the head that had the highest number has it still, or a higher one. Where it has not, rows were put back, or
+built anew, and everything is told. If it has a higher one though rows were put back, so has all that changed since, as
+time went on.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import msgspec
 
 from holdfast.backends import positions
 from holdfast.backends.engine import Connection
+from holdfast.clock import now
 from holdfast.errors import Corrupt
 from holdfast.plan import Ref
 
 _NUMBERED = "FROM head WHERE changed > 0 ORDER BY changed DESC LIMIT 1"
-STAMP = f"UPDATE head SET changed = 1 + ifnull((SELECT changed {_NUMBERED}), 0) WHERE n = ?"  # noqa: S608  # the text above
-"""Number the change of a head that left no new row."""
+_STAMP = f"UPDATE head SET changed = max(?, 1 + ifnull((SELECT changed {_NUMBERED}), 0)) WHERE n = ?"  # noqa: S608  # the text above
 
 
 _Number = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -50,6 +51,11 @@ class Looked(NamedTuple):
     head: _Number
 
 
+def stamp(db: Connection, n: int) -> None:
+    """Number the change of the head in a row that left no new entry."""
+    db.execute(_STAMP, (now(), n))
+
+
 def changed(db: Connection, store: str | None, since: str | None) -> tuple[str, list[Ref]]:
     """See `Backend.changed`.
 
@@ -68,8 +74,8 @@ def changed(db: Connection, store: str | None, since: str | None) -> tuple[str, 
     number = number or (0, 0)
     if before is not None and before.seen[:1] == (newest,) and (rows, *number) == (before.rows, *before[2:]):
         return str(since), []
-    now = positions.written(store or rows, Looked(rows, tuple(_back(db, newest)), *number))
-    return now, [] if before is None else _since(db, before, rows)
+    stands = positions.written(store or rows, Looked(rows, tuple(_back(db, newest)), *number))
+    return stands, [] if before is None else _since(db, before, rows)
 
 
 def _since(db: Connection, before: Looked, rows: str) -> list[Ref]:

@@ -5,6 +5,8 @@ A script that was interrupted leaves nothing; a store that a newer holdfast wrot
 
 from __future__ import annotations
 
+import contextlib
+
 from holdfast.backends.engine import Connection
 from holdfast.errors import Invalid, Unavailable
 
@@ -82,7 +84,8 @@ def migrate(db: Connection, path: str) -> bool:
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            with contextlib.suppress(Exception):  # SQLite itself has ended it if the disk is full
+                db.execute("ROLLBACK")
             raise
     db.execute("PRAGMA journal_mode = WAL")
     return found == 0

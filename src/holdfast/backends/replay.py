@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.backends.changes import STAMP
+from holdfast.backends.changes import stamp
 from holdfast.backends.disk import FILE_MODE, read_at, sync_dir, unavailable, write_all, write_at
 from holdfast.backends.engine import Connection
 from holdfast.backends.entryrows import hide, new_rows, numbered
@@ -197,7 +197,7 @@ class Replay:
         if self._n is not None and (end > self._covered or self._changed):
             self._changed = True
             self._save()
-            self._db.execute(STAMP, (self._n,))
+            stamp(self._db, self._n)
             self._db.execute(
                 "INSERT OR REPLACE INTO log (head, name, size, first) VALUES (?, ?, ?, ?)",
                 (self._n, self._name, end, first),

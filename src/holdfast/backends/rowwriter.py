@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from holdfast.backends.bodies import Bodies
-from holdfast.backends.changes import STAMP
+from holdfast.backends.changes import stamp
 from holdfast.backends.engine import Connection
 from holdfast.backends.entryrows import hide, new_rows, numbered
 from holdfast.backends.fts import WordIndex
@@ -144,7 +144,7 @@ class RowWriter:
             known = self._heads[commit.ref] = Known(insert_head(db, head, runs.data), head, runs)
             write_tags(db, known.n, {}, head.tags)
             if not entries:
-                db.execute(STAMP, (known.n,))
+                stamp(db, known.n)
         else:
             first = numbered(db, self.numbers, known.runs, known.n, entries)
             known.head = head
@@ -229,7 +229,7 @@ class RowWriter:
                 write_tags(db, known.n, saved.tags, head.tags)
                 known.tags = encode(head.tags)
             if head.dead or head.last in (saved.last, head.base, head.trim):
-                db.execute(STAMP, (known.n,))
+                stamp(db, known.n)
             moved.append((*head_values(head, known.tags, known.runs.data), known.n))
         if grown:
             _execute(db, GROW_HEAD, grown)

@@ -73,24 +73,25 @@ def export(
     if app.json and form != "jsonl" and output in (None, "-"):
         raise click.UsageError("with --json, md and html need -o FILE")
     with app.store() as store:
-        ids, missing = _all(store) if everything else ([whole(store, ref).id for ref in refs], [])
-        ids = list(dict.fromkeys(ids))
+        missing: list[str] = []
+        ids = _ids(store, missing, form) if everything else dict.fromkeys(whole(store, ref).id for ref in refs)
+        ids = _Counted(ids)
         gone: list[str] | None = [] if everything else None
         unsaid, unfit = {}, list[str]()
         if form in FOREIGN:
-            done = FOREIGN[form](store, ids, output or "", force)
+            done = FOREIGN[form](store, list(ids), output or "", force)
             damaged, unsaid = done.damaged, {"unsaid": done.left_out}
             if everything and form in BESIDE:
-                unfit = BESIDE[form](store, ids, output or "", force)
+                unfit = BESIDE[form](store, list(ids), output or "", force)
         else:
             with written(output, force) as plain, _packed(plain, output) as file:
                 beside = missing if everything else None
                 damaged = _write(store, ids, form, include_hidden, file, gone, beside)
-        ids = [id for id in ids if id not in (gone or ())]
+        sessions = ids.count - len(gone or ())
     if output not in (None, "-"):
         left = {"left_out": [*missing, *unfit], **unsaid}
-        told = {"file": output, "format": form, "sessions": len(ids), "damaged": damaged, **left}
-        app.data(told) if app.json else app.say(f"{plural(len(ids), 'session')} written to {output}")
+        told = {"file": output, "format": form, "sessions": sessions, "damaged": damaged, **left}
+        app.data(told) if app.json else app.say(f"{plural(sessions, 'session')} written to {output}")
     if unsaid.get("unsaid"):
         app.say(f"{plural(unsaid['unsaid'], 'event')} left out: the form {form} has no place for them")
     if damaged:
@@ -122,18 +123,42 @@ def _form_of(output: str) -> str:
     return {".md": "md", ".markdown": "md", ".html": "html", ".htm": "html"}.get(named, "jsonl")
 
 
-def _all(store: Store) -> tuple[list[str], list[str]]:
-    """The ids of all sessions that are there now, newest first; and of those that can't be read."""
+class _Counted:
+    """Ids, and how many there were when they were last gone through; of all sessions they are not kept."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = ids
+        self.count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.count = 0
+        for id in self._ids:
+            self.count += 1
+            yield id
+
+
+def _ids(store: Store, missing: list[str], form: str) -> Iterable[str]:
+    """The ids of all sessions; those that can't be read are named in `missing` instead.
+
+    Of a bundle they are told as they are met, so that it takes no memory how many there are. What a person reads
+    begins with the newest.
+    """
+    met = _all(store, missing)
+    return (id for _, id in met) if form == "jsonl" else [id for _, id in sorted(met, reverse=True)]
+
+
+def _all(store: Store, missing: list[str]) -> Iterator[tuple[int, str]]:
     from holdfast.finding.listing import all_heads
 
-    found: list[tuple[int, str]] = []
-    damaged: list[str] = []
+    damaged: set[str] = set()
     for heads in all_heads(store.backend):
-        found += [(head.at, head.ref.id) for head in heads]
-        damaged += [ref.id for ref in heads.damaged]
-    readable = [id for id in dict.fromkeys(damaged) if _is_readable(store, id)]
-    ids = [id for _, id in sorted(found, reverse=True)] + readable
-    return ids, [id for id in dict.fromkeys(damaged) if id not in readable]
+        yield from ((head.at, head.ref.id) for head in heads)
+        for id in {ref.id for ref in heads.damaged} - damaged:
+            damaged.add(id)
+            if _is_readable(store, id):
+                yield 0, id
+            else:
+                missing.append(id)
 
 
 def _is_readable(store: Store, id: str) -> bool:
@@ -146,7 +171,7 @@ def _is_readable(store: Store, id: str) -> bool:
 
 def _write(
     store: Store,
-    ids: Sequence[str],
+    ids: Iterable[str],
     form: str,
     include_hidden: bool,
     file: BinaryIO,
@@ -160,7 +185,7 @@ def _write(
 
 
 def _write_bundle(
-    store: Store, ids: Sequence[str], file: BinaryIO, gone: list[str] | None, missing: list[str] | None
+    store: Store, ids: Iterable[str], file: BinaryIO, gone: list[str] | None, missing: list[str] | None
 ) -> int:
     """Write the sessions; how many damaged events and blobs there were. See `write_bundle` for `gone`.
 
@@ -177,7 +202,7 @@ def _write_bundle(
 
 
 def _write_documents(
-    store: Store, ids: Sequence[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
+    store: Store, ids: Iterable[str], form: str, include_hidden: bool, file: BinaryIO, gone: list[str] | None
 ) -> int:
     from holdfast.formats.calls import Outcomes
     from holdfast.formats.html import end_html, start_html, write_html

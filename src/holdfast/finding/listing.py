@@ -11,6 +11,9 @@ from holdfast.finding.pages import Page, cursor_of
 from holdfast.heads.info import SESSION, SessionInfo, created_at, info_of
 from holdfast.plan import Head
 
+PAGE = 1000
+"""Heads that are looked at together."""
+
 
 def list_sessions(
     backend: Backend,
@@ -48,11 +51,30 @@ def all_heads(backend: Backend, *, trashed: bool = False) -> Iterator[Heads]:
     A damaged one between two pages may be named by both.
     """
     after = ""
-    while heads := backend.scan(SESSION, after, trashed=trashed):
+    while heads := backend.scan(SESSION, after, PAGE, trashed=trashed):
         yield heads
         after = heads[-1].ref.id
     if heads.damaged:
         yield heads
+
+
+def everywhere(backend: Backend) -> Iterator[tuple[list[str], list[str]]]:
+    """The ids of all sessions, of those in the trash, too, some at a time, in order; and of those that are damaged.
+
+    Each once, though it is put into the trash, or comes out of it, meanwhile. One that is deleted may be named. A
+    damaged one between two pages may be named by both.
+    """
+    after: str | None = ""
+    while after is not None:
+        position, _ = backend.changed()
+        pages = [backend.scan(SESSION, after, PAGE, trashed=trashed) for trashed in (False, True)]
+        ids = {head.ref.id for page in pages for head in page}
+        # One that was moved between the two looks may have been where none was taken just then.
+        ids.update(ref.id for ref in backend.changed(position)[1] if ref.kind == SESSION and ref.id > after)
+        upto = min((page[-1].ref.id for page in pages if len(page) == PAGE), default=None)
+        damaged = [ref.id for page in pages for ref in page.damaged]
+        yield sorted(ids if upto is None else (id for id in ids if id <= upto)), damaged
+        after = upto
 
 
 def _page(heads: Iterable[Head], cursor: str | None, damaged: list[str]) -> Page[SessionInfo]:

@@ -19,7 +19,7 @@ TOGETHER = 500
 """Heads that are read at a time."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session changed: its newest event, its revision, when it was active last, and where it stands now.
 
     `deleted` says that it is gone for good, `trashed` that it is in the trash. A watch `after` this `position` goes on
@@ -65,20 +65,25 @@ class Watcher:
         """The sessions that changed, oldest activity first; all but the last have the position of the look before."""
         if not self._refs:
             self._place, self._refs = self._backend.changed(self._before)
-        heads = {head.ref.id: head for head in self._heads(self._refs)}
-        if self._since is not None:
-            heads |= {head.ref.id: head for head in _active(self._backend, self._since)}
-        fresh = [head for head in heads.values() if self._seen.get(head.ref.id) != head.rev]
-        fresh.sort(key=lambda head: (head.at, head.ref.id))
         before = self.position
+        # Only what is told of a head is kept: whoever was away for long may have to be told of very many.
+        fresh = {head.ref.id: _change(head, before) for head in self._heads(self._refs) if self._is_fresh(head)}
+        if self._since is not None:
+            active = _active(self._backend, self._since)
+            fresh |= {head.ref.id: _change(head, before) for head in active if self._is_fresh(head)}
         self._before, self._refs, self._since = self._place, [], None
-        for head in fresh:
-            self._seen[head.ref.id] = head.rev
-            self._seen.move_to_end(head.ref.id)
-        while len(self._seen) > self.SEEN:
-            self._seen.popitem(last=False)
-        told = [_change(head, before) for head in fresh[:-1]]
-        return [*told, *(_change(head, self.position) for head in fresh[-1:])]
+        told = sorted(fresh.values(), key=lambda change: (change.at, change.session))
+        for change in told:
+            self._seen[change.session] = change.rev
+            self._seen.move_to_end(change.session)
+            if len(self._seen) > self.SEEN:
+                self._seen.popitem(last=False)
+        if told:
+            told[-1] = msgspec.structs.replace(told[-1], position=self.position)
+        return told
+
+    def _is_fresh(self, head: Head) -> bool:
+        return self._seen.get(head.ref.id) != head.rev
 
     def _heads(self, refs: Sequence[Ref]) -> Iterator[Head]:
         """The heads of sessions; one that is damaged hides no other, and `check` names it."""

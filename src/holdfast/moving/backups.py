@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.bundle import Contents, contents, ended, read_bundle, write_bundle, write_documents
 from holdfast.errors import Corrupt, Exists, Invalid, NotFound, Unavailable
-from holdfast.finding.listing import all_heads
+from holdfast.finding.listing import everywhere
 from holdfast.moving.bundlefiles import lines_of, packing
 from holdfast.moving.copying import CopyReport
 from holdfast.paths import appear, as_path
@@ -185,16 +185,10 @@ def _written(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
 
 
 def _lines(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
-    gone: list[str] = []  # deleted meanwhile: that is how the store is now
-    away = {head.ref.id for heads in all_heads(store.backend, trashed=True) for head in heads}
-    for trashed in (False, True):
-        for heads in all_heads(store.backend, trashed=trashed):
-            ids = [head.ref.id for head in heads]
-            away.difference_update(ids)
-            yield from write_bundle(store, ids, gone=gone, trashed=True)
-            damaged.update({ref.id: "its head is damaged; `check` says how" for ref in heads.damaged})
-    # Who came back from the trash behind the first look was in neither.
-    yield from write_bundle(store, sorted(away), gone=gone, trashed=True)
+    for ids, unreadable in everywhere(store.backend):
+        damaged.update(dict.fromkeys(unreadable, "its head is damaged; `check` says how"))
+        # Some are deleted meanwhile: that is how the store is now.
+        yield from write_bundle(store, ids, gone=[], trashed=True)
 
 
 @contextlib.contextmanager

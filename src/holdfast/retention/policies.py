@@ -73,6 +73,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """The tags of the sessions that match."""
         return filter_tags(user=self.user, agent=self.agent, project=self.project, state=self.state, label=self.label)
 
+    def may_take(self, active: int, now: int) -> bool:
+        """Whether a session that was active then can be beyond a limit, or takes part in what puts another one there.
+
+        Of those that can't, nothing need be remembered. Times are in microseconds since 1970 UTC.
+        """
+        if self.max_sessions is not None or self.max_bytes is not None:
+            return True
+        return self.max_age is not None and now - active > micros(self.max_age)
+
     def spares(self, tags: Mapping[str, str]) -> str:
         """Why a session with these tags is spared by what the policy keeps; "" if it is not."""
         if self.keep_starred and f"label:{STARRED}" in tags:

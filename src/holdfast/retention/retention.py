@@ -117,7 +117,7 @@ def plan_prune(store: Storage, policy: Policy) -> PrunePlan:
     found: list[Candidate] = []
     parents: dict[str, str] = {}
     damaged: dict[str, None] = {}
-    sessions = 0
+    sessions = matched = 0
     for heads in all_heads(store.backend):
         sessions += len(heads)
         damaged.update((ref.id, None) for ref in heads.damaged)
@@ -125,10 +125,12 @@ def plan_prune(store: Storage, policy: Policy) -> PrunePlan:
             if FORKED in head.tags:
                 parents[head.tags[FORKED]] = head.ref.id
             if all(head.tags.get(name) == value for name, value in tags.items()):
-                found.append(_candidate(store, policy, head))
+                matched += 1
+                if policy.may_take(head.at, at):
+                    found.append(_candidate(store, policy, head))
     chosen, spared = choose(policy, (_unless_forked(one, parents) for one in found), at)
     chosen = [one if one.bytes >= 0 else _measured(store, one) for one in chosen]
-    return PrunePlan(store, policy, at, (sessions, len(found)), chosen, spared, list(damaged))
+    return PrunePlan(store, policy, at, (sessions, matched), chosen, spared, list(damaged))
 
 
 def plan_of(store: Storage, sessions: Sequence[str], why: str) -> PrunePlan:
