@@ -16,11 +16,11 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
-from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
+from holdfast.heads.info import COPYING, EDIT, check_head, created_at, said_by_appends
 from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
-from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Refused, plan
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
 from holdfast.refusals import denied, refusal
 from holdfast.storage import Storage
 
@@ -206,7 +206,7 @@ def _appended(store: Storage, there: Head, head: Head, batch: list[Entry], range
         try:
             return _append(store, there, batch) if batch else there
         except Stale:
-            now = _copied_meanwhile(store, head)
+            now = _copied_meanwhile(store, there, head)
             for entry, old in zip(batch, stored(store, now, after=there.last), strict=False):
                 ranges.extend(_difference(head, old, entry, is_copy=True))
             there, batch = now, batch[now.last - there.last :]
@@ -223,21 +223,25 @@ def _finished(store: Storage, there: Head, head: Head, ranges: list[Range]) -> N
         try:
             _finish(store, there, head, ranges)
         except Stale:
-            there = _copied_meanwhile(store, head)
+            there = _copied_meanwhile(store, there, head)
             raise
 
     insisted(finish)
 
 
-def _copied_meanwhile(store: Storage, head: Head) -> Head:
+def _copied_meanwhile(store: Storage, there: Head, head: Head) -> Head:
     """The head there, as another copy of the same session left it.
 
     Raises:
-        Conflict: something else changed it.
+        Conflict: something else changed it; or that copy is of a later state, or of what began anew under the id.
     """
     now = store.backend.get([head.ref])[0]
     if now is None or now.dead or now.trashed or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
         raise _diverged(head, "it was changed there during the copy")
+    if (now.base, now.tags.get("created")) != (there.base, head.tags.get("created")):
+        raise _diverged(head, "it was begun anew there during the copy")
+    if now.last > head.last or now.at > head.at:
+        raise _later(head, now)
     return now
 
 
@@ -262,7 +266,7 @@ def _target(store: Storage, head: Head, start: int) -> Head:
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
     if whole(store, there).base > start or there.last > head.last or there.at > head.at:
-        raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
+        raise _later(head, there)
     # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
     known = head_digest(there) in (there.tags.get(COPIED), head_digest(head), head.tags.get(COPIED))
     if not known and not _lags(there, head):
@@ -326,9 +330,37 @@ def head_digest(head: Head) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
+def said(head: Head) -> tuple[object, ...]:
+    """What a head says besides what comes with more events: somebody changed it if that is another one now."""
+    tags = {name: value for name, value in own_tags(head).items() if name == EDIT or not said_by_appends(name)}
+    return tags, head.body, max(head.base, head.trim)
+
+
 def same_heads(head: Head, there: Head) -> bool:
     """Whether two heads say the same, of sessions whose logs are then equal, too, if one is a copy of the other."""
     return not there.dead and there.last == head.last and head_digest(there) == head_digest(head)
+
+
+def unchanged(seen: Head, there: Head | None, digest: str) -> Head:
+    """The head of a copy, which was just made equal to this one with this digest.
+
+    Raises:
+        Conflict: it was changed since.
+    """
+    if there is None or there.dead or there.last != seen.last or head_digest(there) != digest:
+        raise Conflict(
+            f"session {seen.ref.id!r} was changed in the target store while it was copied", session=seen.ref.id
+        )
+    return there
+
+
+def revision(store: Storage, ref: Ref) -> int:
+    """The revision of a head; 0 for none, or for one that can't be told."""
+    try:
+        head = store.backend.get([ref])[0]
+    except Corrupt:
+        return 0
+    return 0 if head is None else head.rev
 
 
 def _difference(head: Head, old: Entry | None, new: Entry, *, is_copy: bool) -> list[Range]:
@@ -352,6 +384,10 @@ def _diverged(head: Head, why: str) -> Conflict:
         f"session {head.ref.id!r} is in the target store and went its own way: {why}; nothing was overwritten",
         session=head.ref.id,
     )
+
+
+def _later(head: Head, there: Head) -> Conflict:
+    return _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
 
 
 def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
