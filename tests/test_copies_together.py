@@ -131,7 +131,7 @@ def test_copies_of_a_document_at_the_same_time_all_succeed(source: Store) -> Non
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A source. To copy its session `long` takes five commits: the first, two of its events, one of the rest, the last."""
+    """A source. Its session `long` is copied by five commits: the first, three of its events, the last."""
     monkeypatch.setattr(copies, "BATCH", 10)
     with holdfast.open("memory://") as opened:
         opened.session("long", title="T").append(*[user(f"{n}") for n in range(25)])
@@ -216,6 +216,25 @@ def test_a_document_that_a_later_copy_brought_stays(few: Store, number: int) -> 
             copied = [copier.document(ref) for ref, _ in all_documents(few)]
         assert [one.error for one in copied] == [None, None]
         assert [document.text for id in "xy" if (document := target.documents.get(f"notes/{id}.md"))] == ["# Later"] * 2
+
+
+@pytest.mark.parametrize("way", ["deleted", "trashed"])
+def test_what_is_gone_meanwhile_is_no_failure(few: Store, way: str) -> None:
+    with holdfast.open("memory://") as target:
+        assert copy_store(few, target).failed == ()
+        few.session("long").append(user("more"))
+
+        def go() -> None:
+            if way == "trashed":
+                few.trash.put("other")
+                return
+            few.delete("other")
+            few.documents.delete("notes/x.md")
+
+        with amid_commit(target, 1, go):
+            report = copy_store(few, target)
+        assert report.failed == ()
+        assert [one.error for one in Copier(few, target).named(["other"])] != [None]
 
 
 @pytest.mark.parametrize("number", [3, 4, 5])

@@ -37,10 +37,11 @@ from holdfast.copies import (
 )
 from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents, id_of, owner_of
-from holdfast.errors import Corrupt, HoldfastError, Stale, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, NotFound, Stale, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import check_head
 from holdfast.history.ancestry import FORKED, newest_edit, stored, whole
+from holdfast.moving.deletions import living, ref_of
 from holdfast.moving.digests import Tally, sound
 from holdfast.packed import Packing, Span, handed_on, packed_entries
 from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Ref
@@ -187,7 +188,15 @@ class Copier:
         self._ended = False
 
     def all(self, *, changed: bool = False) -> Generator[Copied]:
-        """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread."""
+        """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread.
+
+        Who takes no deletions over is not told of what was deleted, or put into the trash, meanwhile.
+        """
+        for one in self._all(changed):
+            if self._trashed or not isinstance(one.error, NotFound) or living(self._source, ref_of(one)):
+                yield one
+
+    def _all(self, changed: bool) -> Generator[Copied]:
         yield from self._sessions(trashed=False, changed=changed)
         if self._trashed:
             yield from self._sessions(trashed=True, changed=changed)
@@ -216,7 +225,7 @@ class Copier:
     def session(self, id: str) -> Copied:
         """Copy a session, or what is new of it, and compare the digests.
 
-        Again if it failed and the session changed, or says something else now: another copy of that may have come first.
+        Again if that failed and it was changed, or says something else now: another copy of that may have come first.
         """
         copied, new, edited = Copied(session=id), 0, False
         for _ in range(TRIES):
