@@ -291,7 +291,7 @@ class Copier:
                 tally.take(entry)
 
     def _compare(self, seen: Head, ours: Tally, there: Head, theirs: Tally) -> None:
-        source, target = ours.of(seen), theirs.of(there)
+        source, target = ours.of(seen), theirs.of(whole(self._target, there))  # it may be a fork there, too
         if source != target:
             raise Corrupt(
                 f"session {seen.ref.id!r} is another one in the target store than what was copied: its digest is "
