@@ -320,6 +320,15 @@ def test_a_blob_that_the_target_lost_is_brought_again(shell: Shell) -> None:
     shell.ok("check", "--store", "sqlite:to.db")
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--follow"]])
+def test_no_name_of_a_target_is_not_the_usual_store(shell: Shell, more: list[str]) -> None:
+    with holdfast.open(shell.url) as store:
+        store.session("s").append(user("x"))
+    done = shell("copy", "memory:", "", *more)
+    assert done.code == 2
+    assert "'' is no store URL" in done.err
+
+
 def test_a_dry_run_says_what_is_missing_and_creates_nothing(shell: Shell) -> None:
     done = shell.ok("copy", shell.url, "file:to", "--dry-run", "--json")
     assert {item["session"]: item["new"] for item in done.json["items"]}["long"] == 2501
