@@ -17,6 +17,7 @@ from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents
 from holdfast.history.ancestry import stored, whole
 from holdfast.moving.copying import Copier, copy_store
+from holdfast.moving.digests import session_digest
 from holdfast.plan import Commit, Entry, Head, Refused
 from test_copying import digests, fill
 
@@ -262,3 +263,22 @@ def test_what_somebody_did_amid_a_copy_stays(few: Store, number: int, write: Cal
         assert len(report.failed) == 1
         assert isinstance(report.failed[0].error, Conflict | Deleted)
         assert target.peek("long") == done[0]
+
+
+@pytest.mark.parametrize("lost", [0, 5])
+def test_a_target_that_lost_what_it_had_is_given_it_again(
+    few: Store, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """As a server may that is killed and keeps not all that it acknowledged, while a copy follows."""
+    with holdfast.open("memory://") as target, holdfast.open("memory://") as earlier:
+        few.create("grown").append(*[user(f"{n}") for n in range(lost or 5)])
+        if lost:
+            assert copy_store(few, earlier).failed == ()
+        few.session("grown").append(*[user(f"more {n}") for n in range(5)])
+        copier = Copier(few, target, remember=10)
+        assert copier.session("grown").error is None
+        few.session("grown").append(user("new"))
+        monkeypatch.setattr(copier, "_target", earlier)
+        copied = copier.session("grown")
+        assert copied.error is None
+        assert session_digest(earlier, earlier.head("grown")) == session_digest(few, few.head("grown"))

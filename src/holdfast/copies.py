@@ -146,6 +146,7 @@ def replay(store: Storage, head: Head, entries: Iterator[Entry], *, after: int =
 
     Raises:
         Conflict: there is one with other entries, or one that was changed later.
+        Stale: it does not have all up to `after` any more.
         Deleted: there was one.
         Denied: the store is open for another user.
         Corrupt: an entry is missing, or the head says what none can say.
@@ -163,6 +164,8 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
             pass  # who gives them may want to have said all
         return Copied(session=head.ref.id, events=head.last - start)
     there = insisted(lambda: _target(store, head, start))
+    if there.last < after:
+        raise Stale(f"session {head.ref.id!r} was at event {after} and is at {there.last} there; copy it anew")
     after = max(start, after)
     here = stored(store, there, after=after)
     known = there.last

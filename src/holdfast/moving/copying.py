@@ -243,7 +243,7 @@ class Copier:
                 raise
             except HoldfastError as error:
                 copied = Copied(session=id, error=error)
-                if head is None or revision(self._source, head.ref) == head.rev:
+                if not isinstance(error, Stale) and (head is None or revision(self._source, head.ref) == head.rev):
                     break
         if not self._remember:
             self._known.pop(id, None)
