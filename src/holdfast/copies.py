@@ -288,7 +288,7 @@ def _is_later(head: Head, dead: Head) -> bool:
     """Whether a session was begun anew after the one was deleted that left a tombstone: its numbers go on behind that
     one's. Where that had none, the times tell.
     """
-    return head.base >= dead.last > 0 or (head.base == dead.last and created_at(head) >= dead.at)
+    return head.base >= dead.last and (dead.last > 0 or created_at(head) >= dead.at)
 
 
 def _level(store: Storage, there: Head, start: int) -> Head:
