@@ -282,3 +282,21 @@ def test_a_target_that_lost_what_it_had_is_given_it_again(
         copied = copier.session("grown")
         assert copied.error is None
         assert session_digest(earlier, earlier.head("grown")) == session_digest(few, few.head("grown"))
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_another_restore_brings_a_session_into_the_trash_first(few: Store, number: int, tmp_path: Path) -> None:
+    few.delete("fork")
+    few.trash.put("long")
+    few.backup(str(tmp_path / "b.zst"))
+    with holdfast.open("memory://") as target:
+
+        def other() -> None:
+            assert target.restore(str(tmp_path / "b.zst"), merge=True).failed == ()
+
+        with amid_commit(target, number, other):
+            assert target.restore(str(tmp_path / "b.zst"), merge=True).failed == ()
+        assert session_digest(target, target.head("long", trashed=True)) == session_digest(
+            few, few.head("long", trashed=True)
+        )
+        assert target.check().ok

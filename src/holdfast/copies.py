@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
+from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Trashed, Unavailable, Uncertain
 from holdfast.heads.info import COPYING, EDIT, check_head, created_at, said_by_appends
 from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
@@ -36,8 +36,6 @@ _GONE = b'{"type":"note"}'
 """Stands for an event that is gone, until it is forgotten."""
 STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 """What is wrong with a store, not with one session: the next session would fare no better."""
-
-
 T = TypeVar("T")
 
 
@@ -196,7 +194,7 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
 def insisted(action: Callable[[], T]) -> T:
     """Do what begins anew by itself, again while another copy comes first."""
     for _ in range(TRIES - 1):
-        with contextlib.suppress(Stale, Exists):
+        with contextlib.suppress(Stale, Exists, Trashed):
             return action()
     return action()
 
@@ -208,7 +206,7 @@ def _appended(store: Storage, there: Head, head: Head, batch: list[Entry], range
         nonlocal there, batch
         try:
             return _append(store, there, batch) if batch else there
-        except Stale:
+        except (Stale, Trashed):
             now = _copied_meanwhile(store, there, head)
             for entry, old in zip(batch, stored(store, now, after=there.last), strict=False):
                 ranges.extend(_difference(head, old, entry, is_copy=True))
@@ -225,7 +223,7 @@ def _finished(store: Storage, there: Head, head: Head, ranges: list[Range]) -> N
         nonlocal there
         try:
             _finish(store, there, head, ranges)
-        except Stale:
+        except (Stale, Trashed):
             there = _copied_meanwhile(store, there, head)
             raise
 
@@ -237,9 +235,12 @@ def _copied_meanwhile(store: Storage, there: Head, head: Head) -> Head:
 
     Raises:
         Conflict: something else changed it; or that copy is of a later state, or of what began anew under the id.
+        Trashed: somebody put it into the trash.
     """
     now = store.backend.get([head.ref])[0]
-    if now is None or now.dead or now.trashed or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
+    if now is not None and now.trashed and not same_heads(head, now):
+        raise refusal(Refused("trashed", now), Commit(ref=head.ref))
+    if now is None or now.dead or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
         raise _diverged(head, "it was changed there during the copy")
     if (now.base, now.tags.get("created")) != (there.base, head.tags.get("created")):
         raise _diverged(head, "it was begun anew there during the copy")
@@ -264,7 +265,7 @@ def _target(store: Storage, head: Head, start: int) -> Head:
         if not _is_later(head, there):
             raise refusal(Refused("deleted", there), Commit(ref=head.ref))
         return _level(store, changed(store, there, msgspec.structs.replace(begin, if_rev=there.rev)), start)
-    if there.trashed:
+    if there.trashed and not same_heads(head, there):
         there = _brought_back(store, there)
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
@@ -401,6 +402,8 @@ def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
 
 def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
+    if there.trashed:
+        return  # another copy came first with the same, and nothing is changed in the trash
     wanted, found = own_tags(head), own_tags(there)
     # The counters come right in the first commit, so it is the first to say that the copy's log is there.
     tags: dict[str, str | None] = {COPYING: None} if COPYING in there.tags else {}
