@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -192,6 +193,29 @@ def test_a_body_that_is_longer_packed_than_plain_is_packed_anew(tmp_path: Path) 
                 store.backend.unpacked(wrong)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "file"])
+def test_a_fork_that_came_with_the_files_is_the_same_session(kind: str, tmp_path: Path) -> None:
+    """Whoever copies the files of a store, and then the store, has forks on both sides."""
+    with holdfast.open(f"{kind}://{tmp_path}/source/store") as store:
+        first = store.session("first")
+        first.append(*[user(f"{n}") for n in range(20)])
+        first.fork(at=10, id="fork").append(note("on its own"))
+        first.remove_last()
+        store.session("fork").fork(id="of it").remove_last()
+    shutil.copytree(tmp_path / "source", tmp_path / "target")
+    with (
+        holdfast.open(f"{kind}://{tmp_path}/source/store") as store,
+        holdfast.open(f"{kind}://{tmp_path}/target/store") as target,
+    ):
+        assert copy_store(store, target).failed == ()
+        store.session("fork").append(user("more"))
+        report = copy_store(store, target)
+        assert (report.new, report.failed) == (1, ())
+        assert copy_store(store, store).failed == ()
+        assert digests(target) == digests(store)
+        assert target.check().ok
+
+
 def test_a_key_that_is_written_with_escapes_takes_its_blobs_along(store: Store, target: Store) -> None:
     """JSON may spell any letter of a key by its number."""
     session = store.session("s")
@@ -294,6 +318,15 @@ def test_a_blob_that_the_target_lost_is_brought_again(shell: Shell) -> None:
     assert shell("check", "--store", "sqlite:to.db").code == 5
     shell.ok("copy", shell.url, "sqlite:to.db")
     shell.ok("check", "--store", "sqlite:to.db")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--follow"]])
+def test_no_name_of_a_target_is_not_the_usual_store(shell: Shell, more: list[str]) -> None:
+    with holdfast.open(shell.url) as store:
+        store.session("s").append(user("x"))
+    done = shell("copy", "memory:", "", *more)
+    assert done.code == 2
+    assert "'' is no store URL" in done.err
 
 
 def test_a_dry_run_says_what_is_missing_and_creates_nothing(shell: Shell) -> None:

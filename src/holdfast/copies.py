@@ -15,12 +15,12 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Unavailable, Uncertain
-from holdfast.heads.info import COPYING, check_head, created_at, said_by_appends
+from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Trashed, Unavailable, Uncertain
+from holdfast.heads.info import COPYING, EDIT, check_head, created_at, said_by_appends
 from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
-from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Refused, plan
+from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
 from holdfast.refusals import denied, refusal
 from holdfast.storage import Storage
 
@@ -36,8 +36,6 @@ _GONE = b'{"type":"note"}'
 """Stands for an event that is gone, until it is forgotten."""
 STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 """What is wrong with a store, not with one session: the next session would fare no better."""
-
-
 T = TypeVar("T")
 
 
@@ -146,6 +144,7 @@ def replay(store: Storage, head: Head, entries: Iterator[Entry], *, after: int =
 
     Raises:
         Conflict: there is one with other entries, or one that was changed later.
+        Stale: it does not have all up to `after` any more.
         Deleted: there was one.
         Denied: the store is open for another user.
         Corrupt: an entry is missing, or the head says what none can say.
@@ -163,6 +162,8 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
             pass  # who gives them may want to have said all
         return Copied(session=head.ref.id, events=head.last - start)
     there = insisted(lambda: _target(store, head, start))
+    if there.last < after:
+        raise Stale(f"session {head.ref.id!r} was at event {after} and is at {there.last} there; copy it anew")
     after = max(start, after)
     here = stored(store, there, after=after)
     known = there.last
@@ -193,7 +194,7 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
 def insisted(action: Callable[[], T]) -> T:
     """Do what begins anew by itself, again while another copy comes first."""
     for _ in range(TRIES - 1):
-        with contextlib.suppress(Stale, Exists):
+        with contextlib.suppress(Stale, Exists, Trashed):
             return action()
     return action()
 
@@ -205,8 +206,8 @@ def _appended(store: Storage, there: Head, head: Head, batch: list[Entry], range
         nonlocal there, batch
         try:
             return _append(store, there, batch) if batch else there
-        except Stale:
-            now = _copied_meanwhile(store, head)
+        except (Stale, Trashed):
+            now = _copied_meanwhile(store, there, head)
             for entry, old in zip(batch, stored(store, now, after=there.last), strict=False):
                 ranges.extend(_difference(head, old, entry, is_copy=True))
             there, batch = now, batch[now.last - there.last :]
@@ -222,22 +223,29 @@ def _finished(store: Storage, there: Head, head: Head, ranges: list[Range]) -> N
         nonlocal there
         try:
             _finish(store, there, head, ranges)
-        except Stale:
-            there = _copied_meanwhile(store, head)
+        except (Stale, Trashed):
+            there = _copied_meanwhile(store, there, head)
             raise
 
     insisted(finish)
 
 
-def _copied_meanwhile(store: Storage, head: Head) -> Head:
+def _copied_meanwhile(store: Storage, there: Head, head: Head) -> Head:
     """The head there, as another copy of the same session left it.
 
     Raises:
-        Conflict: something else changed it.
+        Conflict: something else changed it; or that copy is of a later state, or of what began anew under the id.
+        Trashed: somebody put it into the trash.
     """
     now = store.backend.get([head.ref])[0]
-    if now is None or now.dead or now.trashed or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
+    if now is not None and now.trashed and not same_heads(head, now):
+        raise refusal(Refused("trashed", now), Commit(ref=head.ref))
+    if now is None or now.dead or head_digest(now) not in (now.tags.get(COPIED), head_digest(head)):
         raise _diverged(head, "it was changed there during the copy")
+    if (now.base, now.tags.get("created")) != (there.base, head.tags.get("created")):
+        raise _diverged(head, "it was begun anew there during the copy")
+    if now.last > head.last or now.at > head.at:
+        raise _later(head, now)
     return now
 
 
@@ -257,12 +265,12 @@ def _target(store: Storage, head: Head, start: int) -> Head:
         if not _is_later(head, there):
             raise refusal(Refused("deleted", there), Commit(ref=head.ref))
         return _level(store, changed(store, there, msgspec.structs.replace(begin, if_rev=there.rev)), start)
-    if there.trashed:
+    if there.trashed and not same_heads(head, there):
         there = _brought_back(store, there)
     if there.tags.get("user") != head.tags.get("user"):
         raise _diverged(head, "it belongs to another user")
     if whole(store, there).base > start or there.last > head.last or there.at > head.at:
-        raise _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
+        raise _later(head, there)
     # Unchanged since a replay left it, equal already, or what the session to be copied was once copied from.
     known = head_digest(there) in (there.tags.get(COPIED), head_digest(head), head.tags.get(COPIED))
     if not known and not _lags(there, head):
@@ -281,7 +289,7 @@ def _is_later(head: Head, dead: Head) -> bool:
     """Whether a session was begun anew after the one was deleted that left a tombstone: its numbers go on behind that
     one's. Where that had none, the times tell.
     """
-    return head.base >= dead.last > 0 or (head.base == dead.last and created_at(head) >= dead.at)
+    return head.base >= dead.last and (dead.last > 0 or created_at(head) >= dead.at)
 
 
 def _level(store: Storage, there: Head, start: int) -> Head:
@@ -326,9 +334,37 @@ def head_digest(head: Head) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
+def said(head: Head) -> tuple[object, ...]:
+    """What a head says besides what comes with more events: somebody changed it if that is another one now."""
+    tags = {name: value for name, value in own_tags(head).items() if name == EDIT or not said_by_appends(name)}
+    return tags, head.body, max(head.base, head.trim)
+
+
 def same_heads(head: Head, there: Head) -> bool:
     """Whether two heads say the same, of sessions whose logs are then equal, too, if one is a copy of the other."""
     return not there.dead and there.last == head.last and head_digest(there) == head_digest(head)
+
+
+def unchanged(seen: Head, there: Head | None, digest: str) -> Head:
+    """The head of a copy, which was just made equal to this one with this digest.
+
+    Raises:
+        Conflict: it was changed since.
+    """
+    if there is None or there.dead or there.last != seen.last or head_digest(there) != digest:
+        raise Conflict(
+            f"session {seen.ref.id!r} was changed in the target store while it was copied", session=seen.ref.id
+        )
+    return there
+
+
+def revision(store: Storage, ref: Ref) -> int:
+    """The revision of a head; 0 for none, or for one that can't be told."""
+    try:
+        head = store.backend.get([ref])[0]
+    except Corrupt:
+        return 0
+    return 0 if head is None else head.rev
 
 
 def _difference(head: Head, old: Entry | None, new: Entry, *, is_copy: bool) -> list[Range]:
@@ -354,6 +390,10 @@ def _diverged(head: Head, why: str) -> Conflict:
     )
 
 
+def _later(head: Head, there: Head) -> Conflict:
+    return _diverged(head, f"it is at event {there.last} and was active later than what is to be copied")
+
+
 def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
     full = len(there.tags) >= MAX_HEAD_TAGS  # there is no room to say it; forks meanwhile would count wrong
     tags = None if full or COPYING in there.tags else {COPYING: "1"}
@@ -362,6 +402,8 @@ def _append(store: Storage, there: Head, batch: list[Entry]) -> Head:
 
 def _finish(store: Storage, there: Head, head: Head, ranges: list[Range]) -> None:
     """Make the head equal, in one commit; none if it is."""
+    if there.trashed:
+        return  # another copy came first with the same, and nothing is changed in the trash
     wanted, found = own_tags(head), own_tags(there)
     # The counters come right in the first commit, so it is the first to say that the copy's log is there.
     tags: dict[str, str | None] = {COPYING: None} if COPYING in there.tags else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What systems say of a file system that has no links, or no more of them."""
@@ -32,6 +33,15 @@ def as_path(text: str) -> str:
     except UnicodeEncodeError:
         return os.fsdecode(text.encode("utf-8", "surrogateescape"))
     return text
+
+
+def is_stream(path: str) -> bool:
+    """Whether there is a pipe, socket or device at a path: nothing that can be read twice, or may be replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # nothing is there, or it is told by whoever opens it
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def appear(beside: str, path: str) -> None:

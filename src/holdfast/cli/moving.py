@@ -50,11 +50,12 @@ def copy(app: App, source: str, target: str, refs: tuple[str, ...], follow: bool
     the target is a conflict and stays as it is. TO is created if it is not there.
     """
     from holdfast.moving.copying import Copier
-    from holdfast.opening import existing, open
+    from holdfast.opening import existing
+    from holdfast.store import Store
 
     if follow and (refs or dry_run):
         raise click.UsageError("--follow copies everything, and until told to stop; leave --session and --dry-run away")
-    with existing(source) as here, tried(target) if dry_run else open(target) as there:
+    with existing(source) as here, tried(target) if dry_run else Store(target) as there:  # "" is no default
         ours, theirs = app.view(here), app.view(there)
         if follow:
             _follow(app, ours, theirs)

@@ -19,7 +19,7 @@ from holdfast.cli.shapes import dumps
 from holdfast.cli.writing import written
 from holdfast.errors import HoldfastError
 from holdfast.formats.words import plural, safe_line
-from holdfast.paths import as_path
+from holdfast.paths import as_path, is_stream
 
 if TYPE_CHECKING:
     from holdfast.importer import FileReport, Progress
@@ -281,6 +281,8 @@ def _is_bundle(path: str) -> bool:
     from holdfast.errors import Corrupt
     from holdfast.moving.bundlefiles import is_packed, lines_of
 
+    if is_stream(os.path.expanduser(path)):
+        return True  # can be read only once, so it is for whoever takes it in to find out
     try:
         with open(os.path.expanduser(path), "rb") as file:
             return is_bundle(next(lines_of(file), b"") if is_packed(file.peek(4)) else file.readline(100))

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
-from holdfast.errors import Exists
+from holdfast.errors import Exists, Invalid
 from holdfast.formats.words import safe
-from holdfast.paths import appear, as_path
+from holdfast.paths import appear, as_path, is_stream
 
 if TYPE_CHECKING:
     from holdfast.cli.app import App
@@ -28,6 +28,8 @@ def written(output: str | None, force: bool) -> Generator[BinaryIO]:
     output = as_path(output)
     if not force and os.path.lexists(output):
         raise refusal
+    if is_stream(output):
+        raise Invalid(f"{output} is a pipe or device, which is not replaced; name a file, or - for stdout", file=output)
     beside = f"{output}.{os.getpid()}.tmp"
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -23,7 +23,7 @@ from holdfast.errors import Corrupt, Exists, Invalid, NotFound, Unavailable
 from holdfast.finding.listing import everywhere
 from holdfast.moving.bundlefiles import lines_of, packing
 from holdfast.moving.copying import CopyReport
-from holdfast.paths import appear, as_path
+from holdfast.paths import appear, as_path, is_stream
 from holdfast.storage import Storage
 
 
@@ -49,6 +49,7 @@ def write_backup(store: Storage, path: str, *, replace: bool = False, dry_run: b
 
     Raises:
         Exists: there is a file at the path, and it is not to be replaced.
+        Invalid: a pipe or device is there.
         Unavailable: the disk refuses; no file is left.
         Corrupt: what was read back is not what was written; no file is left.
     """
@@ -56,6 +57,8 @@ def write_backup(store: Storage, path: str, *, replace: bool = False, dry_run: b
     taken = Exists(f"{path} is there already; name another file, or say that it is to be replaced", path=path)
     if not replace and os.path.lexists(path):
         raise taken
+    if is_stream(path):
+        raise Invalid(f"{path} is a pipe or device, which no backup replaces; name a file", path=path)
     if dry_run:
         return _rehearsed(store, path)
     try:
@@ -193,8 +196,11 @@ def _lines(store: Storage, damaged: dict[str, str]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Generator[BinaryIO]:
+    place = os.path.expanduser(path)
+    if is_stream(place):
+        raise Invalid(f"{path} can be read only once, and a restore reads it twice; make a file of it first", path=path)
     try:
-        with open(os.path.expanduser(path), "rb") as file:
+        with open(place, "rb") as file:
             yield file
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", path=path) from None

@@ -30,14 +30,18 @@ from holdfast.copies import (
     head_digest,
     own_tags,
     replay,
+    revision,
+    said,
     same_heads,
+    unchanged,
 )
 from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents, id_of, owner_of
-from holdfast.errors import Conflict, Corrupt, HoldfastError, Stale, Unavailable
+from holdfast.errors import Corrupt, HoldfastError, NotFound, Stale, Unavailable
 from holdfast.finding.listing import all_heads
 from holdfast.heads.info import check_head
 from holdfast.history.ancestry import FORKED, newest_edit, stored, whole
+from holdfast.moving.deletions import living, ref_of
 from holdfast.moving.digests import Tally, sound
 from holdfast.packed import Packing, Span, handed_on, packed_entries
 from holdfast.plan import MAX_TAGS, Commit, Entry, Head, Ref
@@ -50,7 +54,7 @@ GROUP_EVENTS = 5 * BATCH
 ABREAST = 2
 """Threads that copy sessions. More would only wait for each other: one process packs and compares for all of them."""
 TRIES = 20
-"""How often a session is copied anew because events of it were hidden or shown meanwhile."""
+"""How often a session or document is copied anew because it was changed meanwhile."""
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +188,15 @@ class Copier:
         self._ended = False
 
     def all(self, *, changed: bool = False) -> Generator[Copied]:
-        """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread."""
+        """Copy everything. With `changed`, sessions whose heads say the same in both stores are passed over, unread.
+
+        Who takes no deletions over is not told of what was deleted, or put into the trash, meanwhile.
+        """
+        for one in self._all(changed):
+            if self._trashed or not isinstance(one.error, NotFound) or living(self._source, ref_of(one)):
+                yield one
+
+    def _all(self, changed: bool) -> Generator[Copied]:
         yield from self._sessions(trashed=False, changed=changed)
         if self._trashed:
             yield from self._sessions(trashed=True, changed=changed)
@@ -197,29 +209,48 @@ class Copier:
             yield self.session(id)
 
     def document(self, ref: Ref) -> Copied:
-        """Copy a document."""
-        try:
-            return copy_document(self._source, self._target, ref)
-        except STORE_ERRORS:
-            raise
-        except HoldfastError as error:
-            return Copied(document=id_of(ref), user=owner_of(ref), error=error)
+        """Copy a document; again if that failed and it was changed meanwhile."""
+        copied, seen = Copied(document=id_of(ref), user=owner_of(ref)), -1
+        for _ in range(TRIES):
+            try:
+                return copy_document(self._source, self._target, ref)
+            except STORE_ERRORS:
+                raise
+            except HoldfastError as error:
+                copied = msgspec.structs.replace(copied, error=error)
+            if seen == (seen := revision(self._source, ref)):
+                break
+        return copied
 
     def session(self, id: str) -> Copied:
-        """Copy a session, or what is new of it, and compare the digests."""
-        try:
-            for _ in range(TRIES):
+        """Copy a session, or what is new of it, and compare the digests.
+
+        Again if that failed and it was changed, or says something else now: another copy of that may have come first.
+        """
+        copied, new, edited = Copied(session=id), 0, False
+        for _ in range(TRIES):
+            head, edited = None, False
+            try:
                 head = self._source.head(id, trashed=self._trashed)
                 copied = self._session(head)
+                new += copied.new
                 now = self._source.peek(id)
                 # A copy shows what its head says; what was hidden since came along by chance, and is yet to be said.
-                if now is None or now.dead or newest_edit(now) == newest_edit(head):
-                    return copied
-            raise Stale(f"events of session {id!r} were hidden and shown during {TRIES} copies of it", session=id)
-        except STORE_ERRORS:
-            raise
-        except HoldfastError as error:
-            return Copied(session=id, error=error)
+                if now is None or now.dead or said(now) == said(head):
+                    break
+                edited = newest_edit(now) != newest_edit(head)
+            except STORE_ERRORS:
+                raise
+            except HoldfastError as error:
+                copied = Copied(session=id, error=error)
+                if not isinstance(error, Stale) and (head is None or revision(self._source, head.ref) == head.rev):
+                    break
+        if not self._remember:
+            self._known.pop(id, None)
+        if edited:
+            why = f"events of session {id!r} were hidden and shown during {TRIES} copies of it"
+            return Copied(session=id, error=Stale(why, session=id))
+        return copied if copied.error else msgspec.structs.replace(copied, new=new)
 
     def _session(self, head: Head) -> Copied:
         seen = whole(self._source, head)
@@ -229,14 +260,13 @@ class Copier:
             known = _Known(Tally(), Tally(), start, newest_edit(head))
         ours, theirs, after = known.ours.copy(), known.theirs.copy(), max(start, known.ours.seq)
         copied = replay(self._target, seen, self._tallied(head, ours, after), after=after)
-        there = self._unchanged(seen, self._target.backend.get([head.ref])[0], head_digest(seen))
+        there = unchanged(seen, self._target.backend.get([head.ref])[0], head_digest(seen))
         self._read_back(there, theirs, after)
         self._compare(seen, ours, there, theirs)
-        if self._remember:
-            with self._lock:
-                self._known[head.ref.id] = _Known(ours, theirs, start, known.edit)
-                while len(self._known) > self._remember:
-                    self._known.popitem(last=False)
+        with self._lock:
+            self._known[head.ref.id] = _Known(ours, theirs, start, known.edit)
+            while len(self._known) > max(self._remember, ABREAST):
+                self._known.popitem(last=False)
         return copied
 
     def _tallied(self, head: Head, tally: Tally, after: int) -> Iterator[Entry]:
@@ -255,20 +285,13 @@ class Copier:
                 raise Unavailable("the copy was ended; the same call goes on", session=head.ref.id)
             yield entry
 
-    def _unchanged(self, seen: Head, there: Head | None, digest: str) -> Head:
-        if there is None or there.dead or there.last != seen.last or head_digest(there) != digest:
-            raise Conflict(
-                f"session {seen.ref.id!r} was changed in the target store while it was copied", session=seen.ref.id
-            )
-        return there
-
     def _read_back(self, there: Head, tally: Tally, after: int) -> None:
         with _in_target():
             for entry in sound(self._target, there, after):
                 tally.take(entry)
 
     def _compare(self, seen: Head, ours: Tally, there: Head, theirs: Tally) -> None:
-        source, target = ours.of(seen), theirs.of(there)
+        source, target = ours.of(seen), theirs.of(whole(self._target, there))  # it may be a fork there, too
         if source != target:
             raise Corrupt(
                 f"session {seen.ref.id!r} is another one in the target store than what was copied: its digest is "
@@ -373,7 +396,7 @@ class Copier:
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
-            return Copied(session=id, error=error)
+            return Copied(session=id, error=error) if revision(self._source, head.ref) == head.rev else self.session(id)
         digest = head_digest(seen)
         commit = Commit(
             ref=head.ref, at=seen.at, if_rev=0, base=start, tags={**tags, COPIED: digest},
@@ -397,9 +420,9 @@ class Copier:
         id, count = new.commit.ref.id, len(new.commit.append)
         remembered = self._remember > len(self._known)
         try:
-            if now is not None and not now.dead and newest_edit(now) != newest_edit(new.source):
+            if now is not None and not now.dead and said(now) != said(new.source):
                 return self._grown(id, count)
-            there = self._unchanged(new.seen, there, new.digest)
+            there = unchanged(new.seen, there, new.digest)
             ours = Tally()
             if remembered or not equal:
                 for entry in new.commit.append:
@@ -416,7 +439,8 @@ class Copier:
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
-            return Copied(session=id, error=error)
+            grown = now is None or now.rev != new.source.rev
+            return self._grown(id, count) if grown else Copied(session=id, error=error)
         if remembered:
             self._known[id] = _Known(ours, theirs, new.start, newest_edit(new.source))
         return Copied(session=id, events=count, new=count)

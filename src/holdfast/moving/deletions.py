@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from holdfast.copies import COPIED, STORE_ERRORS, Copied, head_digest
-from holdfast.documents.docheads import DOC, id_of, owner_of
+from holdfast.documents.docheads import DOC, doc_ref, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt, HoldfastError
-from holdfast.heads.info import SESSION
+from holdfast.heads.info import SESSION, session_ref
 from holdfast.history import branching
 from holdfast.plan import TRASHED, Commit, Head, Ref, Refused
 from holdfast.refusals import called, refusal
@@ -24,12 +24,23 @@ def all_deletions(source: Storage, target: Storage) -> Iterator[Copied]:
     for kind in (SESSION, DOC):
         after: tuple[int, str] | None = None
         while tombs := source.backend.find(kind, {}, after=after, limit=PAGE, dead=True):
-            for ref in _living(target, [tomb.ref for tomb in tombs]):
+            for ref in _alive(target, [tomb.ref for tomb in tombs]):
                 yield from deletion(source, target, ref)
             after = (tombs[-1].at, tombs[-1].ref.id)
 
 
-def _living(target: Storage, refs: Sequence[Ref]) -> list[Ref]:
+def ref_of(one: Copied) -> Ref:
+    """The session or document of which it is told what became of it."""
+    return doc_ref(one.user, one.document) if one.document else session_ref(one.session)
+
+
+def living(store: Storage, ref: Ref) -> bool:
+    """Whether there is a session or document, and not in the trash."""
+    head = store.backend.get([ref])[0]
+    return head is not None and not head.dead and not head.trashed
+
+
+def _alive(target: Storage, refs: Sequence[Ref]) -> list[Ref]:
     """Those that are there, or may be."""
     try:
         return [head.ref for head in target.backend.get(refs) if head is not None and not head.dead]

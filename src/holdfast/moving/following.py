@@ -14,13 +14,12 @@ import msgspec
 
 from holdfast.clock import now
 from holdfast.copies import Copied
-from holdfast.documents.docheads import DOC, doc_ref
+from holdfast.documents.docheads import DOC
 from holdfast.errors import NotFound
 from holdfast.finding.watch import Change, Watcher
-from holdfast.heads.info import session_ref
 from holdfast.log import POLL
 from holdfast.moving.copying import Copier, CopyReport
-from holdfast.moving.deletions import all_deletions, deletion
+from holdfast.moving.deletions import all_deletions, deletion, ref_of
 from holdfast.plan import Head, Ref
 from holdfast.storage import Storage
 
@@ -97,7 +96,7 @@ def _all(source: Storage, target: Storage, copier: Copier, *, changed: bool = Fa
 def _settled(source: Storage, target: Storage, one: Copied) -> Iterator[Copied]:
     """What became of a session or document; of one that is gone in the source by now, of its deletion."""
     if isinstance(one.error, NotFound):
-        ref = doc_ref(one.user, one.document) if one.document else session_ref(one.session)
+        ref = ref_of(one)
         there = source.backend.get([ref])[0]
         if there is None or there.dead:
             yield from deletion(source, target, ref)
