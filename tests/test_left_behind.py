@@ -1,0 +1,100 @@
+"""What a killed writer leaves behind, for one who has the store open all along: in a folder store, a line of a log
+that is ahead of the rows. Nobody was told of it, so it may be there or not; but it must be either for everybody.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import Store, user
+
+BIG = "x" * 100_000
+"""A text that becomes a large value."""
+
+DYING = """
+import os, signal, sys, holdfast
+from holdfast import user
+from holdfast.backends.filelogs import LogBodies
+from holdfast.moving.copying import copy_store
+
+def settle(self, db, real=LogBodies.settle):
+    global left
+    real(self, db)
+    left -= any({})
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)  # the line is on the disk, and the rows are not committed
+
+left = 1
+store = holdfast.open(sys.argv[1])
+LogBodies.settle = settle
+{}
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with holdfast.open(f"file://{tmp_path}/store") as opened:
+        opened.session("a").append(user("one"), user("two"))
+        opened.session("b").append(user("one"))
+        opened.documents.put("notes/a.md", "as it was")
+        yield opened
+
+
+def killed(store: Store, code: str, kind: str = "", *arguments: object) -> None:
+    """Run a program that is killed as it commits to the first head of this kind, of any if none is said."""
+    which = f"ref.kind.startswith({kind!r}) for ref in self._touched"
+    program = [sys.executable, "-c", DYING.format(which, code), store.url, *map(str, arguments)]
+    assert subprocess.run(program, timeout=60).returncode == -signal.SIGKILL
+
+
+def said(store: Store, id: str) -> list[str]:
+    return [str(message.parts[0].content)[:9] for message in store.session(id).messages()]  # type: ignore[union-attr]
+
+
+def in_step(store: Store, id: str) -> None:
+    """Let the next writer take in what stands in the log of a session."""
+    store.session(id).update(labels=["seen"])
+
+
+def test_a_sweep_spares_what_a_line_refers_to_that_no_row_speaks_of(store: Store) -> None:
+    killed(store, f"store.session('a').append(user({BIG!r}))")
+    killed(store, f"store.create('new').append(user({BIG[1:]!r}))")
+    killed(store, f"store.documents.put('notes/a.md', {BIG[2:]!r})")
+    killed(store, f"store.documents.put('notes/new.md', {BIG[3:]!r})")
+    swept = store.check(sweep=True).swept
+    assert swept is not None
+    assert swept.unread == ()
+    in_step(store, "a")
+    store.documents.delete("notes/none.md")
+    assert said(store, "a") == ["one", "two", BIG[:9]]
+    assert store.check().ok
+    with holdfast.open(store.url) as again:
+        assert again.check().ok
+        document = again.documents.get("notes/a.md")
+        assert document is not None
+        assert document.source in (b"as it was", BIG[2:].encode())
+
+
+@pytest.mark.parametrize("act", ["store.delete('a')", "store.documents.put('notes/a.md', 'as it is')"])
+def test_compact_keeps_what_the_rows_speak_of_until_they_speak_of_another(act: str, store: Store) -> None:
+    for _ in range(31 if "documents" in act else 0):  # the next one writes the log anew
+        store.documents.put("notes/a.md", "as it was")
+    killed(store, act, "doc" if "documents" in act else "session")
+    store.compact()
+    assert store.check().findings == ()
+    assert not store.exists("a") or said(store, "a") == ["one", "two"]
+    store.session("b").append(user("two"))
+    assert said(store, "b") == ["one", "two"]
+    assert [hit.session for hit in store.search("two")] in (["a", "b"], ["b", "a"], ["b"])
+    document = store.documents.get("notes/a.md")
+    assert document is not None
+    assert document.source in (b"as it was", b"as it is")
+    left = [path.name for path in Path(store.backend.info()["logs"]).rglob("*") if path.suffix in (".old", ".new")]
+    assert left == []
