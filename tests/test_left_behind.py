@@ -14,6 +14,7 @@ import pytest
 
 import holdfast
 from holdfast import Store, user
+from holdfast.errors import Exists
 
 BIG = "x" * 100_000
 """A text that becomes a large value."""
@@ -61,6 +62,19 @@ def said(store: Store, id: str) -> list[str]:
 def in_step(store: Store, id: str) -> None:
     """Let the next writer take in what stands in the log of a session."""
     store.session(id).update(labels=["seen"])
+
+
+@pytest.mark.parametrize("how", ["session", "rename", "create"])
+def test_a_name_that_a_killed_writer_gave_is_not_given_again(how: str, store: Store) -> None:
+    killed(store, "store.session('a').update(name='n')", "session")
+    if how == "session":
+        assert store.session(name="n").id == "a"
+    else:
+        with pytest.raises(Exists) as caught:
+            store.session("b").update(name="n") if how == "rename" else store.create(name="n")
+        assert caught.value.session == "a"
+    in_step(store, "a")
+    assert [info.id for info in store.sessions(name="n")] == ["a"]
 
 
 def test_a_sweep_spares_what_a_line_refers_to_that_no_row_speaks_of(store: Store) -> None:
