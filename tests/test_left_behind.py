@@ -4,9 +4,11 @@ that is ahead of the rows. Nobody was told of it, so it may be there or not; but
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import pytest
 
 import holdfast
 from holdfast import Store, user
+from holdfast.copies import Copied
 from holdfast.errors import Exists
+from holdfast.moving.copying import copy_store
+from holdfast.moving.following import follow_store
 
 BIG = "x" * 100_000
 """A text that becomes a large value."""
@@ -112,3 +117,26 @@ def test_compact_keeps_what_the_rows_speak_of_until_they_speak_of_another(act: s
     assert document.source in (b"as it was", b"as it is")
     left = [path.name for path in Path(store.backend.info()["logs"]).rglob("*") if path.suffix in (".old", ".new")]
     assert left == []
+
+
+def test_a_deletion_is_taken_over_though_a_killed_copy_went_on_with_the_session(store: Store, tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/source.db") as source:
+        source.session("copied").append(user("one"))
+        source.documents.put("notes/copied.md", "as it was")
+        assert copy_store(source, store).failed == ()
+        source.session("copied").append(user("two"))
+        source.documents.put("notes/copied.md", "as it is")
+        copy = "copy_store(holdfast.open(sys.argv[2]), store)"
+        killed(store, copy, "session", source.url)
+        killed(store, copy, "doc", source.url)
+        source.delete("copied")
+        source.documents.delete("notes/copied.md")
+        stop, told = threading.Event(), list[Copied]()
+        stop.set()
+        follow_store(source, store, stop=stop, told=told.append)
+        assert [one for one in told if one.error is not None] == []
+        assert sum(one.deleted for one in told) == 2
+        assert not store.exists("copied")
+        assert not store.documents.exists("notes/copied.md")
+        with contextlib.closing(holdfast.open(store.url)) as again:
+            assert again.check().ok
