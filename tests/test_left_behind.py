@@ -140,3 +140,18 @@ def test_a_deletion_is_taken_over_though_a_killed_copy_went_on_with_the_session(
         assert not store.documents.exists("notes/copied.md")
         with contextlib.closing(holdfast.open(store.url)) as again:
             assert again.check().ok
+
+
+def test_a_copy_that_was_killed_before_its_end_is_no_damage(store: Store, tmp_path: Path) -> None:
+    with holdfast.open(f"sqlite://{tmp_path}/source.db") as source:
+        source.session("copied").append(user("one"))
+        assert copy_store(source, store).failed == ()
+        source.session("copied").append(user("two"))
+        killed(store, "left = 2; copy_store(holdfast.open(sys.argv[2]), store)", "session", source.url)
+        report = store.check()
+        assert report.findings == ()
+        assert [finding.session for finding in report.unfinished] == ["copied"]
+        assert copy_store(source, store).failed == ()
+        assert said(store, "copied") == ["one", "two"]
+        report = store.check()
+        assert (report.findings, report.unfinished) == ((), ())
