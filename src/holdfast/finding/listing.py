@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 
 from holdfast.backend import Backend, Heads
 from holdfast.errors import Corrupt
@@ -30,15 +31,13 @@ def list_sessions(
     while True:
         heads = backend.find(SESSION, tags, after=after, limit=size)
         damaged += [ref.id for ref in heads.damaged]
-        for head in heads:
-            if start is not None and head.at < start:
-                return _page(found, None, damaged)
-            if all_wanted or _is_wanted(head, end, needle, damaged):
-                found.append(head)
-                if len(found) > limit:
-                    last = found[limit - 1]
-                    return _page(found[:limit], cursor_of([last.at, last.ref.id]), damaged)
-        if len(heads) < size:
+        recent = heads if start is None else list(takewhile(lambda head: head.at >= start, heads))
+        wanted = recent if all_wanted else (head for head in recent if _is_wanted(head, end, needle, damaged))
+        found += islice(wanted, limit + 1 - len(found))
+        if len(found) > limit:
+            last = found[limit - 1]
+            return _page(found[:limit], cursor_of([last.at, last.ref.id]), damaged)
+        if len(recent) < size:
             return _page(found, None, damaged)
         after = heads[-1].at, heads[-1].ref.id
 

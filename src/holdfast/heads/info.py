@@ -104,9 +104,13 @@ class SessionInfo(msgspec.Struct, frozen=True):
 def info_of(head: Head) -> SessionInfo:
     """A session's head, read."""
     first, last = _told(head)
-    body = body_of(head) if len(head.body) > len(_EMPTY_BODY) else None
     # By position, in the order of its fields: a list makes many. What a caller might change is made anew.
-    fields: list[Any] = [*first, body.get("metadata", {}) if body else {}, body.get("config", {}) if body else {}]
+    fields: list[Any]
+    if len(head.body) <= len(_EMPTY_BODY):
+        fields = [*first, {}, {}]
+    else:
+        body = body_of(head)
+        fields = [*first, body.get("metadata", {}), body.get("config", {})]
     return SessionInfo(*fields, *last)
 
 
