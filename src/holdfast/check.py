@@ -53,8 +53,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended, which
     the same fork again, any other fork of the session, or its deletion clears up; copies, which the same copy ends; and
-    deletions that left checkpoints, which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places in the engine's lists were wrong
-    or missing, and are right now.
+    deletions that left checkpoints, which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places
+    in the engine's lists were wrong or missing, and are right now.
     """
 
     sessions: int
