@@ -20,7 +20,7 @@ from faults.holder import Holder
 from faults.work import text_of
 from holdfast import Store, user
 from holdfast.backend import Backend
-from holdfast.backends import disk, files, open_backend
+from holdfast.backends import adoption, disk, files, open_backend
 from holdfast.backends.disk import lock, locked
 from holdfast.backends.jsonl import log_name
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -267,9 +267,9 @@ def test_what_a_killed_writer_left_is_synced_before_its_rows_are_committed(
 ) -> None:
     recorded(tmp_path, "one")
     calls: list[str] = []
-    real_sync, real_dir, real_end = files.sync_files, files.sync_dir, SQLiteFile.end
-    monkeypatch.setattr(files, "sync_files", lambda paths: (calls.extend(paths), real_sync(paths)))
-    monkeypatch.setattr(files, "sync_dir", lambda path: (calls.append("folder"), real_dir(path)))
+    real_sync, real_dir, real_end = adoption.sync_files, adoption.sync_dir, SQLiteFile.end
+    monkeypatch.setattr(adoption, "sync_files", lambda paths: (calls.extend(paths), real_sync(paths)))
+    monkeypatch.setattr(adoption, "sync_dir", lambda path: (calls.append("folder"), real_dir(path)))
     monkeypatch.setattr(
         SQLiteFile,
         "end",

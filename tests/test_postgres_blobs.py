@@ -13,11 +13,12 @@ import psycopg
 import pytest
 
 import holdfast
-from holdfast import Conflict, Corrupt, Invalid, Unavailable, user
+from holdfast import Conflict, Corrupt, Invalid, Unavailable, Uncertain, user
 from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
+from holdfast.backends.pgblobs import PostgresBlobs
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import Subject
 from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
@@ -99,6 +100,25 @@ def test_a_sweep_waits_for_a_writer_on_another_machine(base: str, place: str, mo
             sweep.__enter__()
         with other.backend.blobs.exclusive():
             pass
+
+
+def test_who_lost_the_lock_amid_a_sweep_deletes_nothing_that_was_stored_meanwhile(base: str) -> None:
+    with holdfast.open(base) as store, holdfast.open(base) as other, rows(base) as (db, _):
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        blobs = store.backend.blobs
+        assert isinstance(blobs, PostgresBlobs)
+        [digest] = blobs.scan()
+        with contextlib.ExitStack() as sweep:
+            sweep.enter_context(blobs.exclusive())
+            assert blobs._lock.alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (blobs._lock.alone.info.backend_pid,))
+            other.session("s").append(user(BIG))
+            with pytest.raises(Unavailable, match="lock of the blobs"):
+                blobs.delete(digest)
+            with pytest.raises(Uncertain):
+                sweep.close()
+        assert big_of(other) == BIG
 
 
 def test_two_stores_share_no_place(base: str, place: str) -> None:

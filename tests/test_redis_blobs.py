@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -136,3 +142,73 @@ def test_a_killed_writer_loses_nothing(base: str, place: str) -> None:
     with holdfast.open(base) as store:
         messages = [str(message.text) for message in store.session("s").messages()]
         assert messages[:6] == [str(number) * 300_000 for number in range(6)]
+
+
+STANDS = """
+import os, signal, sys, holdfast
+from holdfast.backends import redisblobs
+redisblobs.LEASE, redisblobs.BEAT = 1, 60.0
+
+def then(real):
+    def call(*arguments):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*arguments)
+    return call
+
+store = holdfast.open(sys.argv[1])
+try:
+"""
+"""The beginning of a program that stands still for longer than its lock lasts, until it is let go on."""
+
+STORES = f"""{STANDS}
+    session = store.session("s")
+    store.backend.commit = then(store.backend.commit)
+    session.append(holdfast.user("x" * 100_000), key="k")
+    print("stored")
+except holdfast.Uncertain:
+    print("uncertain")
+"""
+SWEEPS = f"""{STANDS}
+    redisblobs.RedisBlobs.delete = then(redisblobs.RedisBlobs.delete)
+    store.check(sweep=True)
+    print("swept")
+except holdfast.Unavailable:
+    print("unavailable")
+"""
+
+
+@contextmanager
+def standing(program: str, *arguments: str) -> Generator[list[str]]:
+    """Run a program until it stops itself, let it go on behind the block, and take what it prints."""
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+            yield said
+            child.send_signal(signal.SIGCONT)
+            said += child.communicate(timeout=60)[0].split()
+        finally:
+            child.kill()
+
+
+def test_who_stood_still_while_a_value_was_swept_is_told(base: str) -> None:
+    with holdfast.open(f"{base}&blobs=redis") as store:
+        with standing(STORES, f"{base}&blobs=redis") as said:
+            swept = store.check(sweep=True).swept
+            assert swept is not None
+            assert swept.deleted == 1
+        assert said == ["uncertain"]
+        store.session("s").append(user("x" * 100_000), key="k")
+        assert big_of(store) == "x" * 100_000
+
+
+def test_who_stood_still_amid_a_sweep_deletes_nothing_that_was_stored_meanwhile(base: str) -> None:
+    with holdfast.open(f"{base}&blobs=redis") as store:
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        with standing(SWEEPS, f"{base}&blobs=redis") as said:
+            store.session("s").append(user(BIG))
+        assert said == ["unavailable"]
+        assert big_of(store) == BIG
+        assert store.check(sweep=True).ok
+        assert big_of(store) == BIG

@@ -17,7 +17,7 @@ from holdfast.backend import Problem, Repairing
 from holdfast.documents.docheads import DOC, all_documents, id_of, owner_of, problem_of
 from holdfast.errors import Corrupt, Invalid, NotFound
 from holdfast.finding.listing import all_heads
-from holdfast.heads.info import SESSION, Tally, check_head, is_counted, session_ref
+from holdfast.heads.info import COPYING, SESSION, Tally, check_head, is_counted, session_ref
 from holdfast.history.ancestry import FORKED, first_of, segments, stored
 from holdfast.history.audit import Audit
 from holdfast.history.branching import pins
@@ -52,9 +52,9 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a check read, and what it found.
 
     `unfinished` names what is under way or was interrupted and does no harm: forks that were begun and not ended, which
-    the same fork again, any other fork of the session, or its deletion clears up; and deletions that left checkpoints,
-    which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places in the engine's lists were wrong
-    or missing, and are right now.
+    the same fork again, any other fork of the session, or its deletion clears up; copies, which the same copy ends; and
+    deletions that left checkpoints, which a sweep deletes. `swept` is what a sweep came to, `repaired` how many places
+    in the engine's lists were wrong or missing, and are right now.
     """
 
     sessions: int
@@ -92,6 +92,8 @@ def check_store(
             unfinished += [
                 Finding(session=ref.id, what=f"its fork {child!r} was not finished") for child in pins(head).values()
             ]
+            if COPYING in head.tags:
+                unfinished.append(Finding(session=ref.id, what="its copy was not finished; the same copy goes on"))
         sessions += 1
         count, found = checked
         events += count
@@ -236,6 +238,8 @@ def _check_session(store: Storage, head: Head) -> tuple[int, list[Finding]]:
     sound = not findings and _add_inherited(store, head, sums, findings)
     if sound and audit is not None:
         findings += [Finding(session=id, seq=seq, what=WRONG) for seq in audit.wrong()]
+    if COPYING in head.tags:
+        return expected - 1 - max(head.base, head.trim), findings  # the counters come with its copy's last commit
     if sound and (wrong := {n: c for n, c in head.counts.items() if n in counted and sums.get(n, 0) != c}):
         told = ", ".join(f"{n} is {c} and should be {sums.get(n, 0)}" for n, c in wrong.items())
         findings.append(Finding(session=id, what=f"the counters do not agree with the events: {told}"))

@@ -103,8 +103,15 @@ def begin_blobs(url: str | None, folder: str) -> None:
         _write(folder, begun(url, _gate_beside(folder)))
 
 
-def open_blobs(url: str | None, folder: str) -> Blobs | None:
+def open_blobs(
+    url: str | None, folder: str, lock_of: Callable[[BlobLock], BlobLock] = lambda lock: lock
+) -> Blobs | None:
     """The blobs of a store that was begun; None if they are in its database.
+
+    Args:
+        url: Where its URL says that they are, if it does.
+        folder: Where they are, or the note of the place.
+        lock_of: What the store adds to their lock.
 
     Raises:
         Invalid: the URL is not where this store's blobs are.
@@ -114,8 +121,9 @@ def open_blobs(url: str | None, folder: str) -> Blobs | None:
     note = _noted(folder)
     check_same(url, note, folder)
     if note is None:
-        return DirectoryBlobs(folder)
-    return None if note.blobs == DATABASE else placed(note.blobs, note.owner, _gate_beside(folder))
+        return DirectoryBlobs(folder, gate=lock_of(Gate(folder)))
+    gate_of = _gate_beside(folder)
+    return None if note.blobs == DATABASE else placed(note.blobs, note.owner, lambda path: lock_of(gate_of(path)))
 
 
 def _gate_beside(folder: str) -> GateOf:

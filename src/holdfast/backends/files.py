@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast import forks
 from holdfast.backend import Hit, Problem, TextOf
+from holdfast.backends.adoption import AdoptingLock, adopt, ahead, replaced, replay_all, sync_log_folders
 from holdfast.backends.blobplace import DATABASE, begin_blobs, open_blobs
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.disk import FILE_MODE, locked, make_dir, sync_dir, sync_file, sync_files, unavailable, write_all
 from holdfast.backends.engine import Connection, Engine
 from holdfast.backends.filelogs import LogBodies
+from holdfast.backends.gate import BlobLock
 from holdfast.backends.leftovers import left_over, removed
 from holdfast.backends.logcheck import head_in_log, log_problems
-from holdfast.backends.replay import LOG_TABLE, Replay, WrongLog, all_files, forget_rows
+from holdfast.backends.replay import LOG_TABLE, WrongLog, all_files
 from holdfast.backends.rowbackend import Guarded, RowBackend
 from holdfast.backends.rows import Numbers, newest_row
 from holdfast.backends.sqlitefile import SQLiteFile
@@ -78,7 +80,7 @@ class FilesBackend(RowBackend):
                     begin_blobs(wanted, folder)
                     _write_layout(layout)
                 id = _check_layout(layout) or _write_layout(layout)  # earlier versions wrote none
-                blobs = open_blobs(wanted, folder) or DirectoryBlobs(folder)
+                blobs = open_blobs(wanted, folder, self._lock_of) or DirectoryBlobs(folder)
                 make_dir(os.path.join(self.root, "logs"))
                 self._writers = Writers(self.root, durability)
                 try:
@@ -93,6 +95,9 @@ class FilesBackend(RowBackend):
         super().__init__(file, self._logs, blobs, text_of, facts, id)
         self.path = self.root
         forks.watch(self)
+
+    def _lock_of(self, lock: BlobLock) -> BlobLock:
+        return AdoptingLock(lock, self._adopt_ahead)
 
     def _open_index(self) -> SQLiteFile:
         """The index, as it can be believed; the caller has the lock to open."""
@@ -152,60 +157,32 @@ class FilesBackend(RowBackend):
         with Guarded(file.engine, file.path), file.transaction() as db:
             if not kept:
                 db.execute("UPDATE meta SET value = ? WHERE name = 'store'", (os.urandom(8).hex(),))
-            self._replay(db, trust)
+            replay_all(db, self.root, trust)
             left = left_over(db, self.root)
             _write_stamp(db, stamp)
         self._writers.write(State(stamp))
         if left:
             self._leftovers = removed(left) is not None
-            self._sync_log_folders()
-
-    def _replay(self, db: Connection, trust: Trust) -> None:
-        gone = dict(db.execute("SELECT name, head FROM log").fetchall())
-        todo: list[Replay] = []
-        unsynced: list[str] = []
-        numbers = Numbers(newest_row(db))
-        for name in all_files(self.root, ".jsonl"):
-            gone.pop(name, None)
-            replay = Replay(db, self.root, name, trust, numbers)
-            with contextlib.suppress(WrongLog):  # it hides no other; `verify` names it
-                replay.run()
-                if not replay.is_settled():
-                    todo.append(replay)
-                if trust is Trust.LOGS or not replay.is_settled():
-                    unsynced.append(replay.path)
-        for n in gone.values():
-            forget_rows(db, n)
-        # All logs were read before the first is touched: if one is refused, nothing was changed.
-        for replay in todo:
-            replay.settle()
-        if unsynced:
-            try:
-                sync_files(unsynced)
-                self._sync_log_folders()
-            except OSError as error:
-                raise unavailable(error, f"the logs of {self.root} can't be made durable") from error
-
-    def _sync_log_folders(self) -> None:
-        base = os.path.join(self.root, "logs")
-        for kind in os.listdir(base):
-            sync_dir(os.path.join(base, kind))
+            sync_log_folders(self.root)
 
     def _adopt(self, db: Connection, name: str, anew: bool) -> bool:
-        """Bring the rows of one log in step with it: a writer may have been killed. Whether they changed.
+        return adopt(db, self.root, name, self._writer.numbers, anew=anew)
 
-        Rows that are damaged are written `anew`, as if the index had been deleted.
-        """
-        replay = Replay(db, self.root, name, Trust.ROWS, self._writer.numbers)
-        changed = replay.run(anew=anew)
-        if not replay.is_settled():
-            replay.settle()
-            try:
-                sync_files([replay.path])
-                sync_dir(os.path.join(self.root, os.path.dirname(name)))
-            except OSError as error:
-                raise unavailable(error, f"{name} can't be made durable; nothing was stored") from error
-        return changed
+    def _adopt_ahead(self) -> None:
+        """Take in all that killed writers left ahead of the rows, so that whoever looks at these sees all there is."""
+        with self._file.mutex:
+            with self._guarded(), self._file.reader() as db:
+                names = ahead(db, self.root)
+            if names:
+                self._note()
+                with self._guarded(), self._file.transaction() as db:
+                    self._adopt_some(db, names)
+
+    def _adopt_some(self, db: Connection, names: Sequence[str]) -> None:
+        self._writer.distrust()  # what it remembers of them is old then
+        for name in names:
+            with contextlib.suppress(WrongLog):  # it hides no other; `verify` names it
+                adopt(db, self.root, name, Numbers(newest_row(db)))
 
     def _head(self, row: Any) -> Head:
         """As for any row; but what is damaged in the index may be whole in the log."""
@@ -238,8 +215,10 @@ class FilesBackend(RowBackend):
         with self._file.mutex:
             self._note()
             with self._guarded(), self._file.transaction() as db:  # nobody else is amid a commit
+                # What the rows speak of, if a log was replaced and the writer killed, stands in the old one alone.
+                self._adopt_some(db, replaced(self.root))
                 failed = removed(left_over(db, self.root))
-            self._sync_log_folders()
+            sync_log_folders(self.root)
             self._leftovers = self._logs.leftovers = failed is not None
         super().compact()
         if failed is not None:

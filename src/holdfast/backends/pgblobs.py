@@ -50,6 +50,8 @@ class Lock:
     def __init__(self, server: Server, name: str) -> None:
         self._server = server
         self._number = lock_number(name, "blobs")
+        self.alone: Connection | None = None
+        """The connection that keeps everybody else out, while one does."""
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
@@ -60,15 +62,18 @@ class Lock:
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
         """Keep everybody else out."""
-        with self._held("pg_advisory_xact_lock"):
-            yield
+        with self._held("pg_advisory_xact_lock") as self.alone:
+            try:
+                yield
+            finally:
+                self.alone = None
 
     @contextlib.contextmanager
-    def _held(self, function: str) -> Generator[None]:
+    def _held(self, function: str) -> Generator[Connection]:
         db = self._server.connect()
         try:
             self._lock(db, function)
-            yield
+            yield db
             try:
                 db.execute("COMMIT")
             except psycopg.Error as error:
@@ -137,8 +142,19 @@ class PostgresBlobs:
         return unpacked(digest, rows[0][0]) if rows else None
 
     def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
+        """Remove the bytes.
+
+        Raises:
+            Unavailable: the lock was lost meanwhile, so somebody may have begun to need them; nothing was removed.
+        """
         check_digest(digest)
+        if (alone := self._lock.alone) is not None:
+            try:
+                alone.execute("SELECT 1")
+            except psycopg.Error as error:
+                raise Unavailable(
+                    f"the lock of the blobs at {self._server.shown} was lost while some were deleted; try again"
+                ) from error
         with self._server.lend() as db:
             try:
                 return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0

@@ -36,6 +36,8 @@ LEASE = 60
 BEAT = 10.0
 """Seconds between two signs of life of a holder."""
 LOOK = 0.05
+SKEW = 20
+"""Seconds by which the clocks of a cluster's masters may differ."""
 
 
 def blobs_of(where: str, servers: Servers, layout: Layout) -> tuple[Blobs, Note | None]:
@@ -134,6 +136,8 @@ class Lock:
         self._servers = servers
         self._layout = layout
         self._lock = script("lock")
+        self.alone_until: int | None = None
+        """The second, by the server's clock, up to which this process alone has it; None if it has not."""
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
@@ -152,6 +156,7 @@ class Lock:
         """Hold the lock, and say so again and again; it is over a minute after the holder falls silent."""
         token = f"{mode}{uuid.uuid4().hex}"
         stop = threading.Event()
+        lost: list[str] = []
         tries = int(BLOB_PATIENCE / LOOK)
         try:
             while not self._ask("take", token):
@@ -159,7 +164,6 @@ class Lock:
                 if tries < 0:
                     raise Unavailable(f"the store's blobs were in use for {BLOB_PATIENCE} s; try again")
                 stop.wait(LOOK)
-            lost: list[str] = []
             thread = threading.Thread(target=self._beat, args=(token, stop, lost), name="holdfast-blobs", daemon=True)
             thread.start()
             try:
@@ -167,14 +171,17 @@ class Lock:
             finally:
                 stop.set()
                 thread.join()
-            if lost:  # what was done under it was done
-                raise Uncertain(
-                    f"the lock of the store's blobs was lost ({lost[0]}), so a value may have been swept; repeat the "
-                    "same call with the same key"
-                )
+                if mode == "x":
+                    self.alone_until = None
         finally:
             with contextlib.suppress(HoldfastError):  # it ends by itself, and what was done under it was done
-                self._ask("give", token)
+                if not self._ask("give", token):  # the process may have stood still, without a chance to keep it
+                    lost.append("it was taken for over")
+        if lost:  # what was done under it was done
+            raise Uncertain(
+                f"the lock of the store's blobs was lost ({lost[0]}), so a value may have been swept; repeat the "
+                "same call with the same key"
+            )
 
     def _beat(self, token: str, stop: threading.Event, lost: list[str]) -> None:
         while not stop.wait(BEAT):
@@ -186,7 +193,10 @@ class Lock:
 
     def _ask(self, what: str, token: str) -> int:
         key = self._layout.tag(0) + b"blob-lock"
-        return self._servers.ask([self._lock.call(0, [key], [what, token, LEASE])])[0]
+        until: int = self._servers.ask([self._lock.call(0, [key], [what, token, LEASE])])[0]
+        if until and token.startswith("x") and what != "give":
+            self.alone_until = until
+        return until
 
 
 class RedisBlobs:
@@ -196,6 +206,7 @@ class RedisBlobs:
         self._servers = servers
         self._layout = layout
         self._lock = lock
+        self._unblob = script("unblob")
 
     def put(self, digest: str, data: bytes) -> None:
         """Store the bytes, and only then name them."""
@@ -214,13 +225,17 @@ class RedisBlobs:
         return data
 
     def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
+        """Remove the bytes.
+
+        Raises:
+            Unavailable: the lock was lost meanwhile, so somebody may have begun to need them; nothing was removed.
+        """
         shard, key = self._place(digest)
-        calls = [
-            Call(shard, ("ZREM", self._list(shard), digest), writes=True),
-            Call(shard, ("UNLINK", key), writes=True),
-        ]
-        _, removed = self._servers.ask(calls)
+        until = self._lock.alone_until
+        late = 2**53 if until is None else until - min(SKEW, LEASE // 3)
+        removed = self._servers.ask([self._unblob.call(shard, [self._list(shard), key], [digest, late])])[0]
+        if removed < 0:
+            raise Unavailable("the lock of the store's blobs was lost while some were deleted; try again")
         return bool(removed)
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:

@@ -69,6 +69,8 @@ def _claim(store: Storage, user: str | None, name: str, session: str) -> None:
                 raise _taken(name, holder)
             if _may_be_used(store, there):
                 raise Exists(f"the name {name!r} is being given to session {holder!r}; try again", session=holder)
+            if _was_given(store, holder, user, name):
+                raise _taken(name, holder)
         tags = {"user": user, "name": name, "session": session, "process": _process(store)}
         commit = Commit(ref=ref, at=now(), if_rev=there.rev if there else 0, tags=tags)
         made = store.batcher.commit(commit)
@@ -118,6 +120,16 @@ def _carries(store: Storage, session: str, user: str | None, name: str) -> bool:
     except Denied:
         return False  # its id belongs to another user by now
     return head is not None and not head.dead and (head.tags.get("name"), head.tags.get("user")) == (name, user)
+
+
+def _was_given(store: Storage, session: str, user: str | None, name: str) -> bool:
+    """Whether a session has the name by the last word of its log, which may be ahead of what can be read: whoever wrote
+    it was killed. A commit meets it, and this one is refused, as no name is empty.
+    """
+    probe = Commit(ref=session_ref(session), if_tags={"name": ""})
+    with contextlib.suppress(Denied, Corrupt):
+        store.batcher.commit(probe)
+    return _carries(store, session, user, name)
 
 
 def _process(store: Storage) -> str:

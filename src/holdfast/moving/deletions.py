@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.copies import COPIED, STORE_ERRORS, Copied, head_digest
+from holdfast.copies import COPIED, STORE_ERRORS, Copied, head_digest, insisted
 from holdfast.documents.docheads import DOC, doc_ref, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt, HoldfastError
 from holdfast.heads.info import SESSION, session_ref
@@ -52,22 +52,29 @@ def deletion(source: Storage, target: Storage, ref: Ref) -> Iterator[Copied]:
     """Take over the deletion of a session or document, and say so; nothing if there is none to take over."""
     session, document, user = (ref.id, "", None) if ref.kind == SESSION else ("", id_of(ref), owner_of(ref))
     try:
-        tomb, there = source.backend.get([ref])[0], target.backend.get([ref])[0]
-        if tomb is None or there is None or there.dead or not tomb.dead:
-            return
-        if head_digest(there) != there.tags.get(COPIED) or there.last > tomb.last or there.at > tomb.at:
-            raise Conflict(
-                f"{called(ref)} was deleted in the source and is another one in the target store; it stays there",
-                session=session,
-                document=document,
-            )
-        _delete(target, there, tomb.at)
+        deleted = insisted(lambda: _taken_over(source, target, ref))
     except STORE_ERRORS:
         raise
     except HoldfastError as error:
         yield Copied(session=session, document=document, user=user, error=error)
     else:
-        yield Copied(session=session, document=document, user=user, deleted=True)
+        if deleted:
+            yield Copied(session=session, document=document, user=user, deleted=True)
+
+
+def _taken_over(source: Storage, target: Storage, ref: Ref) -> bool:
+    """Delete what the source deleted; False if there is nothing to do."""
+    tomb, there = source.backend.get([ref])[0], target.backend.get([ref])[0]
+    if tomb is None or there is None or there.dead or not tomb.dead:
+        return False
+    if head_digest(there) != there.tags.get(COPIED) or there.last > tomb.last or there.at > tomb.at:
+        raise Conflict(
+            f"{called(ref)} was deleted in the source and is another one in the target store; it stays there",
+            session=ref.id if ref.kind == SESSION else "",
+            document="" if ref.kind == SESSION else id_of(ref),
+        )
+    _delete(target, there, tomb.at)
+    return True
 
 
 def _delete(store: Storage, head: Head, at: int) -> None:
