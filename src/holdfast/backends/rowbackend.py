@@ -318,7 +318,8 @@ class RowBackend:
         problems: list[Problem] = []
         try:
             with self._file.reader() as db:
-                problems.extend(row_problems(db, self._entry))  # what was found stays, though SQLite may fail then
+                # What was found stays, though SQLite may fail then.
+                problems.extend(row_problems(db, self._entry, self._engine.errors))
         except self._engine.errors as error:
             problems.append(Problem(None, None, f"SQLite can't read on: {error}"))
         return problems
