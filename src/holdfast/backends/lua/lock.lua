@@ -1,7 +1,8 @@
 -- The lock of the blobs: a list of holders, by the second at which each is taken for gone.
 --
 -- KEYS: the list. ARGV: what to do (take, keep, give), who (s… shares, x… is alone), seconds a sign of life lasts.
--- Returns the second at which it is over if it is held, else 0. Whoever waits to be alone stands in the list already, so that nobody new comes in.
+-- Returns the second at which it is over if it is held, else 0.
+-- Whoever waits to be alone stands in the list already, so that nobody new comes in.
 local time = tonumber(redis.call('TIME')[1])
 if ARGV[1] == 'give' then
     return redis.call('ZREM', KEYS[1], ARGV[2])
