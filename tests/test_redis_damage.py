@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,71 @@ def test_places_that_stand_out_of_order_are_put_back(store: Store, place: str, c
         report = other.check(repair=True)
         assert (report.findings, report.repaired) == ((), 2)
         assert everything(other) == before
+
+
+@pytest.mark.parametrize(
+    "which", ["at:session", "id:session", "tag:session", "changed", "kinds", "forgetting", "at:doc"]
+)
+def test_a_list_that_somebody_wrote_over_is_named_and_made_again(
+    store: Store, place: str, client: Any, which: str
+) -> None:
+    store.documents.put("notes/a.json", {"n": 1})
+    before = everything(store)
+    client.delete(key(store, which))
+    client.set(key(store, which), "by mistake")
+    with holdfast.open(place) as other:
+        report = other.check()
+        assert any(which in finding.what and "check --repair" in finding.what for finding in report.findings)
+        report = other.check(repair=True)
+        assert report.findings == ()
+        assert report.repaired
+        assert everything(other) == before
+        assert other.session("a").append(holdfast.user("goes on")).last == 6
+        assert other.documents.get("notes/a.json").content == {"n": 1}
+
+
+def test_a_write_that_meets_what_somebody_wrote_over_stores_nothing(store: Store, place: str, client: Any) -> None:
+    client.delete(key(store, "at:session"))
+    client.hset(key(store, "at:session"), "by", "mistake")
+    with holdfast.open(place) as other:
+        with pytest.raises(Corrupt, match="another type"):
+            other.session("a").append(holdfast.user("lost"))
+        with pytest.raises(Corrupt, match="another type"):
+            other.create("d")
+        with pytest.raises(Corrupt, match="another type"):
+            other.sessions()
+        assert other.check(repair=True).ok
+        assert sorted(info.id for info in other.sessions()) == ["a", "b", "c"]
+        assert other.session("a").last == 5
+
+
+@pytest.mark.parametrize("what", ["head", "log"])
+def test_a_session_that_somebody_wrote_over_is_named_and_hides_no_other(
+    store: Store, place: str, client: Any, what: str
+) -> None:
+    client.delete(key(store, f"{what}:session:b"))
+    client.rpush(key(store, f"{what}:session:b"), "by mistake")
+    with holdfast.open(place) as other:
+        report = other.check()
+        assert "b" in {finding.session for finding in report.findings}
+        assert not {"a", "c"} & {finding.session for finding in report.findings}
+        assert report.sessions >= 2
+        assert len(list(other.session("c").events())) == 5
+
+
+@pytest.mark.parametrize("what", ["at:session", "id:session", "id:doc", "kinds", "head:session:b"])
+def test_nothing_is_swept_while_somebody_has_written_over_what_says_what_is_needed(
+    tmp_path: Path, client: Any, what: str
+) -> None:
+    with holdfast.open(servers.shared().url(prefix=prefix(tmp_path), blobs=f"file://{tmp_path}/blobs")) as store:
+        store.session("b").append(holdfast.user("large " * 50_000))
+        store.documents.put("notes/a.json", {"large": "value" * 50_000})
+        blobs = store.large.blobs.scan()
+        client.delete(key(store, what))
+        client.hset(key(store, what), "by", "mistake")
+        with contextlib.suppress(Corrupt):
+            assert not store.check(sweep=True).ok
+        assert store.large.blobs.scan() == blobs != []
 
 
 def test_a_change_that_is_noted_anew_is_behind_all_others(store: Store, place: str, client: Any) -> None:

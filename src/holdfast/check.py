@@ -7,7 +7,8 @@ written to meanwhile: what seems wrong with a session counts only if the session
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,8 @@ from holdfast.model import AnyPayload, Damaged, Message, Step
 from holdfast.plan import Entry, Head, Ref
 from holdfast.salvage import logged_head
 from holdfast.storage import Storage
+
+T = TypeVar("T")
 
 PAGE = 1000
 TRIES = 5
@@ -84,7 +87,7 @@ def check_store(
         findings += map(_problem, store.backend.verify())
     unfinished: list[Finding] = []
     sessions = events = 0
-    for ref, head in _heads(store, session):
+    for ref, head in _listed(_heads(store, session), findings):
         checked = _check_damaged(store, ref) if head is None else _check_living(store, head)
         if checked is None:
             continue
@@ -103,7 +106,7 @@ def check_store(
     if session is None:
         unfinished += [
             Finding(session=id, what="it is gone, and its checkpoints are left; a sweep deletes them")
-            for _, id in left_over(store)
+            for _, id in _listed(left_over(store), findings)
         ]
     documents = 0 if session is not None else _check_documents(store, findings)
     if sweeps:
@@ -143,7 +146,7 @@ def _check_documents(store: Storage, findings: list[Finding]) -> int:
     """Read every document; how many there are. What is wrong and was not found yet is added to the findings."""
     damaged = {(finding.document, finding.user) for finding in findings}
     count = 0
-    for ref, head in all_documents(store):
+    for ref, head in _listed(all_documents(store), findings):
         count += 1
         what = "its head is damaged" if head is None else _document_problem(store, head)
         id, user = id_of(ref), owner_of(ref)
@@ -181,6 +184,15 @@ def _heads(store: Storage, session: str | None) -> Iterator[tuple[Ref, Head | No
         yield from ((ref, None) for ref in heads.damaged if ref not in met)
         yield from ((head.ref, head) for head in heads)
         met.update(heads.damaged)  # one between two pages may be named by both
+
+
+def _listed(pages: Iterable[T], findings: list[Finding], session: str | None = None) -> Iterator[T]:
+    """What a list of the engine's names, or a log holds, up to where it can't be read; that is a finding, told once."""
+    try:
+        yield from pages
+    except Corrupt as error:
+        if error.message not in [finding.what for finding in findings]:
+            findings.append(Finding(session=session, what=error.message))
 
 
 def _check_damaged(store: Storage, ref: Ref) -> tuple[int, list[Finding]] | None:
@@ -228,7 +240,7 @@ def _check_session(store: Storage, head: Head) -> tuple[int, list[Finding]]:
     sums: dict[str, int] = {}
     counted = COUNTED if is_counted(head) else COUNTED_IN_0_1
     audit = _audit(store, head, counted)
-    for entry in _entries(store, head):
+    for entry in _listed(_entries(store, head), findings, id):
         if entry.seq != expected:
             findings.append(Finding(session=id, seq=expected, what=f"events {expected} to {entry.seq - 1} are missing"))
         expected = entry.seq + 1

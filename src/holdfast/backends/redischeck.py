@@ -5,7 +5,7 @@ its checksum, its log and the lists. A session is judged only in a state that he
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from holdfast.backend import Problem
 from holdfast.backends import rediskeys
@@ -40,19 +40,24 @@ class Check:
         found: list[Problem] = []
         counts: Counter[tuple[int, int, str]] = Counter()
         for shard in range(self._layout.shards):
-            for ref in self._refs(shard, found):
-                found += self._session(shard, ref, counts)
-        found += self._strangers(counts)
+            refs = list(self._refs(shard, found))
+            wrong = self._mistyped(shard, {ref.kind for ref in refs})
+            found += [Problem(None, None, f"{key.decode()!r} is no list; holdfast check --repair") for key in wrong]
+            for ref in refs:
+                found += self._session(shard, ref, counts, listed=not wrong)
+            if not wrong:
+                found += self._strangers(shard, counts)
         return found
 
     def repair(self) -> int:
         """Give every head its places, and take away those that are nobody's; how many were wrong."""
         fixed = 0
         for shard in range(self._layout.shards):
-            kinds: set[str] = set()
-            for ref in self._refs(shard, []):
-                kinds.add(ref.kind)
-                fixed += self._give_places(ref)
+            refs = list(self._refs(shard, []))
+            kinds = {ref.kind for ref in refs}
+            if wrong := self._mistyped(shard, kinds):
+                fixed += self._servers.ask([Call(shard, ("UNLINK", *wrong), writes=True)])[0]
+            fixed += sum(map(self._give_places, refs))
             for kind in kinds | self._kinds(shard):
                 for which in LISTS:
                     fixed += sum(self._take_away(ref, which, place) for ref, place in self._walked(shard, which, kind))
@@ -88,19 +93,35 @@ class Check:
     def _is_there(self, ref: Ref) -> bool:
         return bool(self._servers.ask([Call(self._layout.shard_of(ref), ("EXISTS", self._layout.keys(ref).head))])[0])
 
-    def _session(self, shard: int, ref: Ref, counts: Counter[tuple[int, int, str]]) -> list[Problem]:
-        """What is wrong with a session; its places are counted."""
+    def _mistyped(self, shard: int, kinds: set[str]) -> list[bytes]:
+        """The keys of a shard's lists where somebody else put a value of another type: none can be read or changed."""
+        layout = self._layout
+        sets = {layout.kinds(shard): b"set", layout.forgetting(shard): b"set", layout.changed(shard): b"zset"}
+        wrong = self._not_as(shard, sets)
+        if layout.kinds(shard) not in wrong:
+            kinds = kinds | self._kinds(shard)
+        return wrong + self._not_as(
+            shard, {layout.list(shard, which, kind): b"zset" for kind in kinds for which in LISTS}
+        )
+
+    def _not_as(self, shard: int, types: Mapping[bytes, bytes]) -> list[bytes]:
+        """The keys that are there and of another type than this."""
+        told = self._servers.ask([Call(shard, ("TYPE", key)) for key in types])
+        return [key for (key, type), is_of in zip(types.items(), told, strict=True) if is_of not in (type, b"none")]
+
+    def _session(self, shard: int, ref: Ref, counts: Counter[tuple[int, int, str]], *, listed: bool) -> list[Problem]:
+        """What is wrong with a session; its places are counted if it is looked for in the lists."""
         key = self._layout.keys(ref).head
         if self._layout.shard_of(ref) != shard:
             return [Problem(ref, None, "it is in a shard where it is not looked for")]
         found: list[Problem] = []
         for _ in range(TRIES):
-            record: bytes = self._servers.ask([Call(shard, ("GET", key))])[0] or b""
             try:
+                record: bytes = self._servers.ask([Call(shard, ("GET", key))])[0] or b""
                 head = head_of(ref, record)
             except Corrupt as error:
                 return [Problem(ref, None, error.message), *self._log(ref, None)]
-            found = [*self._log(ref, head), *self._places(ref, head)]
+            found = [*self._log(ref, head), *(self._places(ref, head) if listed else ())]
             after: bytes = self._servers.ask([Call(shard, ("GETRANGE", key, 0, STAMP - 1))])[0]
             if after == record[:STAMP]:
                 for which, _ in rediskeys.places(head):
@@ -109,7 +130,13 @@ class Check:
         return [problem for problem in found if problem.seq is not None]
 
     def _log(self, ref: Ref, head: Head | None) -> Iterator[Problem]:
-        """What is wrong with the log of a head, or of a damaged one."""
+        """What is wrong with the log of a head, or of a damaged one; or why it can't be read at all."""
+        try:
+            yield from self._readable_log(ref, head)
+        except Corrupt as error:
+            yield Problem(ref, None, error.message)
+
+    def _readable_log(self, ref: Ref, head: Head | None) -> Iterator[Problem]:
         shard, key = self._layout.shard_of(ref), self._layout.keys(ref).log
         (bounds, hidden, forgetting), length = self._servers.ask(
             [Call(shard, ("HMGET", key, "m", "v", "t")), Call(shard, ("HLEN", key))]
@@ -180,17 +207,16 @@ class Check:
         if not kind:
             yield Problem(ref, None, "its kind is not among the kinds; holdfast check --repair")
 
-    def _strangers(self, counts: Counter[tuple[int, int, str]]) -> Iterator[Problem]:
+    def _strangers(self, shard: int, counts: Counter[tuple[int, int, str]]) -> Iterator[Problem]:
         """Places in the lists that are nobody's; looked for where there are more than heads have."""
-        for shard in range(self._layout.shards):
-            for kind in sorted({kind for s, _, kind in counts if s == shard} | self._kinds(shard)):
-                for which in LISTS:
-                    key = self._layout.list(shard, which, kind)
-                    if self._servers.ask([Call(shard, ("ZCARD", key))])[0] != counts[shard, which, kind]:
-                        for ref, place in self._walked(shard, which, kind):
-                            if self._is_strange(ref, shard, which, place):
-                                what = f"the list by {NAMES[which]} has a place that is not its own"
-                                yield Problem(ref, None, f"{what}; holdfast check --repair")
+        for kind in sorted({kind for s, _, kind in counts if s == shard} | self._kinds(shard)):
+            for which in LISTS:
+                key = self._layout.list(shard, which, kind)
+                if self._servers.ask([Call(shard, ("ZCARD", key))])[0] != counts[shard, which, kind]:
+                    for ref, place in self._walked(shard, which, kind):
+                        if self._is_strange(ref, shard, which, place):
+                            what = f"the list by {NAMES[which]} has a place that is not its own"
+                            yield Problem(ref, None, f"{what}; holdfast check --repair")
 
     def _kinds(self, shard: int) -> set[str]:
         answer = self._servers.ask([Call(shard, ("SMEMBERS", self._layout.kinds(shard)))])[0]
@@ -214,16 +240,16 @@ class Check:
 
     def _owns(self, ref: Ref, which: int, place: bytes) -> bool:
         """Whether a place is one of its head's; a damaged head keeps what it has."""
-        record = self._servers.ask([Call(self._layout.shard_of(ref), ("GET", self._layout.keys(ref).head))])[0]
         try:
+            record = self._servers.ask([Call(self._layout.shard_of(ref), ("GET", self._layout.keys(ref).head))])[0]
             return record is not None and (which, place) in rediskeys.places(head_of(ref, record))
         except Corrupt:
             return True
 
     def _give_places(self, ref: Ref) -> int:
         shard, keys = self._layout.shard_of(ref), self._layout.keys(ref)
-        record = self._servers.ask([Call(shard, ("GET", keys.head))])[0]
         try:
+            record = self._servers.ask([Call(shard, ("GET", keys.head))])[0]
             places = [part for place in rediskeys.places(head_of(ref, record or b"")) for part in place]
         except Corrupt:
             return 0

@@ -21,7 +21,7 @@ from holdfast.backends.rediscalls import Call
 from holdfast.backends.redisduty import Later
 from holdfast.backends.redisgroups import answers as answers_of, framed, grouped
 from holdfast.backends.redislinks import Address, Link, Links, Unreachable
-from holdfast.errors import HoldfastError, Unavailable, Uncertain
+from holdfast.errors import Corrupt, HoldfastError, Unavailable, Uncertain
 
 SLOTS = 16384
 REDIRECTIONS = 5
@@ -245,6 +245,11 @@ class Servers:
             run.lose([number], outcome, sent=False)
             if "READONLY" in text:  # it was the master when it was connected to
                 self._links.forget(address)
+        elif "WRONGTYPE" in text:  # the scripts touch every list and log before they write a head
+            why = (
+                f"{address} has a value of another type where the store keeps its own ({text}); holdfast check names it"
+            )
+            run.settle([number], run.answered(number, Corrupt(why)))
         elif call.writes and (not _REFUSED.search(text) or ("NOPERM" in text and "script" in text)):
             run.settle([number], Uncertain(f"the server {address} failed amid a write ({text}); repeat with the key"))
         else:
