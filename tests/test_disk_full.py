@@ -19,6 +19,7 @@ from faults.small_disk import DISKS
 from faults.work import Judge, perform, text_of
 from holdfast import Store
 from holdfast.errors import Unavailable
+from shell import Shell
 
 BEFORE, FAILURES, MOST = 40, 15, 3_000
 """Steps before the disk is filled; failures after which it counts as full; steps until then at the most."""
@@ -35,7 +36,7 @@ def until_full(store: Store, judge: Judge) -> list[int]:
         try:
             judge.acks[n] = perform(store, judge.seed, judge.step(n))
         except Unavailable as error:
-            assert_tells(error)
+            assert_tells(error, store.url.partition("://")[2])
             failed.append(n)
             if len(failed) == FAILURES:
                 judge.tried = n + 1
@@ -43,7 +44,8 @@ def until_full(store: Store, judge: Judge) -> list[int]:
     raise AssertionError("the disk never got full")
 
 
-def assert_tells(error: Unavailable) -> None:
+def assert_tells(error: Unavailable, where: str = "") -> None:
+    assert where in error.message, error.message
     assert SAYS.search(error.message), error.message
 
 
@@ -139,6 +141,28 @@ def test_a_store_whose_making_fails_says_why_and_is_made_by_the_next_open(
     with holdfast.open(url_of(backend, tmp_path)) as store:
         store.session("s").append(holdfast.user("x"))
         assert store.check().ok
+
+
+@pytest.mark.parametrize("disk", DISKS)
+def test_a_backup_and_an_export_name_the_file_that_has_no_room(disk: str, tmp_path: Path) -> None:
+    """And not the store, whose disk has."""
+    url, shell = url_of("sqlite", tmp_path), Shell(tmp_path)
+    with holdfast.open(url) as store:
+        store.session("s").append(*(holdfast.user(large_text()[n : n + 50_000]) for n in range(0, 1_000_000, 50_000)))
+    with DISKS[disk](tmp_path / "small") as small:
+        small.place.mkdir(exist_ok=True)
+        (small.place / "some").write_bytes(b"x")
+        small.fill()
+        for command in (["backup"], ["export", "--all", "-o"]):
+            file = small.place / f"{command[0]}.jsonl"
+            told = shell(*command, str(file), "--store", url)
+            assert told.code == (6 if command[0] == "backup" else 1)
+            assert str(file) in told.err
+            if disk == "tmpfs":  # of an I/O error, SQLite does not tell in which of two files
+                assert tmp_path.name + "/store" not in told.err
+        assert [path.name for path in small.place.iterdir() if path.suffix == ".jsonl"] == []
+        small.free()
+        shell.ok("backup", str(small.place / "backup.jsonl"), "--store", url)
 
 
 def events_of_steps(store: Store) -> int:

@@ -50,7 +50,7 @@ class DirectoryBlobs:
                 self._sync_names(os.path.dirname(place))  # whoever stored it may not have come so far yet
                 return
         except OSError as error:
-            raise unavailable(error, f"blob {digest} was not stored") from error
+            raise unavailable(error, f"blob {digest} was not stored in {self._path}") from error
         content = packed(data)
         beside = f"{place}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
@@ -61,7 +61,7 @@ class DirectoryBlobs:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
-            raise unavailable(error, f"blob {digest} was not stored") from error
+            raise unavailable(error, f"blob {digest} was not stored in {self._path}") from error
 
     def _sync_names(self, folder: str) -> None:
         """Make the names in a folder of blobs durable, and, once for each process, its own and that of them all."""

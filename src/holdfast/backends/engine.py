@@ -110,12 +110,16 @@ class Engine:
         """Whether all was written, and the system could not make it durable."""
         return _code(error) in _SYNC
 
+    def is_full(self, error: Exception) -> bool:
+        """Whether there was no room for what was written."""
+        return _code(error) & 0xFF == _FULL
+
     def explain(self, error: Exception, path: str) -> HoldfastError:
         """An error of the library as one of ours, with what to do."""
         kind = _code(error) & 0xFF
         if kind in (_BUSY, _LOCKED):
             return Unavailable(f"{path} was locked by another program for too long; try again", path=path)
-        if kind == _FULL:
+        if self.is_full(error):
             return Unavailable(f"the disk is full: nothing was stored in {path}; make room and try again", path=path)
         if kind == _NOTADB:
             return Corrupt(f"{path} is no SQLite database, or its first bytes are damaged ({error})", path=path)

@@ -187,7 +187,8 @@ class LogBodies:
                 for folder in folders:
                     sync_dir(folder)
         except OSError as error:
-            raise unavailable(error, f"the log {error.filename or ''} was not written; nothing was stored") from error
+            where = error.filename or self.root  # a write knows only the number of its file
+            raise unavailable(error, f"nothing was stored in {where}") from error
         if not self._durable:
             self.unsynced.update(log.path for _, log in self._touched.values())
         grown: list[tuple[int, int]] = []

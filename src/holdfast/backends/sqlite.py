@@ -123,7 +123,12 @@ class SQLiteBackend(RowBackend):
     def backup(self, path: str) -> None:
         """Copy the file, as it is at one moment, into a new one; blobs stay where they are. Writers go on meanwhile."""
         with self._guarded(), self._file.reader() as db:
-            self._engine.backup(db, path)
+            try:
+                self._engine.backup(db, path)
+            except self._engine.errors as error:
+                if self._engine.is_full(error):  # of the two files only the new one is written
+                    raise self._engine.explain(error, path) from error
+                raise
 
     def info(self) -> Mapping[str, str]:
         """Facts for a person."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Generator, Iterable
@@ -15,6 +16,8 @@ from holdfast.paths import appear, as_path, is_stream
 
 if TYPE_CHECKING:
     from holdfast.cli.app import App
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -42,6 +45,10 @@ def written(output: str | None, force: bool) -> Generator[BinaryIO]:
             appear(beside, output)
     except FileExistsError:
         raise refusal from None
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = output  # a write knows only the number of its file
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)

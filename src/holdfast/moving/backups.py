@@ -64,7 +64,7 @@ def write_backup(store: Storage, path: str, *, replace: bool = False, dry_run: b
     try:
         with _folder_beside(path) as folder, contextlib.ExitStack() as held:
             held.enter_context(store.backend.blobs.shared())  # nothing that the copy needs is swept meanwhile
-            still = held.enter_context(_at_one_moment(store, folder))
+            still = held.enter_context(_at_one_moment(store, folder, path))
             beside = os.path.join(folder, "backup")
             damaged: dict[str, str] = {}
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -219,7 +219,7 @@ def _folder_beside(path: str) -> Generator[str]:
 
 
 @contextlib.contextmanager
-def _at_one_moment(store: Storage, folder: str) -> Generator[Storage | None]:
+def _at_one_moment(store: Storage, folder: str, path: str) -> Generator[Storage | None]:
     """A store that is what this one is at this moment, and changes no more; None if the engine can make none."""
     backup: Any = getattr(store.backend, "backup", None)
     if backup is None:
@@ -227,8 +227,11 @@ def _at_one_moment(store: Storage, folder: str) -> Generator[Storage | None]:
         return
     place = os.path.join(folder, "store.db")
     os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    backup(place)
-    still = Storage(f"sqlite://{quote(os.fsencode(place))}?durability=process")
+    try:
+        backup(place)
+        still = Storage(f"sqlite://{quote(os.fsencode(place))}?durability=process")
+    except Unavailable as error:
+        raise Unavailable(f"the backup {path} can't be written: {error.message}", path=path) from error
     try:
         still.backend.blobs = still.large.blobs = store.backend.blobs
         yield still
