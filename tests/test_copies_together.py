@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import holdfast
-from holdfast import Conflict, CopyReport, Deleted, Session, Store, copies, user
+from holdfast import Conflict, CopyReport, Deleted, Session, Store, Trashed, copies, user
 from holdfast.copies import BATCH, replay
 from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents
 from holdfast.history.ancestry import stored, whole
 from holdfast.moving.copying import Copier, copy_store
 from holdfast.moving.digests import session_digest
-from holdfast.plan import Commit, Entry, Head, Refused
+from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from test_copying import digests, fill
 
 
@@ -300,3 +300,23 @@ def test_another_restore_brings_a_session_into_the_trash_first(few: Store, numbe
             few, few.head("long", trashed=True)
         )
         assert target.check().ok
+
+
+def test_what_somebody_trashed_in_the_target_is_asked_for_a_few_times_only(few: Store) -> None:
+    """Nobody brings it back while the copy insists, and there may be very many of them on a server far away."""
+    with holdfast.open("memory://") as target:
+        assert copy_store(few, target).failed == ()
+        target.trash.put("other")
+        asked = 0
+
+        def get(refs: Sequence[Ref]) -> list[Head | None]:
+            nonlocal asked
+            asked += 1
+            return sound(refs)
+
+        sound = target.backend.get
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(target.backend, "get", get)
+            report = copy_store(few, target, sessions=["other"])
+        assert [type(one.error) for one in report.failed] == [Trashed]
+        assert asked <= 5
