@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import holdfast
-from holdfast import Conflict, CopyReport, Deleted, Session, Store, Trashed, copies, user
+from holdfast import Conflict, CopyReport, Corrupt, Deleted, Session, Store, Trashed, copies, user
 from holdfast.copies import BATCH, replay
 from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents
@@ -320,3 +321,20 @@ def test_what_somebody_trashed_in_the_target_is_asked_for_a_few_times_only(few: 
             report = copy_store(few, target, sessions=["other"])
         assert [type(one.error) for one in report.failed] == [Trashed]
         assert asked <= 5
+
+
+def test_a_damaged_session_that_is_written_to_is_not_read_again_and_again(few: Store) -> None:
+    """However long it is; and a copy that follows comes to it at each change."""
+    with holdfast.open("memory://") as target, pytest.MonkeyPatch.context() as patched:
+        copier, looks = Copier(few, target), 0
+
+        def read(*arguments: Any, **how: Any) -> list[Entry]:
+            nonlocal looks
+            looks += 1
+            append(few)
+            return [msgspec.structs.replace(entry, fault="a bit flipped") for entry in sound(*arguments, **how)]
+
+        sound = few.backend.read
+        patched.setattr(few.backend, "read", read)
+        assert isinstance(copier.session("long").error, Corrupt)
+        assert looks <= 2
