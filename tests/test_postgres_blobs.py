@@ -19,7 +19,7 @@ from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
-from holdfast.backends.pgblobs import PostgresBlobs
+from holdfast.backends.pgblobs import Lock, PostgresBlobs
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import Subject
 from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
@@ -163,6 +163,27 @@ def test_what_a_sweep_deleted_is_there_again_if_its_lock_was_lost_in_the_end(bas
             with pytest.raises(Uncertain):
                 sweep.close()
         assert blobs.get(digest) == b"needed"
+
+
+def test_who_lost_the_lock_amid_a_sweep_of_another_place_deletes_nothing_either(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store, holdfast.open(base) as other, rows(base) as (db, _):
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        blobs = store.backend.blobs
+        assert isinstance(blobs, ObjectBlobs | DirectoryBlobs)
+        [digest] = blobs.scan()
+        with contextlib.ExitStack() as sweep:
+            sweep.enter_context(blobs.exclusive())
+            lock = blobs._gate
+            assert isinstance(lock, Lock)
+            assert lock.alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (lock.alone.info.backend_pid,))
+            other.session("s").append(user(BIG))
+            with pytest.raises(Unavailable, match="lock of the blobs"):
+                blobs.delete(digest)
+            with pytest.raises(Uncertain):
+                sweep.close()
+        assert big_of(other) == BIG
 
 
 def test_two_stores_share_no_place(base: str, place: str) -> None:

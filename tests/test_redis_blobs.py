@@ -218,6 +218,16 @@ def test_who_stood_still_amid_a_sweep_deletes_nothing_that_was_stored_meanwhile(
         assert big_of(store) == BIG
 
 
+def test_who_stood_still_amid_a_sweep_of_object_storage_deletes_nothing_either(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        with standing(SWEEPS.replace("redisblobs.RedisBlobs", "type(store.backend.blobs)"), base) as said:
+            store.session("s").append(user(BIG))
+        assert said == ["unavailable"]
+        assert big_of(store) == BIG
+
+
 def test_of_two_sweeps_at_once_the_one_that_lost_the_lock_deletes_nothing(base: str) -> None:
     """In one process each has its own lock, not what the other one has by now."""
     with holdfast.open(f"{base}&blobs=redis") as store, ThreadPoolExecutor(1) as thread:

@@ -20,7 +20,7 @@ from holdfast.backends.blobplace import DATABASE, Note, begun, check_same, note_
 from holdfast.backends.blobs import check_digest, packed, unpacked
 from holdfast.backends.pgmigrate import lock_number
 from holdfast.backends.pgserver import Connection, Server, is_lost
-from holdfast.errors import Unavailable, Uncertain
+from holdfast.errors import HoldfastError, Unavailable, Uncertain
 
 NOTE = "blobs"
 """The row of `meta` that says where the blobs are."""
@@ -72,6 +72,20 @@ class Lock:
                 yield
             finally:
                 self._mine.alone = None
+
+    def confirm(self) -> None:
+        """See `BlobLock`."""
+        if (alone := self.alone) is not None:
+            try:
+                alone.execute("SELECT 1")
+            except psycopg.Error as error:
+                raise self.lost(error) from error
+
+    def lost(self, error: psycopg.Error) -> HoldfastError:
+        """What an error of the connection that keeps everybody else out means."""
+        if not is_lost(error):
+            return self._server.explain(error)
+        return Unavailable(f"the lock of the blobs at {self._server.shown} was lost while some were deleted; try again")
 
     @contextlib.contextmanager
     def _held(self, function: str) -> Generator[Connection]:
@@ -159,11 +173,7 @@ class PostgresBlobs:
                 # In the transaction that holds the lock, as nothing else can tell that it is not lost just then.
                 return alone.execute(sql, (digest,)).rowcount > 0
             except psycopg.Error as error:
-                if not is_lost(error):
-                    raise self._server.explain(error) from error
-                raise Unavailable(
-                    f"the lock of the blobs at {self._server.shown} was lost while some were deleted; try again"
-                ) from error
+                raise self._lock.lost(error) from error
         with self._server.lend() as db:
             try:
                 return db.execute(sql, (digest,)).rowcount > 0

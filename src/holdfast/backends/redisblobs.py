@@ -36,6 +36,7 @@ LEASE = 60
 BEAT = 10.0
 """Seconds between two signs of life of a holder."""
 LOOK = 0.05
+_LOST = "the lock of the store's blobs was lost while some were deleted; try again"
 SKEW = 20
 """Seconds by which the clocks of a cluster's masters may differ."""
 
@@ -169,6 +170,12 @@ class Lock:
             finally:
                 self._mine.alone = None
 
+    def confirm(self) -> None:
+        """See `BlobLock`."""
+        alone: _Hold | None = getattr(self._mine, "alone", None)
+        if alone is not None and not self._ask("keep", alone):
+            raise Unavailable(_LOST)
+
     @contextlib.contextmanager
     def _held(self, hold: _Hold) -> Generator[None]:
         """Hold the lock, and say so again and again; it is over a minute after the holder falls silent."""
@@ -249,7 +256,7 @@ class RedisBlobs:
         late = 2**53 if until is None else until - min(SKEW, LEASE // 3)
         removed = self._servers.ask([self._unblob.call(shard, [self._list(shard), key], [digest, late])])[0]
         if removed < 0:
-            raise Unavailable("the lock of the store's blobs was lost while some were deleted; try again")
+            raise Unavailable(_LOST)
         return bool(removed)
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:
