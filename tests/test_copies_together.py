@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import holdfast
-from holdfast import Conflict, CopyReport, Deleted, Session, Store, copies, user
+from holdfast import Conflict, CopyReport, Corrupt, Deleted, Session, Store, Trashed, copies, user
 from holdfast.copies import BATCH, replay
 from holdfast.documents.doccopies import copy_document
 from holdfast.documents.docheads import all_documents
 from holdfast.history.ancestry import stored, whole
 from holdfast.moving.copying import Copier, copy_store
 from holdfast.moving.digests import session_digest
-from holdfast.plan import Commit, Entry, Head, Refused
+from holdfast.plan import Commit, Entry, Head, Ref, Refused
 from test_copying import digests, fill
 
 
@@ -300,3 +301,40 @@ def test_another_restore_brings_a_session_into_the_trash_first(few: Store, numbe
             few, few.head("long", trashed=True)
         )
         assert target.check().ok
+
+
+def test_what_somebody_trashed_in_the_target_is_asked_for_a_few_times_only(few: Store) -> None:
+    """Nobody brings it back while the copy insists, and there may be very many of them on a server far away."""
+    with holdfast.open("memory://") as target:
+        assert copy_store(few, target).failed == ()
+        target.trash.put("other")
+        asked = 0
+
+        def get(refs: Sequence[Ref]) -> list[Head | None]:
+            nonlocal asked
+            asked += 1
+            return sound(refs)
+
+        sound = target.backend.get
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(target.backend, "get", get)
+            report = copy_store(few, target, sessions=["other"])
+        assert [type(one.error) for one in report.failed] == [Trashed]
+        assert asked <= 5
+
+
+def test_a_damaged_session_that_is_written_to_is_not_read_again_and_again(few: Store) -> None:
+    """However long it is; and a copy that follows comes to it at each change."""
+    with holdfast.open("memory://") as target, pytest.MonkeyPatch.context() as patched:
+        copier, looks = Copier(few, target), 0
+
+        def read(*arguments: Any, **how: Any) -> list[Entry]:
+            nonlocal looks
+            looks += 1
+            append(few)
+            return [msgspec.structs.replace(entry, fault="a bit flipped") for entry in sound(*arguments, **how)]
+
+        sound = few.backend.read
+        patched.setattr(few.backend, "read", read)
+        assert isinstance(copier.session("long").error, Corrupt)
+        assert looks <= 2

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +19,7 @@ from holdfast.backend import Backend, TextOf
 from holdfast.backends import open_backend
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
-from holdfast.backends.pgblobs import PostgresBlobs
+from holdfast.backends.pgblobs import Lock, PostgresBlobs
 from holdfast.testing.sharing import SharingContract
 from holdfast.testing.subject import Subject
 from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
@@ -113,6 +114,70 @@ def test_who_lost_the_lock_amid_a_sweep_deletes_nothing_that_was_stored_meanwhil
             sweep.enter_context(blobs.exclusive())
             assert blobs._lock.alone is not None
             db.execute("SELECT pg_terminate_backend(%s)", (blobs._lock.alone.info.backend_pid,))
+            other.session("s").append(user(BIG))
+            with pytest.raises(Unavailable, match="lock of the blobs"):
+                blobs.delete(digest)
+            with pytest.raises(Uncertain):
+                sweep.close()
+        assert big_of(other) == BIG
+
+
+def test_of_two_sweeps_at_once_the_one_that_lost_the_lock_deletes_nothing(base: str) -> None:
+    """In one process each has its own lock, not what the other one has by now."""
+    with holdfast.open(base) as store, rows(base) as (db, _), ThreadPoolExecutor(1) as thread:
+        blobs = store.backend.blobs
+        assert isinstance(blobs, PostgresBlobs)
+        digest = hashlib.sha256(b"needed").hexdigest()
+        blobs.put(digest, b"needed")
+        with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+            first.enter_context(blobs.exclusive())
+            assert blobs._lock.alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (blobs._lock.alone.info.backend_pid,))
+            thread.submit(second.enter_context, blobs.exclusive()).result()
+            with pytest.raises(Unavailable, match="lock of the blobs"):
+                blobs.delete(digest)
+            with pytest.raises(Uncertain):
+                first.close()
+            alone = thread.submit(lambda: blobs._lock.alone).result()
+            assert alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (alone.info.backend_pid,))
+            with pytest.raises(Unavailable, match="lock of the blobs"):
+                thread.submit(blobs.delete, digest).result()
+            with pytest.raises(Uncertain):
+                thread.submit(second.close).result()
+        assert blobs.get(digest) == b"needed"
+
+
+def test_what_a_sweep_deleted_is_there_again_if_its_lock_was_lost_in_the_end(base: str) -> None:
+    """Who came in since may need it."""
+    with holdfast.open(base) as store, rows(base) as (db, _):
+        blobs = store.backend.blobs
+        assert isinstance(blobs, PostgresBlobs)
+        digest = hashlib.sha256(b"needed").hexdigest()
+        blobs.put(digest, b"needed")
+        with contextlib.ExitStack() as sweep:
+            sweep.enter_context(blobs.exclusive())
+            assert blobs.delete(digest)
+            assert blobs._lock.alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (blobs._lock.alone.info.backend_pid,))
+            with pytest.raises(Uncertain):
+                sweep.close()
+        assert blobs.get(digest) == b"needed"
+
+
+def test_who_lost_the_lock_amid_a_sweep_of_another_place_deletes_nothing_either(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store, holdfast.open(base) as other, rows(base) as (db, _):
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        blobs = store.backend.blobs
+        assert isinstance(blobs, ObjectBlobs | DirectoryBlobs)
+        [digest] = blobs.scan()
+        with contextlib.ExitStack() as sweep:
+            sweep.enter_context(blobs.exclusive())
+            lock = blobs._gate
+            assert isinstance(lock, Lock)
+            assert lock.alone is not None
+            db.execute("SELECT pg_terminate_backend(%s)", (lock.alone.info.backend_pid,))
             other.session("s").append(user(BIG))
             with pytest.raises(Unavailable, match="lock of the blobs"):
                 blobs.delete(digest)

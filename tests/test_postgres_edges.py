@@ -240,9 +240,16 @@ def test_only_its_owner_can_mend_a_schema_that_was_renamed(at: str, db: psycopg.
     name = theirs.partition("//")[2].partition("@")[0]
     db.execute(f"GRANT USAGE ON SCHEMA {schema_of(aside)} TO {name}")
     db.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema_of(aside)} TO {name}")
-    with pytest.raises(ReadOnly, match="its owner must open"):
-        holdfast.open(theirs)
+    reader = role(db, aside, "reader")
+    db.execute(f"GRANT USAGE ON SCHEMA {schema_of(aside)} TO {reader.partition('//')[2].partition('@')[0]}")
+    db.execute(
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema_of(aside)} TO {reader.partition('//')[2].partition('@')[0]}"
+    )
+    for url in (theirs, reader):
+        with pytest.raises(ReadOnly, match="its owner must open"):
+            holdfast.open(url)
     holdfast.open(aside).close()
+    holdfast.open(reader).close()
     with holdfast.open(theirs) as store:
         store.session("s").append(user("after"))
     db.execute(f"DROP SCHEMA {schema_of(aside)} CASCADE")

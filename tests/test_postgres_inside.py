@@ -120,6 +120,24 @@ def test_a_connection_to_another_store_of_the_same_name_is_refused(store: Store,
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+def test_whose_store_it_is_is_asked_of_a_connection_once(
+    store: Store, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+    sound = psycopg.Cursor.execute
+
+    def execute(cursor: psycopg.Cursor, query: bytes | str, *values: object, **how: bool) -> psycopg.Cursor:
+        asked.append(str(query))
+        return sound(cursor, query, *values, **how)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    for _ in range(3):
+        store.commit_in(db, "s", user("x"))
+        db.commit()
+    assert len([query for query in asked if ".meta" in query]) == 1
+    assert told(store) == ["before", "x", "x", "x"]
+
+
 def test_any_kind_of_connection_will_do(store: Store, at: str) -> None:
     with psycopg.connect(at.partition("?")[0], row_factory=dict_row, cursor_factory=psycopg.ClientCursor) as own:
         store.commit_in(own, "s", user("one"), user("two"))

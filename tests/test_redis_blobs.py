@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import holdfast
-from holdfast import Corrupt, Invalid, Unavailable, user
+from holdfast import Corrupt, Invalid, Unavailable, Uncertain, user
+from holdfast.backends import redisblobs
 from holdfast.backends.objects import ObjectBlobs
+from holdfast.backends.redisblobs import RedisBlobs
 from large_values import BIG, big_of, killed_large_writer, retried_once_it_is_back
 from servers import redis as servers
 from servers.s3 import ObjectStorage, bucket_of
@@ -212,3 +216,36 @@ def test_who_stood_still_amid_a_sweep_deletes_nothing_that_was_stored_meanwhile(
         assert big_of(store) == BIG
         assert store.check(sweep=True).ok
         assert big_of(store) == BIG
+
+
+def test_who_stood_still_amid_a_sweep_of_object_storage_deletes_nothing_either(base: str, place: str) -> None:
+    with holdfast.open(f"{base}&blobs={place}") as store:
+        store.session("gone").append(user(BIG))
+        store.delete("gone")
+        with standing(SWEEPS.replace("redisblobs.RedisBlobs", "type(store.backend.blobs)"), base) as said:
+            store.session("s").append(user(BIG))
+        assert said == ["unavailable"]
+        assert big_of(store) == BIG
+
+
+def test_of_two_sweeps_at_once_the_one_that_lost_the_lock_deletes_nothing(base: str) -> None:
+    """In one process each has its own lock, not what the other one has by now."""
+    with holdfast.open(f"{base}&blobs=redis") as store, ThreadPoolExecutor(1) as thread:
+        blobs = store.backend.blobs
+        assert isinstance(blobs, RedisBlobs)
+        digest = hashlib.sha256(b"needed").hexdigest()
+        blobs.put(digest, b"needed")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(redisblobs, "LEASE", 1)
+            patched.setattr(redisblobs, "BEAT", 60.0)  # it stands still
+            first, second = blobs.exclusive(), blobs.exclusive()
+            first.__enter__()
+            patched.setattr(redisblobs, "LEASE", 60)
+            thread.submit(second.__enter__).result()  # as soon as the first one's is over
+            with pytest.raises(Unavailable, match="lock of the store's blobs was lost"):
+                blobs.delete(digest)
+            with pytest.raises(Uncertain):
+                first.__exit__(None, None, None)
+            assert thread.submit(lambda: blobs._lock.alone_until).result() is not None
+            thread.submit(second.__exit__, None, None, None).result()
+        assert blobs.get(digest) == b"needed"

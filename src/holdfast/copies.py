@@ -7,36 +7,32 @@ way is a Conflict.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from holdfast import codec
-from holdfast.errors import Conflict, Corrupt, Exists, HoldfastError, ReadOnly, Stale, Trashed, Unavailable, Uncertain
+from holdfast.errors import Conflict, Corrupt, HoldfastError, ReadOnly, Stale, Trashed, Unavailable, Uncertain
 from holdfast.heads.info import COPYING, EDIT, check_head, created_at, said_by_appends
 from holdfast.history import branching
 from holdfast.history.ancestry import FORKED, stored, whole
 from holdfast.history.branching import MARK, pins
 from holdfast.plan import MAX_HEAD_TAGS, MAX_TAGS, TRASHED, Commit, Entry, Head, Range, Ref, Refused, plan
-from holdfast.refusals import denied, refusal
+from holdfast.refusals import denied, insisted, refusal
 from holdfast.storage import Storage
 
 BATCH = 1000
 """Entries committed together."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies above which a commit is made before it has `BATCH` entries."""
-TRIES = 20
-"""How often another copy may come first, of the same session at the same time."""
 COPIED = "copied"
 """Tag of a copy's head: the digest of that head as the last replay left it. Never copied itself."""
 _GONE = b'{"type":"note"}'
 """Stands for an event that is gone, until it is forgotten."""
 STORE_ERRORS = (Unavailable, Uncertain, ReadOnly)
 """What is wrong with a store, not with one session: the next session would fare no better."""
-T = TypeVar("T")
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,14 +185,6 @@ def _replay(store: Storage, head: Head, entries: Iterator[Entry], after: int) ->
         raise Corrupt(f"events {expected + 1} to {head.last} of session {head.ref.id!r} are missing")
     _finished(store, there, head, ranges)
     return Copied(session=head.ref.id, events=head.last - start, new=head.last - known)
-
-
-def insisted(action: Callable[[], T]) -> T:
-    """Do what begins anew by itself, again while another copy comes first."""
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(Stale, Exists, Trashed):
-            return action()
-    return action()
 
 
 def _appended(store: Storage, there: Head, head: Head, batch: list[Entry], ranges: list[Range]) -> Head:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from holdfast.errors import (
     Conflict,
@@ -18,6 +19,10 @@ from holdfast.errors import (
     Trashed,
 )
 from holdfast.plan import MAX_HEAD_TAGS, Commit, Head, Ref, Refused
+
+TRIES = 20
+"""How often somebody else may come first."""
+T = TypeVar("T")
 
 
 def refusal(refused: Refused, commit: Commit) -> HoldfastError:
@@ -90,3 +95,16 @@ def _not_as_expected(head: Head | None, commit: Commit) -> str:
     tags: Mapping[str, str] = head.tags if head else {}
     wrong = [name for name, value in (commit.if_tags or {}).items() if tags.get(name) != value]
     return ", ".join(f"its {name} is {tags[name]!r}" if name in tags else f"it has no {name}" for name in wrong)
+
+
+def insisted(action: Callable[[], T]) -> T:
+    """Do what looks anew each time, again while somebody else comes first; refused twice alike, it is to be so."""
+    facts: object = None
+    left = TRIES
+    while True:
+        try:
+            return action()
+        except (Stale, Exists, Trashed) as error:
+            left -= 1
+            if not left or facts == (facts := error.facts):
+                raise

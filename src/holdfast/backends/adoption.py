@@ -109,3 +109,7 @@ class AdoptingLock:
         with self._lock.exclusive():
             self._adopt_ahead()
             yield
+
+    def confirm(self) -> None:
+        """See `BlobLock`."""
+        self._lock.confirm()

@@ -105,9 +105,10 @@ class DirectoryBlobs:
         """Remove the bytes.
 
         Raises:
-            Unavailable: the system refuses.
+            Unavailable: the system refuses; or the lock was lost meanwhile, and nothing was removed.
         """
         place = self._place(digest)
+        self._gate.confirm()
         try:
             os.unlink(place)
             if self._durable:

@@ -24,6 +24,14 @@ class BlobLock(Protocol):
         """Keep everybody else out."""
         ...
 
+    def confirm(self) -> None:
+        """See that whoever keeps everybody else out still does, before each value that is deleted.
+
+        Raises:
+            Unavailable: the lock was lost meanwhile, so somebody may have begun to need the value.
+        """
+        ...
+
 
 class Gate:
     """Held by any number of writers at once, or by one who deletes. The system gives it back, however a holder ends."""
@@ -60,6 +68,9 @@ class Gate:
             lock(alone, BLOB_PATIENCE, self._path)
             sign(alone, signature())
             yield
+
+    def confirm(self) -> None:
+        """The system takes it from nobody."""
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Generator[int]:

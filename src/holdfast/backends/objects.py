@@ -141,8 +141,13 @@ class ObjectBlobs:
             return None
 
     def delete(self, digest: str) -> bool:
-        """Remove the bytes."""
+        """Remove the bytes.
+
+        Raises:
+            Unavailable: the server refuses; or the lock was lost meanwhile, and nothing was removed.
+        """
         check_digest(digest)
+        self._gate.confirm()
         with self._told(f"blob {digest} was not deleted"):
             names = self._names(digest)
             if self._is_there(digest):

@@ -8,6 +8,7 @@ connection of its own, as it uses others meanwhile.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager
 
@@ -18,8 +19,8 @@ from holdfast.backend import BLOB_PATIENCE, Blobs
 from holdfast.backends.blobplace import DATABASE, Note, begun, check_same, note_in, placed
 from holdfast.backends.blobs import check_digest, packed, unpacked
 from holdfast.backends.pgmigrate import lock_number
-from holdfast.backends.pgserver import Connection, Server
-from holdfast.errors import Unavailable, Uncertain
+from holdfast.backends.pgserver import Connection, Server, is_lost
+from holdfast.errors import HoldfastError, Unavailable, Uncertain
 
 NOTE = "blobs"
 """The row of `meta` that says where the blobs are."""
@@ -50,8 +51,12 @@ class Lock:
     def __init__(self, server: Server, name: str) -> None:
         self._server = server
         self._number = lock_number(name, "blobs")
-        self.alone: Connection | None = None
-        """The connection that keeps everybody else out, while one does."""
+        self._mine = threading.local()
+
+    @property
+    def alone(self) -> Connection | None:
+        """The connection by which this thread keeps everybody else out; None if it does not."""
+        return getattr(self._mine, "alone", None)
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
@@ -62,11 +67,25 @@ class Lock:
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
         """Keep everybody else out."""
-        with self._held("pg_advisory_xact_lock") as self.alone:
+        with self._held("pg_advisory_xact_lock") as self._mine.alone:
             try:
                 yield
             finally:
-                self.alone = None
+                self._mine.alone = None
+
+    def confirm(self) -> None:
+        """See `BlobLock`."""
+        if (alone := self.alone) is not None:
+            try:
+                alone.execute("SELECT 1")
+            except psycopg.Error as error:
+                raise self.lost(error) from error
+
+    def lost(self, error: psycopg.Error) -> HoldfastError:
+        """What an error of the connection that keeps everybody else out means."""
+        if not is_lost(error):
+            return self._server.explain(error)
+        return Unavailable(f"the lock of the blobs at {self._server.shown} was lost while some were deleted; try again")
 
     @contextlib.contextmanager
     def _held(self, function: str) -> Generator[Connection]:
@@ -142,22 +161,22 @@ class PostgresBlobs:
         return unpacked(digest, rows[0][0]) if rows else None
 
     def delete(self, digest: str) -> bool:
-        """Remove the bytes.
+        """Remove the bytes; if this thread keeps everybody else out, at the end of that.
 
         Raises:
             Unavailable: the lock was lost meanwhile, so somebody may have begun to need them; nothing was removed.
         """
         check_digest(digest)
+        sql = f"DELETE FROM {self._table} WHERE digest = %s".encode()
         if (alone := self._lock.alone) is not None:
             try:
-                alone.execute("SELECT 1")
+                # In the transaction that holds the lock, as nothing else can tell that it is not lost just then.
+                return alone.execute(sql, (digest,)).rowcount > 0
             except psycopg.Error as error:
-                raise Unavailable(
-                    f"the lock of the blobs at {self._server.shown} was lost while some were deleted; try again"
-                ) from error
+                raise self._lock.lost(error) from error
         with self._server.lend() as db:
             try:
-                return db.execute(f"DELETE FROM {self._table} WHERE digest = %s".encode(), (digest,)).rowcount > 0
+                return db.execute(sql, (digest,)).rowcount > 0
             except psycopg.Error as error:
                 raise self._server.lost(error) from error
 

@@ -88,7 +88,8 @@ def migrate(
         db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(schema, "schema"),))
         there = _look(db, schema, newest, words, server.shown)
-        _apply(db, schema, there)
+        if there.version < newest:
+            _apply(db, schema, there)
         if words and not there.words:
             _add_words(db, schema)
         if there.renamed:

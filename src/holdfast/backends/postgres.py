@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
+from weakref import WeakSet
 
 import psycopg
 
@@ -111,6 +112,8 @@ class PostgresBackend:
             self._server.close()
             raise
         self._pack_lock = threading.Lock()
+        self._ours: WeakSet[psycopg.Connection[Any]] = WeakSet()
+        """Connections of others that are known to lead to this store: a connection stays at its database."""
         self._writer = Writer(self._server, schema, durability)
         self._words = WordIndex(self._server, schema, self._packer.unpack, text_of)
         channel = f"holdfast_{lock_number(name, 'hints') & (2**63 - 1):x}"
@@ -162,13 +165,18 @@ class PostgresBackend:
             raise Invalid("commit_in needs a connection with client_encoding=UTF8", encoding=encoding)
         db = cast("psycopg.Connection[Any]", connection)
         try:
-            # Another database may have a store in a schema of the same name.
-            rows = cursor(db).execute(f"SELECT value FROM {self._schema}.meta WHERE name = 'store'".encode()).fetchall()
-            if [str(row[0]) for row in rows] != [self._id]:
-                raise Invalid("commit_in needs a connection to the database of this store; it goes to another store's")
+            self._check_ours(db)
             return self._writer.within(db, batch, self._packed(batch))
         except psycopg.Error as error:
             raise self._server.explain(error) from error
+
+    def _check_ours(self, db: psycopg.Connection[Any]) -> None:
+        """Refuse a connection to another database, which may have a store in a schema of the same name."""
+        if db not in self._ours:
+            rows = cursor(db).execute(f"SELECT value FROM {self._schema}.meta WHERE name = 'store'".encode()).fetchall()
+            if [str(row[0]) for row in rows] != [self._id]:
+                raise Invalid("commit_in needs a connection to the database of this store; it goes to another store's")
+            self._ours.add(db)
 
     def _packed(self, batch: Sequence[Commit]) -> list[list[bytes]]:
         with self._pack_lock:

@@ -36,6 +36,7 @@ LEASE = 60
 BEAT = 10.0
 """Seconds between two signs of life of a holder."""
 LOOK = 0.05
+_LOST = "the lock of the store's blobs was lost while some were deleted; try again"
 SKEW = 20
 """Seconds by which the clocks of a cluster's masters may differ."""
 
@@ -129,6 +130,15 @@ class NoBlobs:
         return contextlib.nullcontext()
 
 
+class _Hold:
+    """Who holds the lock, or waits for it: up to which second by the server's clock, and how it was lost, if it was."""
+
+    def __init__(self, mode: str) -> None:
+        self.token = f"{mode}{uuid.uuid4().hex}"
+        self.until = 0
+        self.lost: list[str] = []
+
+
 class Lock:
     """The lock of a store's blobs, wherever they are: all its machines share the server."""
 
@@ -136,66 +146,77 @@ class Lock:
         self._servers = servers
         self._layout = layout
         self._lock = script("lock")
-        self.alone_until: int | None = None
-        """The second, by the server's clock, up to which this process alone has it; None if it has not."""
+        self._mine = threading.local()
+
+    @property
+    def alone_until(self) -> int | None:
+        """The second, by the server's clock, up to which this thread alone has it; None if it has not."""
+        alone: _Hold | None = getattr(self._mine, "alone", None)
+        return None if alone is None else alone.until
 
     @contextlib.contextmanager
     def shared(self) -> Generator[None]:
         """Keep deleters out."""
-        with self._held("s"):
+        with self._held(_Hold("s")):
             yield
 
     @contextlib.contextmanager
     def exclusive(self) -> Generator[None]:
         """Keep everybody else out."""
-        with self._held("x"):
-            yield
+        with self._held(alone := _Hold("x")):
+            self._mine.alone = alone
+            try:
+                yield
+            finally:
+                self._mine.alone = None
+
+    def confirm(self) -> None:
+        """See `BlobLock`."""
+        alone: _Hold | None = getattr(self._mine, "alone", None)
+        if alone is not None and not self._ask("keep", alone):
+            raise Unavailable(_LOST)
 
     @contextlib.contextmanager
-    def _held(self, mode: str) -> Generator[None]:
+    def _held(self, hold: _Hold) -> Generator[None]:
         """Hold the lock, and say so again and again; it is over a minute after the holder falls silent."""
-        token = f"{mode}{uuid.uuid4().hex}"
         stop = threading.Event()
-        lost: list[str] = []
         tries = int(BLOB_PATIENCE / LOOK)
         try:
-            while not self._ask("take", token):
+            while not self._ask("take", hold):
                 tries -= 1
                 if tries < 0:
                     raise Unavailable(f"the store's blobs were in use for {BLOB_PATIENCE} s; try again")
                 stop.wait(LOOK)
-            thread = threading.Thread(target=self._beat, args=(token, stop, lost), name="holdfast-blobs", daemon=True)
+            thread = threading.Thread(target=self._beat, args=(hold, stop), name="holdfast-blobs", daemon=True)
             thread.start()
             try:
                 yield
             finally:
                 stop.set()
                 thread.join()
-                if mode == "x":
-                    self.alone_until = None
         finally:
             with contextlib.suppress(HoldfastError):  # it ends by itself, and what was done under it was done
-                if not self._ask("give", token):  # the process may have stood still, without a chance to keep it
-                    lost.append("it was taken for over")
-        if lost:  # what was done under it was done
+                if not self._ask("give", hold):  # the process may have stood still, without a chance to keep it
+                    hold.lost.append("it was taken for over")
+        if hold.lost:  # what was done under it was done
             raise Uncertain(
-                f"the lock of the store's blobs was lost ({lost[0]}), so a value may have been swept; repeat the "
+                f"the lock of the store's blobs was lost ({hold.lost[0]}), so a value may have been swept; repeat the "
                 "same call with the same key"
             )
 
-    def _beat(self, token: str, stop: threading.Event, lost: list[str]) -> None:
+    def _beat(self, hold: _Hold, stop: threading.Event) -> None:
         while not stop.wait(BEAT):
             try:
-                if not self._ask("keep", token):
-                    lost.append("it was taken for over")
+                if not self._ask("keep", hold):
+                    hold.lost.append("it was taken for over")
             except HoldfastError as error:
-                lost.append(error.message)
+                hold.lost.append(error.message)
 
-    def _ask(self, what: str, token: str) -> int:
+    def _ask(self, what: str, hold: _Hold) -> int:
         key = self._layout.tag(0) + b"blob-lock"
-        until: int = self._servers.ask([self._lock.call(0, [key], [what, token, LEASE])])[0]
-        if until and token.startswith("x") and what != "give":
-            self.alone_until = until
+        until: int = self._servers.ask([self._lock.call(0, [key], [what, hold.token, LEASE])])[0]
+        if until and what != "give":
+            hold.until = until
         return until
 
 
@@ -235,7 +256,7 @@ class RedisBlobs:
         late = 2**53 if until is None else until - min(SKEW, LEASE // 3)
         removed = self._servers.ask([self._unblob.call(shard, [self._list(shard), key], [digest, late])])[0]
         if removed < 0:
-            raise Unavailable("the lock of the store's blobs was lost while some were deleted; try again")
+            raise Unavailable(_LOST)
         return bool(removed)
 
     def scan(self, after: str = "", limit: int = 1000) -> list[str]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.copies import COPIED, Copied, changed, check_owner, head_digest, insisted, own_tags
+from holdfast.copies import COPIED, Copied, changed, check_owner, head_digest, own_tags
 from holdfast.documents.docheads import digests, document_info, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt
 from holdfast.plan import Commit, Head, Ref, Refused
-from holdfast.refusals import called, refusal
+from holdfast.refusals import called, insisted, refusal
 from holdfast.storage import Storage
 
 

@@ -242,8 +242,9 @@ class Copier:
             except STORE_ERRORS:
                 raise
             except HoldfastError as error:
+                same = isinstance(error, Corrupt) and str(error) == str(copied.error)  # it is damaged, and stays so
                 copied = Copied(session=id, error=error)
-                if not isinstance(error, Stale) and (head is None or revision(self._source, head.ref) == head.rev):
+                if same or not (isinstance(error, Stale) or (head and revision(self._source, head.ref) != head.rev)):
                     break
         if not self._remember:
             self._known.pop(id, None)
@@ -439,8 +440,7 @@ class Copier:
         except STORE_ERRORS:
             raise
         except HoldfastError as error:
-            grown = now is None or now.rev != new.source.rev
-            return self._grown(id, count) if grown else Copied(session=id, error=error)
+            return Copied(session=id, error=error) if now and now.rev == new.source.rev else self._grown(id, count)
         if remembered:
             self._known[id] = _Known(ours, theirs, new.start, newest_edit(new.source))
         return Copied(session=id, events=count, new=count)

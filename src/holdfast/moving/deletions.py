@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from holdfast.copies import COPIED, STORE_ERRORS, Copied, head_digest, insisted
+from holdfast.copies import COPIED, STORE_ERRORS, Copied, head_digest
 from holdfast.documents.docheads import DOC, doc_ref, id_of, owner_of
 from holdfast.errors import Conflict, Corrupt, HoldfastError
 from holdfast.heads.info import SESSION, session_ref
 from holdfast.history import branching
 from holdfast.plan import TRASHED, Commit, Head, Ref, Refused
-from holdfast.refusals import called, refusal
+from holdfast.refusals import called, insisted, refusal
 from holdfast.storage import Storage
 
 PAGE = 1000
