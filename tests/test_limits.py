@@ -50,7 +50,8 @@ CONSTANTS = {
 
 
 def rows() -> dict[str, list[int]]:
-    found = re.findall(r"^\| (.+?) \| (.+?) \|$", STATED, re.MULTILINE)[1:]
+    limits, _, _ = STATED.partition("There is no limit on")  # what takes memory is told behind
+    found = re.findall(r"^\| (.+?) \| (.+?) \|$", limits, re.MULTILINE)[1:]
     return {what: [int(n.replace(",", "")) for n in re.findall(r"(?<!-)\b\d[\d,]*", limit)] for what, limit in found}
 
 

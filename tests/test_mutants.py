@@ -51,6 +51,7 @@ def run_machine(kind: type[Mutant], examples: int = 2000) -> None:
             database=None,
             phases=[Phase.generate],
             print_blob=False,
+            report_multiple_bugs=False,
             deadline=None,
         ),
     )
