@@ -6,8 +6,9 @@ two stores are compared, so that nothing depends on what a watch told.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -86,14 +87,14 @@ def follow_store(
     return _tell_all(told, _all(source, target, copier, changed=True))
 
 
-def _all(source: Storage, target: Storage, copier: Copier, *, changed: bool = False) -> Iterator[Copied]:
+def _all(source: Storage, target: Storage, copier: Copier, *, changed: bool = False) -> Generator[Copied]:
     """Everything: deletions first, whose names may be others' by now."""
     yield from all_deletions(source, target)
     for one in copier.all(changed=changed):
         yield from _settled(source, target, one)
 
 
-def _settled(source: Storage, target: Storage, one: Copied) -> Iterator[Copied]:
+def _settled(source: Storage, target: Storage, one: Copied) -> Generator[Copied]:
     """What became of a session or document; of one that is gone in the source by now, of its deletion."""
     if isinstance(one.error, NotFound):
         ref = ref_of(one)
@@ -109,11 +110,12 @@ def _tell(to: Callable[[T], None] | None, what: T) -> None:
         to(what)
 
 
-def _tell_all(told: Callable[[Copied], None] | None, copied: Iterable[Copied]) -> CopyReport:
+def _tell_all(told: Callable[[Copied], None] | None, copied: Generator[Copied]) -> CopyReport:
     report = CopyReport()
-    for one in copied:
-        report = report.plus(one)
-        _tell(told, one)
+    with contextlib.closing(copied):  # if telling fails, nothing is copied any more when that comes out
+        for one in copied:
+            report = report.plus(one)
+            _tell(told, one)
     return report
 
 
