@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from servers.s3 import ObjectStorage
 
-EXAMPLES = 120
+EXAMPLES = 80
 """Examples of each property in a normal run."""
 LONG = 5_000
 """Examples of each property with `--long`."""
