@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
 WORKERS = "3"
-"""Test processes at a time: one more than the usual two processors, as tests of servers mostly wait. More would make the
-tests that start processes of their own wait for each other."""
+"""Test processes at a time: one more than the usual two processors, as tests of servers mostly wait. More would make
+those that start processes of their own wait for each other."""
 
 LONG_TEST = 3 * 3600
 """Seconds after which a test of a long run is taken to hang; pyproject.toml has the limit of a normal run."""

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 import holdfast
-from holdfast import Conflict, Corrupt, Invalid, Unavailable, Uncertain, user
-from holdfast.backend import Backend, TextOf
+from holdfast import Conflict, Corrupt, Invalid, Store, Unavailable, Uncertain, user
+from holdfast.backend import Backend, Blobs, TextOf
 from holdfast.backends import open_backend
 from holdfast.backends.blobs import DirectoryBlobs
 from holdfast.backends.objects import ObjectBlobs
@@ -103,6 +103,20 @@ def test_a_sweep_waits_for_a_writer_on_another_machine(base: str, place: str, mo
             pass
 
 
+def spares_what_came_meanwhile(db: psycopg.Connection, blobs: Blobs, lock: Lock, digest: str, other: Store) -> None:
+    """A sweep whose lock is lost does not delete what another process stores then."""
+    with contextlib.ExitStack() as sweep:
+        sweep.enter_context(blobs.exclusive())
+        assert lock.alone is not None
+        db.execute("SELECT pg_terminate_backend(%s)", (lock.alone.info.backend_pid,))
+        other.session("s").append(user(BIG))
+        with pytest.raises(Unavailable, match="lock of the blobs"):
+            blobs.delete(digest)
+        with pytest.raises(Uncertain):
+            sweep.close()
+    assert big_of(other) == BIG
+
+
 def test_who_lost_the_lock_amid_a_sweep_deletes_nothing_that_was_stored_meanwhile(base: str) -> None:
     with holdfast.open(base) as store, holdfast.open(base) as other, rows(base) as (db, _):
         store.session("gone").append(user(BIG))
@@ -110,16 +124,7 @@ def test_who_lost_the_lock_amid_a_sweep_deletes_nothing_that_was_stored_meanwhil
         blobs = store.backend.blobs
         assert isinstance(blobs, PostgresBlobs)
         [digest] = blobs.scan()
-        with contextlib.ExitStack() as sweep:
-            sweep.enter_context(blobs.exclusive())
-            assert blobs._lock.alone is not None
-            db.execute("SELECT pg_terminate_backend(%s)", (blobs._lock.alone.info.backend_pid,))
-            other.session("s").append(user(BIG))
-            with pytest.raises(Unavailable, match="lock of the blobs"):
-                blobs.delete(digest)
-            with pytest.raises(Uncertain):
-                sweep.close()
-        assert big_of(other) == BIG
+        spares_what_came_meanwhile(db, blobs, blobs._lock, digest, other)
 
 
 def test_of_two_sweeps_at_once_the_one_that_lost_the_lock_deletes_nothing(base: str) -> None:
@@ -172,18 +177,8 @@ def test_who_lost_the_lock_amid_a_sweep_of_another_place_deletes_nothing_either(
         blobs = store.backend.blobs
         assert isinstance(blobs, ObjectBlobs | DirectoryBlobs)
         [digest] = blobs.scan()
-        with contextlib.ExitStack() as sweep:
-            sweep.enter_context(blobs.exclusive())
-            lock = blobs._gate
-            assert isinstance(lock, Lock)
-            assert lock.alone is not None
-            db.execute("SELECT pg_terminate_backend(%s)", (lock.alone.info.backend_pid,))
-            other.session("s").append(user(BIG))
-            with pytest.raises(Unavailable, match="lock of the blobs"):
-                blobs.delete(digest)
-            with pytest.raises(Uncertain):
-                sweep.close()
-        assert big_of(other) == BIG
+        assert isinstance(blobs._gate, Lock)
+        spares_what_came_meanwhile(db, blobs, blobs._gate, digest, other)
 
 
 def test_two_stores_share_no_place(base: str, place: str) -> None:
