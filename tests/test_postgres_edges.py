@@ -340,3 +340,16 @@ def is_pipe(name: str) -> bool:
         return os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
     except FileNotFoundError:
         return False  # the one that listed them
+
+
+def test_a_connection_that_another_thread_gives_back_is_used_again(at: str) -> None:
+    """As of a check that was broken off, whose generator is ended by whatever thread collects garbage."""
+    with holdfast.open(at) as store:
+        server = store.backend._server
+        loan = server.lend()
+        lent = loan.__enter__()
+        thread = threading.Thread(target=loan.__exit__, args=(None, None, None))
+        thread.start()
+        thread.join()
+        with server.lend() as again:
+            assert again is lent

@@ -202,7 +202,7 @@ class Server:
             if db not in self._open:
                 return  # of before a fork
             self._lent -= 1
-            self._mine.count -= 1
+            self._mine.count = max(getattr(self._mine, "count", 0) - 1, 0)  # another thread may have borrowed it
             full = self._lent >= MAX_CONNECTIONS
             if full or self._closed or db.closed or db.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self.drop(db)

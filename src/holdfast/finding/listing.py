@@ -28,7 +28,7 @@ def list_sessions(
     """A page of the sessions that carry the tags; see `Store.sessions` for the rest. Times are microseconds UTC."""
     needle = text.casefold() if text else None
     all_wanted = needle is None and end is None
-    size = limit + 1 if all_wanted else max(limit, 1000)
+    size = limit + 1 if all_wanted else max(limit, PAGE)
     found: list[Head] = []
     damaged: list[str] = []
     while True:
